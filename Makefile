@@ -1,0 +1,53 @@
+PYTHON ?= python3.11
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+CORES ?= all
+
+.PHONY: help tables env test check resume track lock schemas store clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+tables: env  ## every results table of the demo edition, from nothing
+	snakemake --cores $(CORES)
+
+env: .venv/.installed  ## the environment, in .venv
+
+.venv/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+test: env  ## all tests
+	pytest -n 2
+
+check: env  ## linters, formatters, types, generated files
+	ruff check .
+	ruff format --check .
+	snakefmt --check --compact-diff Snakefile workflow
+	snakemake --lint
+	mypy
+	python tests/consistency.py
+
+resume: env  ## go on after a kill -9 or a power loss
+	snakemake --unlock
+	snakemake --cores $(CORES) --rerun-incomplete
+
+track: env  ## bring finished runs into MLflow, where it lacks them
+	actionformer track
+
+lock: env  ## write requirements.lock and environment.yml from what is installed
+	python tests/consistency.py --write
+
+schemas: env  ## write workflow/schemas from the typed params
+	actionformer params --schemas workflow/schemas
+
+store: env  ## make data/demo anew and put it into the repository's DVC store
+	actionformer demo-data
+	dvc add data
+	rm -rf .dvc/store
+	dvc push
+
+clean:  ## remove results and intermediate files, not data
+	rm -rf results build .snakemake
