@@ -1,0 +1,5 @@
+"""The one error that users see: bad input, said in one line."""
+
+
+class InputError(Exception):
+    """Something outside the program is wrong: the message names the file, key or video and what to do."""

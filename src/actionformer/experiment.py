@@ -1,0 +1,510 @@
+"""Typed params: everything that defines a run, and nothing that computes.
+
+An `Experiment` is one row of a results table with every value resolved:
+
+    params/experiments/ROW.yaml      what the row changes against the defaults below
+    params/datasets/DATASET.yaml     the publisher's files, feature sets and subsets
+    params/editions/EDITION.yaml     what the edition overrides in both
+
+The defaults below are those that most published rows share (METHOD: reference page of the OpenTAD 0.1.3 benchmark).
+Files are merged key by key, then validated strictly: an unknown key is an error that names the file.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from actionformer.errors import InputError
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PARAMS = CHECKOUT / "params"
+
+
+class Params(BaseModel):
+    """Base of all params: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# ---------------------------------------------------------------------------------------------- data set
+
+
+class Source(Params):
+    """One address of a file. Addresses are tried in order."""
+
+    kind: Literal["google_drive", "google_drive_folder", "https", "hugging_face", "local", "manual"]
+    address: str
+    path: str | None = Field(None, description="the file's name inside a folder or a Hugging Face data set")
+    md5: str = Field("unknown", description="as published beside this address")
+    note: str | None = None
+
+
+class File(Params):
+    """One publisher's file of a data set, as it lies under data/{edition}/{dataset}/."""
+
+    sources: list[Source] = []
+    md5: str = Field("unknown", description="as published; 'unknown' where the publisher names none")
+    size: int | Literal["unknown"] = "unknown"
+    licence: str = "unknown"
+    gated: str | None = Field(None, description="what to ask for, and where, before this file can be had")
+
+
+class FeatureSet(Params):
+    """One set of per-snippet features, shared by every row that reads it."""
+
+    file: str = Field(description="archive or folder under data/{edition}/{dataset}/, one (T, C) array per video")
+    dim: int
+    stride_frames: float | None = Field(None, description="frames between two steps; null: features span the video")
+    offset_frames: float | None = Field(None, description="frame of the centre of step 0")
+    fps: float | None = Field(None, description="null: the video's own, frames / duration")
+    prefix: str = Field("", description="what the publisher puts before the video's name")
+    dataset: str | None = Field(None, description="the data set that owns the file, where it is another one")
+
+
+class Classifier(Params):
+    """Video-level scores of an external classifier, for class-agnostic rows."""
+
+    kind: Literal["cuhk", "tcanet", "standard"]
+    file: str
+    top_k: int
+
+
+class Counts(Params):
+    """Published size of one subset under the published protocol."""
+
+    videos: int | None = None
+    instances: int | None = None
+
+
+class Dataset(Params):
+    """A data set: where its files come from, what they are, and what is known of them."""
+
+    name: str = Field(description="as the results table writes it")
+    format: Literal[
+        "database", "thumos14", "multithumos", "activitynet", "hacs", "epic", "ego4d", "charades", "fineaction"
+    ] = "database"
+    homepage: str | None = None
+    licence: str = "unknown"
+    root: str | None = Field(None, description="folder of the files; null: data/{edition}/{dataset}")
+    annotations: list[str] = Field(description="files and folders that the converter reads, relative to the root")
+    files: dict[str, File] = {}
+    features: dict[str, FeatureSet]
+    classifier: Classifier | None = None
+    blocked: str | None = Field(None, description="JSON list of videos left out of the evaluation")
+    excluded_videos: list[str] = Field([], description="left out of the database by the published protocol")
+    drop_segments_past_end: bool = Field(False, description="drop instances that start after their video's end")
+    train_subset: str = "training"
+    eval_subset: str = "validation"
+    num_classes: int | dict[str, int] = Field(description="per label field where there are several")
+    protocol: str = "all videos and instances of the annotation files"
+    published: dict[str, Counts] = Field({}, description="subset -> counts")
+
+
+# ---------------------------------------------------------------------------------------------- experiment
+
+
+class RandomTruncation(Params):
+    length: int = 2304
+    threshold: float = 0.5
+    crop_ratio: tuple[float, float] = (0.9, 1.0)
+
+
+class DataParams(Params):
+    """How a video becomes what the model sees (METHOD section 4)."""
+
+    dataset: str
+    features: str
+    label_field: str = "label"
+    loader: Literal["pad", "sliding", "resize"] = Field("pad", description="of the evaluation; training always crops")
+    channels_used: tuple[int, int] | None = Field(None, description="half-open range of feature channels")
+    class_agnostic: bool = False
+    truncate_to_frames: bool = Field(True, description="ground truth on whole frames, int(s * fps)")
+    drop_short_gt_in_training: bool = False
+    drop_outside_gt_in_training: bool = False
+    resize_length: int | None = None
+    window_size: int | None = None
+    window_overlap_ratio: float = 0.0
+    window_protocol: Literal["published", "covering"] = "covering"
+    test_pad_length: int | None = None
+    random_trunc: RandomTruncation = RandomTruncation()
+
+    @model_validator(mode="after")
+    def _lengths(self) -> DataParams:
+        if self.loader == "resize" and self.resize_length is None:
+            raise ValueError("loader 'resize' needs resize_length")
+        if self.loader == "sliding" and self.window_size is None:
+            raise ValueError("loader 'sliding' needs window_size")
+        return self
+
+
+class ModelParams(Params):
+    """The network and its losses (METHOD sections 1 and 2)."""
+
+    in_channels: int
+    num_classes: int
+    channels: int = 512
+    embed_convs: int = 2
+    stem_blocks: int = 2
+    branch_blocks: int = 5
+    heads: int = 4
+    attention_window: int | tuple[int, ...] = -1
+    max_seq_len: int = 2304
+    absolute_position_embedding: bool = False
+    input_dropout: float = 0.0
+    projection_dropout: float = 0.0
+    drop_path: float = 0.1
+    head_convs: int = 2
+    regression_range: tuple[tuple[float, float], ...] = (
+        (0, 4),
+        (4, 8),
+        (8, 16),
+        (16, 32),
+        (32, 64),
+        (64, 10000),
+    )
+    cls_prior_prob: float = 0.01
+    center_sample_radius: float = 1.5
+    label_smoothing: float = 0.0
+    loss_normalizer_init: float = 100
+    loss_normalizer_momentum: float = 0.9
+    reg_loss_weight: float = 1.0
+    keep_only_shortest_gt: bool = True
+    conv_norm_eps: float = Field(1e-6, description="LayerNorm eps after embedding and head convolutions and per level")
+    mask_after_norm: bool = Field(True, description="mask again after norm and ReLU of those convolutions")
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Grid units between two points, per level."""
+        return tuple(2**level for level in range(self.branch_blocks + 1))
+
+    @property
+    def attention_windows(self) -> tuple[int, ...]:
+        """Window of the stem, then of each branch block."""
+        if isinstance(self.attention_window, int):
+            return (self.attention_window,) * (self.branch_blocks + 1)
+        return self.attention_window
+
+    @model_validator(mode="after")
+    def _shapes(self) -> ModelParams:
+        levels = self.branch_blocks + 1
+        if len(self.regression_range) != levels:
+            raise ValueError(f"regression_range has {len(self.regression_range)} entries, the pyramid {levels} levels")
+        if len(self.attention_windows) != levels:
+            raise ValueError(f"attention_window has {len(self.attention_windows)} entries, expected {levels}")
+        if self.max_seq_len % self.strides[-1]:
+            raise ValueError(
+                f"max_seq_len {self.max_seq_len} is not a multiple of the coarsest stride {self.strides[-1]}"
+            )
+        if self.channels % self.heads:
+            raise ValueError(f"channels {self.channels} is not a multiple of heads {self.heads}")
+        return self
+
+
+class TrainingParams(Params):
+    """Optimisation (METHOD section 3)."""
+
+    batch_size: int = 2
+    lr: float = 1e-4
+    weight_decay: float = 0.05
+    warmup_epochs: int = 5
+    schedule_epochs: int = Field(35, description="warm-up included; where the cosine ends")
+    stop_after_epoch: int | None = Field(None, description="number of epochs trained; null: schedule_epochs")
+    clip_grad_norm: float = 1.0
+    ema_decay: float = 0.999
+    first_eval_epoch: int = Field(30, description="counted from 0")
+    threads: int = Field(2, description="CPU threads of a training job: part of the result's last bits")
+
+    @property
+    def epochs(self) -> int:
+        return self.schedule_epochs if self.stop_after_epoch is None else self.stop_after_epoch
+
+
+class InferenceParams(Params):
+    """Post-processing (METHOD section 5, items 1 to 5)."""
+
+    batch_size: int = 1
+    pre_nms_threshold: float = 0.001
+    pre_nms_topk: int = 2000
+    soft_nms_sigma: float = 0.5
+    min_score: float = 0.001
+    max_segments: int = 2000
+    per_class_nms: bool = True
+    voting_threshold: float = 0.7
+    use_classifier: bool = Field(False, description="fuse with the data set's external classifier")
+
+
+class EvaluationParams(Params):
+    """Evaluation (METHOD section 5, item 6)."""
+
+    tiou: tuple[float, ...] = (0.3, 0.4, 0.5, 0.6, 0.7)
+    recall_top_k: tuple[int, ...] = ()
+    use_blocked_list: bool = False
+
+
+class Expectation(Params):
+    """What a reader should expect of a row: score, time and hardware."""
+
+    published: dict[str, float] = Field({}, description="published mAP in percent per tIoU, and 'average'")
+    time: str = "unknown"
+    hardware: str = "unknown"
+
+
+class Experiment(Params):
+    """One row of a results table, every value resolved."""
+
+    name: str
+    edition: str
+    comparable: bool = Field(description="false: numbers of this edition are not comparable with the published ones")
+    table: str = Field(description="the results table this row belongs to")
+    row: str = Field(description="how the table calls this row")
+    dataset: Dataset
+    dataset_file: str | None = Field(None, description="of a data set given by path")
+    data: DataParams
+    model: ModelParams
+    training: TrainingParams = TrainingParams()
+    inference: InferenceParams = InferenceParams()
+    evaluation: EvaluationParams = EvaluationParams()
+    expect: Expectation = Expectation()
+
+    @property
+    def features(self) -> FeatureSet:
+        """The feature set that this row reads."""
+        return self.dataset.features[self.data.features]
+
+    def key(self, stage: Literal["train", "detect", "evaluate"]) -> dict[str, Any]:
+        """The params that a stage's result depends on: what makes it run again when it changes."""
+        parts = {"train": {"data", "model", "training"}, "detect": {"data", "inference"}, "evaluate": {"evaluation"}}
+        key: dict[str, Any] = self.model_dump(mode="json", include=parts[stage])
+        key["features"] = self.features.model_dump(mode="json", exclude={"file"})
+        key["subsets"] = [self.dataset.train_subset, self.dataset.eval_subset]
+        if stage == "detect" and self.inference.use_classifier and self.dataset.classifier is not None:
+            key["classifier"] = self.dataset.classifier.model_dump(mode="json")
+        return key
+
+    def conversion_key(self) -> dict[str, Any]:
+        """What the data set's database depends on, beside the content of its files."""
+        parts = {"format", "annotations", "blocked", "excluded_videos", "drop_segments_past_end"}
+        return self.dataset.model_dump(mode="json", include=parts)
+
+    def packing_key(self) -> dict[str, Any]:
+        """What the feature store depends on, beside the content of its file."""
+        return self.features.model_dump(mode="json", include={"file", "dim", "prefix"})
+
+    def audit_key(self) -> dict[str, Any]:
+        """What the audit depends on, beside database and features."""
+        parts = {"train_subset", "eval_subset", "num_classes", "published"}
+        return self.dataset.model_dump(mode="json", include=parts) | {"label_field": self.data.label_field}
+
+    def table_key(self) -> dict[str, Any]:
+        """What a table prints of a row, beside its runs."""
+        shown = self.model_dump(mode="json", include={"table", "row", "comparable", "expect"})
+        return shown | {"dataset": self.dataset.name, "protocol": self.dataset.protocol}
+
+    @property
+    def feature_owner(self) -> str:
+        """Name of the data set whose folder holds this row's features."""
+        return self.features.dataset or self.data.dataset
+
+
+# ---------------------------------------------------------------------------------------------- reading
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping, or one line that says why not."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such params file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())})") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a mapping of keys, found {type(content).__name__}")
+    return content
+
+
+def merged(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `override` on top; mappings are merged, everything else is replaced."""
+    result = dict(base)
+    for key, value in override.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+AnyParams = TypeVar("AnyParams", bound=Params)
+
+
+def _validated(kind: type[AnyParams], content: dict[str, Any], origin: str) -> AnyParams:
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        problems = []
+        for item in error.errors():
+            key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+            reason = "unknown key" if item["type"] == "extra_forbidden" else item["msg"]
+            problems.append(f"{key}: {reason}")
+        raise InputError(f"{origin}: {'; '.join(problems)}") from None
+
+
+def names(kind: Literal["experiments", "datasets", "editions"], params: Path = PARAMS) -> list[str]:
+    """Names of all experiments, data sets or editions of a params folder."""
+    return sorted(path.stem for path in (params / kind).glob("*.yaml"))
+
+
+class Edition(Params):
+    """params/editions/*.yaml: the same pipeline at another size."""
+
+    comparable: bool
+    why_not_comparable: str = ""
+    seeds: tuple[int, ...]
+    origin: Literal["dvc", "publisher"] = Field(
+        description="where raw files come from: `dvc pull`, or their publishers"
+    )
+    all_experiments: dict[str, Any] = Field({}, description="overrides of every experiment")
+    experiments: dict[str, dict[str, Any]] = {}
+    datasets: dict[str, dict[str, Any]] = {}
+
+    @model_validator(mode="after")
+    def _reason(self) -> Edition:
+        if not self.comparable and not self.why_not_comparable:
+            raise ValueError("comparable: false needs why_not_comparable, a sentence that tables print")
+        return self
+
+
+def load_edition(name: str, params: Path = PARAMS) -> Edition:
+    """An edition by name; raises `InputError` if there is none of that name."""
+    path = params / "editions" / f"{name}.yaml"
+    if not path.exists():
+        raise InputError(f"{path}: no edition '{name}'; there are {', '.join(names('editions', params))}")
+    return _validated(Edition, read_yaml(path), str(path))
+
+
+def load_dataset(name: str, edition: str | None = None, params: Path = PARAMS) -> Dataset:
+    """A data set by name in `params`, as the edition sees it, or by the path of a YAML file, as written."""
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        content = read_yaml(path)
+        content["root"] = str((path.parent / content.get("root", ".")).resolve())
+        return _validated(Dataset, content, str(path))
+    path = params / "datasets" / f"{name}.yaml"
+    if not path.exists():
+        raise InputError(f"{path}: no data set '{name}'; there are {', '.join(names('datasets', params))}")
+    content, origin = read_yaml(path), str(path)
+    if edition is not None:
+        override = load_edition(edition, params).datasets.get(name)
+        if override:
+            content, origin = merged(content, override), f"{path} with edition '{edition}'"
+    return _validated(Dataset, content, origin)
+
+
+# experiments given by path
+OWN_EDITION = Edition(
+    comparable=False,
+    why_not_comparable="There is no published value to compare an experiment of one's own with.",
+    seeds=(0,),
+    origin="publisher",
+)
+
+
+def load_experiment(
+    name: str, edition: str = "paper", *, dataset: str | None = None, params: Path = PARAMS
+) -> Experiment:
+    """One row with every value resolved.
+
+    Args:
+        name: a row of `params/experiments`, or the path of a YAML file, which is taken as written.
+        edition: 'demo', 'paper', ...; without effect on a YAML file given by path.
+        dataset: name or path of a data set to use instead of the one that the experiment names.
+        params: the params folder.
+
+    Raises:
+        InputError: unknown row, data set or key; a value of the wrong type; sizes that don't fit together.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        content, stem, edition_name, chosen = read_yaml(path), path.stem, "own", OWN_EDITION
+        origin = str(path)
+    else:
+        path = params / "experiments" / f"{name}.yaml"
+        if not path.exists():
+            raise InputError(f"{path}: no experiment '{name}'; there are {', '.join(names('experiments', params))}")
+        chosen = load_edition(edition, params)
+        content = merged(merged(read_yaml(path), chosen.all_experiments), chosen.experiments.get(name, {}))
+        stem, edition_name, origin = name, edition, f"{path} with edition '{edition}'"
+
+    data = content.get("data")
+    if not isinstance(data, dict) or not isinstance(data.get("dataset"), str):
+        raise InputError(f"{path}: data.dataset must name a data set")
+    wanted = dataset or data["dataset"]
+    if dataset is None and wanted.endswith((".yaml", ".yml")):
+        wanted = str(path.parent / wanted)
+    facts = load_dataset(wanted, None if edition_name == "own" else edition, params)
+
+    data_params = _validated(DataParams, data | {"dataset": Path(wanted).stem}, f"{origin}, data")
+    if data_params.features not in facts.features:
+        known = ", ".join(facts.features)
+        raise InputError(f"{path}: data.features '{data_params.features}' is not a feature set of {wanted}: {known}")
+    defaults = {
+        "in_channels": _in_channels(data_params, facts, path),
+        "num_classes": 1 if data_params.class_agnostic else _num_classes(data_params, facts, path),
+    }
+    resolved = content | {
+        "name": stem,
+        "edition": edition_name,
+        "comparable": chosen.comparable,
+        "table": content.get("table", stem),
+        "row": content.get("row", stem),
+        "dataset": facts.model_dump(),
+        "dataset_file": wanted if wanted.endswith((".yaml", ".yml")) else None,
+        "data": data_params.model_dump(),
+        "model": defaults | content.get("model", {}),
+    }
+    experiment = _validated(Experiment, resolved, origin)
+    if experiment.inference.use_classifier and facts.classifier is None:
+        raise InputError(f"{path}: inference.use_classifier needs a classifier in data set {wanted}")
+    if experiment.model.in_channels != defaults["in_channels"]:
+        raise InputError(
+            f"{path}: model.in_channels is {experiment.model.in_channels}, the features have {defaults['in_channels']}"
+        )
+    return experiment
+
+
+def _in_channels(data: DataParams, dataset: Dataset, path: Path) -> int:
+    dim = dataset.features[data.features].dim
+    if data.channels_used is None:
+        return dim
+    start, stop = data.channels_used
+    if not 0 <= start < stop <= dim:
+        raise InputError(f"{path}: data.channels_used {start}..{stop} does not lie within the {dim} channels")
+    return stop - start
+
+
+def _num_classes(data: DataParams, dataset: Dataset, path: Path) -> int:
+    if isinstance(dataset.num_classes, int):
+        return dataset.num_classes
+    if data.label_field not in dataset.num_classes:
+        raise InputError(f"{path}: data.label_field '{data.label_field}' is none of {', '.join(dataset.num_classes)}")
+    return dataset.num_classes[data.label_field]
+
+
+# ---------------------------------------------------------------------------------------------- writing
+
+
+def as_yaml(experiment: Experiment) -> str:
+    """A row with every value resolved, as YAML."""
+    return yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, width=120)
+
+
+def schemas() -> dict[str, str]:
+    """JSON Schema of every kind of params file, by file name."""
+    kinds: dict[str, type[Params]] = {"dataset": Dataset, "experiment": Experiment, "edition": Edition}
+    return {
+        f"{name}.schema.json": json.dumps(kind.model_json_schema(), indent=1) + "\n" for name, kind in kinds.items()
+    }
