@@ -1,0 +1,1 @@
+"""The network: tensors in, tensors out. Knows neither files nor params files."""

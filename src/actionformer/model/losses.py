@@ -1,0 +1,29 @@
+"""Sigmoid focal loss and 1-D distance IoU loss (METHOD section 2). Both are sums, in float32."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def focal_loss(logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Sum over all elements; `targets` may be smoothed (Lin et al., ICCV 2017, eq. 5)."""
+    logits, targets = logits.float(), targets.float()
+    probability = logits.sigmoid()
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    p_t = probability * targets + (1 - probability) * (1 - targets)
+    alpha_t = alpha * targets + (1 - alpha) * (1 - targets)
+    return (alpha_t * (1 - p_t) ** gamma * cross_entropy).sum()
+
+
+def diou_loss(predicted_P2: Tensor, target_P2: Tensor, *, eps: float = 1e-7) -> Tensor:
+    """Sum of 1 - DIoU over P pairs of segments (start, end) (Zheng et al., AAAI 2020, in one dimension)."""
+    start, end = predicted_P2.float().unbind(-1)
+    target_start, target_end = target_P2.float().unbind(-1)
+    intersection = (torch.minimum(end, target_end) - torch.maximum(start, target_start)).clamp(min=0)
+    union = (end - start) + (target_end - target_start) - intersection
+    hull = torch.maximum(end, target_end) - torch.minimum(start, target_start)
+    center_distance = 0.5 * (start + end) - 0.5 * (target_start + target_end)
+    iou = intersection / union.clamp(min=eps)
+    return (1 - iou + center_distance**2 / (hull**2).clamp(min=eps)).sum()
