@@ -1,0 +1,194 @@
+"""The one database that every publisher's annotations become: load, save, audit.
+
+    {"database": {video: {"subset", "duration" (s), "frame" (optional), "annotations": [{"segment": [s, e], "label"}]}},
+     "classes": [...],     optional: published class order; a mapping label field -> list where there are several
+     "blocked": [...]}     optional: videos that the published evaluation leaves out
+
+Times are seconds. EPIC's annotations carry `noun` and `verb` instead of `label` (METHOD section 4).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actionformer.errors import InputError
+from actionformer.files import file_md5, read_json, write_json
+
+AMBIGUOUS = "Ambiguous"
+
+
+@dataclass(frozen=True)
+class Video:
+    """Annotated segments (N, 2) of one video in seconds, in annotation order, with their labels."""
+
+    name: str
+    subset: str
+    duration: float
+    frame: float | None
+    segments_N2: NDArray[np.float64]
+    labels: tuple[str, ...]
+
+    def fps(self, fixed: float | None) -> float:
+        """`fixed`, or frames / duration."""
+        if fixed is not None:
+            return fixed
+        if self.frame is None:
+            raise InputError(f"video '{self.name}' has no 'frame' in the database; give the feature set an 'fps'")
+        return self.frame / self.duration
+
+
+@dataclass(frozen=True)
+class Database:
+    """All videos of a data set, the class order and the blocked list."""
+
+    videos: Mapping[str, Video]
+    classes: tuple[str, ...]
+    blocked: frozenset[str] = field(default_factory=frozenset)
+
+    def subset(self, name: str) -> list[Video]:
+        """Videos of a subset (by equality), in database order."""
+        return [video for video in self.videos.values() if video.subset == name]
+
+
+def load_database(source: Path | str | Mapping[str, Any], label_field: str = "label") -> Database:
+    """Read a database file, or the mapping that such a file holds.
+
+    `Ambiguous` is removed. Class order: the published list where the file has one, otherwise the labels that occur
+    in any subset, sorted by code point.
+
+    Raises:
+        InputError: a missing key, a NaN or infinite time, a duration that is not positive, a label that is not in
+            the published class list.
+    """
+    origin = "database" if isinstance(source, Mapping) else str(source)
+    content = source if isinstance(source, Mapping) else read_json(Path(source))
+    if not isinstance(content, Mapping) or not isinstance(content.get("database"), Mapping):
+        raise InputError(f"{origin}: expected a JSON object with the key 'database'")
+    videos = {name: _video(name, entry, label_field, origin) for name, entry in content["database"].items()}
+    published = content.get("classes")
+    if isinstance(published, Mapping):
+        published = published.get(label_field)
+    occurring = {label for video in videos.values() for label in video.labels}
+    if published is None:
+        classes = tuple(sorted(occurring))
+    else:
+        classes = tuple(label for label in published if label != AMBIGUOUS)
+        unknown = occurring - set(classes)
+        if unknown:
+            label = min(unknown)
+            video = next(v.name for v in videos.values() if label in v.labels)
+            raise InputError(f"{origin}: video '{video}' has label '{label}', which is not in the class list")
+    return Database(videos, classes, frozenset(content.get("blocked", ())))
+
+
+def _video(name: str, entry: Any, label_field: str, origin: str) -> Video:
+    where = f"{origin}: video '{name}'"
+    try:
+        subset, duration = str(entry["subset"]), float(entry["duration"])
+        frame = None if entry.get("frame") is None else float(entry["frame"])
+        annotations = entry.get("annotations", [])
+        labels = [str(a[label_field] if label_field in a else a["label"]) for a in annotations]
+        segments = [(float(a["segment"][0]), float(a["segment"][1])) for a in annotations]
+    except KeyError as error:
+        raise InputError(f"{where} lacks the key {error}") from None
+    except (TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{where} is malformed: {error}") from None
+    if not (math.isfinite(duration) and duration > 0):
+        raise InputError(f"{where} has duration {duration}, expected seconds above 0")
+    kept = [i for i, label in enumerate(labels) if label != AMBIGUOUS]
+    segments_N2 = np.array([segments[i] for i in kept], dtype=np.float64).reshape(-1, 2)
+    if not np.isfinite(segments_N2).all():
+        bad = segments_N2[~np.isfinite(segments_N2).all(1)][0].tolist()
+        raise InputError(f"{where} has the segment {bad}; times must be finite seconds")
+    return Video(name, subset, duration, frame, segments_N2, tuple(labels[i] for i in kept))
+
+
+def manifest_path(database: Path) -> Path:
+    """The manifest beside a database file: its md5, and those of the raw files it was made from."""
+    return database.with_suffix(".manifest.json")
+
+
+def save_database(path: Path, content: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+    """Write a database file and its manifest; `sources` are the md5s of the raw files."""
+    write_json(path, content, indent=None)
+    write_json(manifest_path(path), {"md5": file_md5(path), "sources": dict(sources)})
+
+
+# ---------------------------------------------------------------------------------------------- audit
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found: `errors` make a number wrong, `notes` are worth knowing, `facts` are counts."""
+
+    facts: dict[str, Any]
+    errors: list[str]
+    notes: list[str]
+
+    def text(self) -> str:
+        lines = [f"{key}: {value}" for key, value in self.facts.items()]
+        lines += [f"note: {note}" for note in self.notes] + [f"error: {error}" for error in self.errors]
+        return "\n".join(lines)
+
+
+def audit(
+    database: Database,
+    *,
+    train_subset: str,
+    eval_subset: str,
+    feature_lengths: Mapping[str, int] | None = None,
+    num_classes: int | None = None,
+    published: Mapping[str, tuple[int | None, int | None]] | None = None,
+) -> Audit:
+    """Check a database against itself, its features and the published counts (subset -> videos, instances)."""
+    errors, notes = [], []
+    facts: dict[str, Any] = {"classes": len(database.classes)}
+    if num_classes is not None and num_classes != len(database.classes):
+        errors.append(f"{len(database.classes)} classes, params say {num_classes}")
+
+    for subset in sorted({video.subset for video in database.videos.values()}):
+        videos = database.subset(subset)
+        facts[f"videos, {subset}"] = len(videos)
+        facts[f"instances, {subset}"] = sum(len(video.labels) for video in videos)
+    for subset in dict.fromkeys((train_subset, eval_subset)):
+        if not facts.get(f"instances, {subset}"):
+            known = ", ".join(sorted({v.subset for v in database.videos.values()})) or "none"
+            errors.append(f"subset '{subset}' has no ground truth; subsets of the file: {known}")
+    for subset, (videos_published, instances_published) in (published or {}).items():
+        for what, count in (("videos", videos_published), ("instances", instances_published)):
+            found = facts.get(f"{what}, {subset}", 0)
+            if count is not None and found != count:
+                notes.append(f"{found} {what} in '{subset}', published {count}")
+
+    findings: Counter[str] = Counter()
+    for video in database.videos.values():
+        start_N, end_N = video.segments_N2.T
+        if (end_N < start_N).any():
+            segment = video.segments_N2[end_N < start_N][0].tolist()
+            errors.append(f"video '{video.name}' has the reversed segment {segment}")
+        findings["segments of zero length"] += int((end_N == start_N).sum())
+        findings["segments that start after their video's end"] += int((start_N >= video.duration).sum())
+        findings["segments that end after their video's end"] += int((end_N > video.duration).sum())
+        keys = [(s, e, label) for (s, e), label in zip(video.segments_N2.tolist(), video.labels, strict=True)]
+        findings["exact duplicates"] += len(keys) - len(set(keys))
+    notes += [f"{count} {what}" for what, count in findings.items() if count]
+
+    if feature_lengths is not None:
+        used = {video.name for subset in (train_subset, eval_subset) for video in database.subset(subset)}
+        missing = sorted(used - set(feature_lengths))
+        if missing:
+            notes.append(f"{len(missing)} videos without features: {', '.join(missing[:5])}")
+        if len(missing) == len(used):
+            errors.append("no video has features; check the feature set's prefix")
+        extra = sorted(set(feature_lengths) - set(database.videos))
+        if extra:
+            notes.append(f"{len(extra)} features without a video: {', '.join(extra[:5])}")
+    return Audit(facts, errors, notes)

@@ -1,0 +1,55 @@
+"""Batches: which videos, in which order, with which random draws, and how they are put together."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from actionformer.data.view import Sample, View
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Features (B, C, T) as long as the longest sample, mask (B, T), and per sample segments and labels."""
+
+    features_BCT: Tensor
+    mask_BT: Tensor
+    segments: list[Tensor]
+    labels: list[Tensor]
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Put samples together, without the padding that none of them needs."""
+    length = max(int(sample.mask_T.sum()) for sample in samples)
+    channels = samples[0].features_CT.shape[0]
+    features_BTC = torch.zeros(len(samples), length, channels)
+    mask_BT = torch.zeros(len(samples), length, dtype=torch.bool)
+    for b, sample in enumerate(samples):
+        steps = min(length, sample.features_CT.shape[1])
+        features_BTC[b, :steps] = sample.features_CT[:, :steps].T
+        mask_BT[b, :steps] = sample.mask_T[:steps]
+    return Batch(
+        features_BTC.transpose(1, 2),
+        mask_BT,
+        [sample.segments_N2 for sample in samples],
+        [sample.labels_N for sample in samples],
+    )
+
+
+def training_batches(views: Sequence[View], *, batch_size: int, epoch: int, seed: int) -> Iterator[Batch]:
+    """One epoch. The order depends on the epoch alone; the crops on seed, epoch and place in the database."""
+    order = torch.randperm(len(views), generator=torch.Generator().manual_seed(epoch)).tolist()
+    for first in range(0, len(order), batch_size):
+        yield collate([views[i].load(random.Random(f"{seed}/{epoch}/{i}")) for i in order[first : first + batch_size]])
+
+
+def test_batches(views: Sequence[View], *, batch_size: int) -> Iterator[tuple[Sequence[View], Batch]]:
+    """All views in order, `batch_size` at a time."""
+    rng = random.Random(0)  # test views draw nothing
+    for first in range(0, len(views), batch_size):
+        chosen = views[first : first + batch_size]
+        yield chosen, collate([view.load(rng) for view in chosen])

@@ -1,0 +1,48 @@
+"""Charades: one csv per subset and a class list.
+
+Publisher: Allen Institute for AI, https://prior.allenai.org/projects/charades (`Charades.zip`; README and csv headers).
+`Charades_v1_train.csv`, `Charades_v1_test.csv`:
+    id, subject, scene, quality, relevance, verified, script, objects, descriptions, actions, length (s)
+    `actions` holds `class start end` in seconds, separated by semicolons: `c092 11.90 21.20;c147 0.00 12.60`
+`Charades_v1_classes.txt`: one line per class, `c000 Holding some clothes`.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from actionformer.errors import InputError
+
+SUBSETS = {"_train": "training", "_test": "testing"}
+
+
+def convert(paths: list[Path]) -> dict[str, Any]:
+    """Database from the csv files, class order from the class list; videos without actions are kept."""
+    content: dict[str, Any] = {"database": {}}
+    for path in paths:
+        if path.suffix == ".txt":
+            content["classes"] = [
+                line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
+            ]
+            continue
+        subset = next((name for word, name in SUBSETS.items() if path.stem.endswith(word)), None)
+        if subset is None:
+            raise InputError(f"{path}: expected a name that ends with {' or '.join(SUBSETS)}")
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                try:
+                    content["database"][row["id"]] = {
+                        "subset": subset,
+                        "duration": float(row["length"]),
+                        "annotations": [_action(action) for action in row["actions"].split(";") if action],
+                    }
+                except (KeyError, ValueError, TypeError, AttributeError) as error:
+                    raise InputError(f"{path}: video '{row.get('id', '?')}': malformed line ({error})") from None
+    return content
+
+
+def _action(text: str) -> dict[str, Any]:
+    label, start, end = text.split()
+    return {"segment": [float(start), float(end)], "label": label}

@@ -1,0 +1,53 @@
+"""Ego4D Moment Queries: JSON of videos > clips > annotators > labels.
+
+Publisher: https://ego4d-data.org/docs/data/annotations-schemas (`moments_train.json`, `moments_val.json`; licence
+agreement needed). Fields:
+    version, date, description, manifest, videos: [
+      video_uid, split, clips: [
+        clip_uid, source_clip_uid, video_start_sec, video_end_sec, video_start_frame, video_end_frame,
+        clip_start_sec, clip_end_sec, clip_start_frame, clip_end_frame, annotations: [
+          annotator_uid, labels: [
+            label, primary, start_time, end_time (s within the clip), start_frame, end_frame,
+            video_start_time, video_end_time, video_start_frame, video_end_frame ]]]]
+
+A clip is what the tables call a video. Labels of all annotators count, those marked `primary` only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from actionformer.errors import InputError
+from actionformer.files import read_json
+
+
+def convert(paths: list[Path]) -> dict[str, Any]:
+    """Database of clips; `frame` is the clip's number of frames in the full video."""
+    database: dict[str, Any] = {}
+    for path in paths:
+        content = read_json(path)
+        if not isinstance(content, dict) or not isinstance(content.get("videos"), list):
+            raise InputError(f"{path}: expected a JSON object with the key 'videos'")
+        for video in content["videos"]:
+            for clip in video.get("clips", []):
+                try:
+                    database[clip["clip_uid"]] = _clip(clip, video["split"])
+                except (KeyError, TypeError) as error:
+                    uid = clip.get("clip_uid", "?")
+                    raise InputError(f"{path}: clip '{uid}' lacks the key {error}") from None
+    return {"database": database}
+
+
+def _clip(clip: dict[str, Any], subset: str) -> dict[str, Any]:
+    labels = [label for annotator in clip["annotations"] for label in annotator["labels"]]
+    return {
+        "subset": subset,
+        "duration": clip["video_end_sec"] - clip["video_start_sec"],
+        "frame": clip["video_end_frame"] - clip["video_start_frame"],
+        "annotations": [
+            {"segment": [label["start_time"], label["end_time"]], "label": label["label"]}
+            for label in labels
+            if label["primary"]
+        ],
+    }

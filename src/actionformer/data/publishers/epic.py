@@ -1,0 +1,71 @@
+"""EPIC-KITCHENS-100: csv files of segments and of videos.
+
+Publisher: https://github.com/epic-kitchens/epic-kitchens-100-annotations.
+`EPIC_100_train.csv`, `EPIC_100_validation.csv` (one line per segment):
+    narration_id, participant_id, video_id, narration_timestamp, start_timestamp, stop_timestamp (HH:mm:ss.SS),
+    start_frame, stop_frame, narration, verb, verb_class, noun, noun_class, all_nouns, all_noun_classes
+`EPIC_100_video_info.csv` (one line per video):
+    video_id, duration (s), fps, resolution
+
+A segment has one verb and one noun: rows of the tables read one of the two. Labels are `id_` and three digits.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from actionformer.errors import InputError
+
+SUBSETS = {"train": "train", "validation": "val"}
+
+
+def convert(paths: list[Path]) -> dict[str, Any]:
+    """Database with `verb` and `noun` per annotation, from the csv files named above."""
+    durations: dict[str, float] = {}
+    for path in paths:
+        if "video_info" in path.name:
+            for row in _rows(path, ("video_id", "duration")):
+                durations[row["video_id"]] = float(row["duration"])
+    database: dict[str, Any] = {}
+    for path in paths:
+        if "video_info" in path.name:
+            continue
+        subset = next((name for word, name in SUBSETS.items() if word in path.name), None)
+        if subset is None:
+            raise InputError(f"{path}: expected 'train' or 'validation' in the file's name")
+        for row in _rows(path, ("video_id", "start_timestamp", "stop_timestamp", "verb_class", "noun_class")):
+            video = row["video_id"]
+            if video not in durations:
+                raise InputError(f"{path}: video '{video}' is not in the video-info csv")
+            entry = database.setdefault(video, {"subset": subset, "duration": durations[video], "annotations": []})
+            where = f"{path}: segment {row.get('narration_id', '?')}"
+            entry["annotations"].append(
+                {
+                    "segment": [seconds(row["start_timestamp"], where), seconds(row["stop_timestamp"], where)],
+                    "verb": f"id_{int(row['verb_class']):03d}",
+                    "noun": f"id_{int(row['noun_class']):03d}",
+                }
+            )
+    return {"database": database}
+
+
+def seconds(timestamp: str, where: str) -> float:
+    """HH:mm:ss.SS -> seconds, to the hundredth of a millisecond that the sum could lose."""
+    try:
+        hours, minutes, rest = timestamp.split(":")
+        return round(int(hours) * 3600 + int(minutes) * 60 + float(rest), 5)
+    except ValueError:
+        raise InputError(f"{where}: expected a time as HH:mm:ss.SS, found '{timestamp}'") from None
+
+
+def _rows(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    missing = [column for column in needed if rows and column not in rows[0]]
+    if missing or not rows:
+        raise InputError(
+            f"{path}: expected the columns {', '.join(needed)}; missing {', '.join(missing) or 'all lines'}"
+        )
+    return rows

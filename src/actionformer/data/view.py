@@ -1,0 +1,310 @@
+"""A video as the model sees it (cropped, whole, window by window, resized) and the way back to seconds.
+
+Everything here follows METHOD section 4.
+
+    T steps   C channels   N segments   L steps after resampling
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from actionformer.data.annotations import Database, Video, load_database
+from actionformer.experiment import Experiment
+
+CROP_TRIALS = 200
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One input of the model; segments (N, 2) in grid units. Test samples carry no ground truth."""
+
+    features_CT: Tensor
+    mask_T: Tensor
+    segments_N2: Tensor
+    labels_N: Tensor
+
+
+@dataclass(frozen=True)
+class View:
+    """One video, or one window of it, ready to load."""
+
+    video: str
+    duration: float
+    features: Mapping[str, Any]
+    channels: slice
+    segments_N2: NDArray[np.float32]
+    labels_N: NDArray[np.int64]
+    fps: float | None
+    stride: float
+    offset: float
+    window: tuple[int, int] | None = None
+    """steps [start, stop) of a sliding test, stop possibly past the end of the features"""
+    resize_length: int | None = None
+    pad_length: int | None = None
+    crop: Crop | None = None
+
+    def load(self, rng: random.Random) -> Sample:
+        """Read and shape the features; only training views draw from `rng`."""
+        source = self.features[self.video]
+        segments_N2, labels_N = self.segments_N2, self.labels_N
+        if self.resize_length is not None:
+            source = resized(self._read(source, 0, len(source)), self.resize_length)
+        if self.crop is not None:
+            features_TC, segments_N2, labels_N = random_truncation(
+                source, segments_N2, labels_N, length=self.crop.length, threshold=self.crop.threshold,
+                crop_ratio=self.crop.ratio, rng=rng,
+            )  # fmt: skip
+            length = self.crop.length
+        elif self.window is not None:
+            start, stop = self.window
+            features_TC, length = self._read(source, start, min(stop, len(source))), stop - start
+        elif self.pad_length is not None:
+            features_TC, length = self._read(source, 0, len(source)), self.pad_length
+            if len(features_TC) >= length:
+                features_TC = linearly_resized(features_TC, length)
+        else:
+            features_TC = source
+            length = len(source)
+        features_TC = self._read(features_TC, 0, len(features_TC))
+        valid = len(features_TC)
+        padded_TC = np.zeros((length, features_TC.shape[1]), np.float32)
+        padded_TC[:valid] = features_TC
+        return Sample(
+            torch.from_numpy(padded_TC).T,
+            torch.arange(length) < valid,
+            torch.from_numpy(np.ascontiguousarray(segments_N2, np.float32)),
+            torch.from_numpy(np.ascontiguousarray(labels_N, np.int64)),
+        )
+
+    def _read(self, source_TC: Any, start: int, stop: int) -> NDArray[np.float32]:
+        array = source_TC[start:stop]
+        return np.asarray(array if array.shape[1] == self._width(array) else array[:, self.channels], np.float32)
+
+    def _width(self, array: Any) -> int:
+        return len(range(*self.channels.indices(array.shape[1])))
+
+    def to_seconds(self, segments_N2: Tensor) -> Tensor:
+        """Grid units -> seconds within [0, duration], in float32."""
+        segments_N2 = segments_N2.float()
+        if self.resize_length is not None:
+            seconds = segments_N2 / self.resize_length * self.duration
+        else:
+            assert self.fps is not None
+            stride, offset = self.stride, self.offset
+            if self.pad_length is not None:
+                scale = max(1.0, len(self.features[self.video]) / self.pad_length)
+                stride, offset = stride * scale, offset * scale
+            window_start_frame = 0 if self.window is None else self.window[0] * self.stride
+            seconds = (segments_N2 * stride + window_start_frame + offset) / self.fps
+        return seconds.clamp(min=0.0, max=self.duration)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Random truncation of a training view."""
+
+    length: int
+    threshold: float
+    ratio: tuple[float, float]
+
+
+def views(
+    database: Database | Mapping[str, Any] | Path | str,
+    features: Mapping[str, Any],
+    experiment: Experiment,
+    split: Literal["train", "test"],
+) -> list[View]:
+    """All views of a split, in database order; videos without features are left out.
+
+    Args:
+        database: a `Database`, or what `load_database` reads.
+        features: video -> (T, C) array, read lazily.
+    """
+    if not isinstance(database, Database):
+        database = load_database(database, experiment.data.label_field)
+    data, feature_set = experiment.data, experiment.features
+    class_index = {label: 0 if data.class_agnostic else i for i, label in enumerate(database.classes)}
+    subset = experiment.dataset.train_subset if split == "train" else experiment.dataset.eval_subset
+    resize = data.loader == "resize"
+    result = []
+    for video in database.subset(subset):
+        if video.name not in features:
+            continue
+        segments_N2, labels_N = (
+            _training_ground_truth(video, class_index, experiment)
+            if split == "train"
+            else (np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
+        )
+        if split == "train" and len(segments_N2) == 0:
+            continue
+        common: dict[str, Any] = {
+            "video": video.name,
+            "duration": video.duration,
+            "features": features,
+            "channels": slice(None) if data.channels_used is None else slice(*data.channels_used),
+            "segments_N2": segments_N2,
+            "labels_N": labels_N,
+            "fps": None if resize else video.fps(feature_set.fps),
+            "stride": feature_set.stride_frames or 0.0,
+            "offset": feature_set.offset_frames or 0.0,
+            "resize_length": data.resize_length if resize else None,
+        }
+        if split == "train":
+            trunc = data.random_trunc
+            result.append(View(**common, crop=Crop(trunc.length, trunc.threshold, trunc.crop_ratio)))
+        elif data.loader == "sliding":
+            assert data.window_size is not None
+            frames = _frames(video, feature_set.fps)
+            total = math.ceil(frames / common["stride"])
+            for window in windows(total, data.window_size, data.window_overlap_ratio, data.window_protocol):
+                result.append(View(**common, window=window))
+        else:
+            result.append(View(**common, pad_length=data.test_pad_length))
+    return result
+
+
+def windows(total: int, size: int, overlap: float, protocol: str) -> list[tuple[int, int]]:
+    """Windows [start, stop) of `size` steps over a video of `total` steps.
+
+    'published' can leave a tail unseen or repeat a window, as the published rows do; 'covering' reaches the end.
+    """
+    step = max(int(size * (1 - overlap)), 1)
+    count = max(1, total // step)
+    if protocol == "covering":
+        count = max(1, math.ceil(max(total - size, 0) / step) + 1)
+    result = []
+    for i in range(count):
+        start = i * step
+        if start + size > total:
+            # the window that passes the end is moved back to it, and is the last
+            start = max(0, total - size)
+            result.append((start, start + size))
+            break
+        result.append((start, start + size))
+    return result
+
+
+def _frames(video: Video, fixed_fps: float | None) -> float:
+    if fixed_fps is not None:
+        return int(video.duration * fixed_fps)
+    video.fps(None)  # says in one line if there is no 'frame'
+    assert video.frame is not None
+    return video.frame
+
+
+def _training_ground_truth(
+    video: Video, class_index: Mapping[str, int], experiment: Experiment
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Segments on the grid and class indices, filtered and without exact duplicates."""
+    data, feature_set = experiment.data, experiment.features
+    kept: dict[tuple[float, float, int], tuple[float, float]] = {}
+    for (start, end), label in zip(video.segments_N2.tolist(), video.labels, strict=True):
+        if data.loader == "resize":
+            assert data.resize_length is not None
+            if data.drop_short_gt_in_training and not end - start > 0.01 * video.duration:
+                continue
+            key = (start, end, class_index[label])
+            relative = np.array([start, end], np.float32) / np.float32(video.duration)
+            grid = tuple(relative.clip(0, 1) * np.float32(data.resize_length))
+        else:
+            frames = (_frame(start, video, experiment), _frame(end, video, experiment))
+            if data.drop_short_gt_in_training and not frames[1] > frames[0]:
+                continue
+            assert feature_set.stride_frames is not None
+            assert feature_set.offset_frames is not None
+            if data.drop_outside_gt_in_training:
+                last = video.duration * video.fps(feature_set.fps)
+                if not (frames[1] > feature_set.offset_frames and frames[0] - feature_set.offset_frames <= last):
+                    continue
+            key = (frames[0], frames[1], class_index[label])
+            grid = tuple((frame - feature_set.offset_frames) / feature_set.stride_frames for frame in frames)
+        kept.setdefault(key, grid)
+    segments_N2 = np.array(list(kept.values()), dtype=np.float32).reshape(-1, 2)
+    return segments_N2, np.array([label for _, _, label in kept], dtype=np.int64)
+
+
+def _frame(seconds: float, video: Video, experiment: Experiment) -> float:
+    fixed_fps = experiment.features.fps
+    if fixed_fps is not None:
+        frame = seconds * fixed_fps
+    else:
+        video.fps(None)
+        assert video.frame is not None
+        frame = seconds / video.duration * video.frame
+    return int(frame) if experiment.data.truncate_to_frames else frame
+
+
+def random_truncation(
+    features_TC: Any,
+    segments_N2: NDArray[np.float32],
+    labels_N: NDArray[Any],
+    *,
+    length: int,
+    threshold: float,
+    crop_ratio: Sequence[float] | None,
+    rng: random.Random,
+) -> tuple[Any, NDArray[np.float32], NDArray[Any]]:
+    """Crop a training video to at most `length` steps; returns the crop, unpadded, and what of the segments is in it.
+
+    A crop is kept if at least one segment has `threshold` of its own length inside; after 200 draws the last counts.
+    """
+    T = len(features_TC)
+    size = length
+    if length >= T:
+        size = (
+            T if crop_ratio is None else rng.randint(max(round(crop_ratio[0] * T), 1), min(round(crop_ratio[1] * T), T))
+        )
+        if size == T:
+            return features_TC, segments_N2, labels_N
+    segments_N2 = np.asarray(segments_N2, np.float32)
+    duration_N = segments_N2[:, 1] - segments_N2[:, 0]
+    for _ in range(CROP_TRIALS):
+        start = rng.randint(0, T - size)
+        clipped_N2 = segments_N2.clip(start, start + size)
+        inside_N = (clipped_N2[:, 1] - clipped_N2[:, 0]).clip(min=0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            kept_N = inside_N / duration_N >= np.float32(threshold)
+        if kept_N.any():
+            break
+    return features_TC[start : start + size], clipped_N2[kept_N] - np.float32(start), np.asarray(labels_N)[kept_N]
+
+
+def resized(features_TC: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    """Resample (T, C) to (length, C) as RoIAlign over [0, T] does, in one dimension (aligned).
+
+    ceil(T / length) samples per bin, linearly interpolated and averaged; features and box in half precision, computed
+    in double, result float32.
+    """
+    T = len(features_TC)
+    box = float(np.float16(T))
+    samples = math.ceil(T / length)
+    bin_size = box / length
+    bins, within = np.arange(length)[:, None], np.arange(samples)[None, :]
+    position = (-0.5 + bins * bin_size + (within + 0.5) * bin_size / samples).reshape(-1)
+    outside = (position < -1.0) | (position > T)
+    position = position.clip(0.0)
+    low = np.minimum(position.astype(np.int64), T - 1)
+    high = np.minimum(low + 1, T - 1)
+    fraction = np.where(low == T - 1, 0.0, position - low)[:, None]
+    half_TC = features_TC.astype(np.float16).astype(np.float64)
+    sampled = half_TC[low] * (1 - fraction) + half_TC[high] * fraction
+    sampled[outside] = 0.0
+    return sampled.reshape(length, samples, -1).mean(1).astype(np.float32)
+
+
+def linearly_resized(features_TC: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+    """Linear interpolation of (T, C) to (length, C), without aligned corners."""
+    source = torch.from_numpy(features_TC).T[None]
+    return F.interpolate(source, length, mode="linear", align_corners=False)[0].T.contiguous().numpy()

@@ -1,0 +1,84 @@
+"""Writing files so that a reader sees the old one or the new one, never half of it; and their checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from actionformer.errors import InputError
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """A temporary path beside `target` that becomes `target` on success and disappears on failure."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        umask = os.umask(0)
+        os.umask(umask)
+        part.chmod(0o666 & ~umask)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    with atomic_path(target) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(target: Path, content: Any, *, indent: int | None = 1) -> None:
+    write_text(target, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, or one line that says why not."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}); get the file again") from None
+
+
+def file_md5(path: Path) -> str:
+    """md5 of a file's content; of a folder: of its sorted relative names and their md5s."""
+    if path.is_dir():
+        digest = hashlib.md5(usedforsecurity=False)
+        for item in sorted(p for p in path.rglob("*") if p.is_file()):
+            digest.update(f"{item.relative_to(path).as_posix()} {file_md5(item)}\n".encode())
+        return digest.hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def cached_md5(path: Path, cache: Path) -> str:
+    """`file_md5`, remembered in `cache` by path, size, mtime and inode, so that large files are read once."""
+    entries: dict[str, list[Any]] = {}
+    if cache.exists():
+        try:
+            entries = json.loads(cache.read_text(encoding="utf-8"))
+        except json.JSONDecodeError:
+            entries = {}
+    stamp = _stamp(path)
+    known = entries.get(str(path))
+    if known is not None and known[0] == stamp:
+        return str(known[1])
+    md5 = file_md5(path)
+    entries[str(path)] = [stamp, md5]
+    write_json(cache, entries)
+    return md5
+
+
+def _stamp(path: Path) -> list[list[Any]]:
+    items = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return [[str(p), s.st_size, s.st_mtime_ns, s.st_ino] for p in items for s in [p.stat()]]
