@@ -1,0 +1,41 @@
+"""A device for a job: the CPU, or a GPU that no other job of this machine holds."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+POLL_SECONDS = 2.0
+
+
+@contextmanager
+def leased_device(wanted: str = "auto") -> Iterator[str]:
+    """'auto': a free GPU where there is any GPU, otherwise the CPU; anything else is taken as given.
+
+    A GPU is free if its lock file is: jobs that start together on one machine get different ones, or wait.
+    """
+    if wanted != "auto" or not torch.cuda.is_available():
+        yield "cpu" if wanted == "auto" else wanted
+        return
+    folder = Path(tempfile.gettempdir()) / f"actionformer-gpus-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    while True:
+        for index in range(torch.cuda.device_count()):
+            lock = FileLock(folder / f"{index}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            try:
+                yield f"cuda:{index}"
+            finally:
+                lock.release()
+            return
+        time.sleep(POLL_SECONDS)

@@ -1,0 +1,165 @@
+"""The training loop, written out: its order of operations is the contract with the published results.
+
+One iteration: set the learning rate, forward, backward, clip, AdamW step, EMA step.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from actionformer.data.loader import Batch, training_batches
+from actionformer.data.view import View
+from actionformer.errors import InputError
+from actionformer.experiment import Experiment
+from actionformer.files import atomic_path
+from actionformer.model.actionformer import ActionFormer, Losses
+from actionformer.progress import progress
+from actionformer.training import checkpoint
+from actionformer.training.optimizer import adamw, learning_rate
+
+Record = dict[str, float]
+
+
+def training_step(
+    model: ActionFormer, ema: AveragedModel, optimizer: torch.optim.Optimizer, batch: Batch, *, lr: float, clip: float
+) -> tuple[Losses, torch.Tensor]:
+    """One iteration; returns the losses and the gradient norm before clipping."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    device = model.loss_normalizer.device
+    losses = model.loss(
+        batch.features_BCT.to(device),
+        batch.mask_BT.to(device),
+        [segments_N2.to(device) for segments_N2 in batch.segments],
+        [labels_N.to(device) for labels_N in batch.labels],
+    )
+    optimizer.zero_grad(set_to_none=True)
+    losses.total.backward()
+    gradient_norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    ema.update_parameters(model)
+    return losses, gradient_norm
+
+
+def train(
+    experiment: Experiment,
+    views: Sequence[View],
+    classes: Sequence[str],
+    *,
+    seed: int,
+    run: Path,
+    device: str = "cpu",
+    evaluate: Callable[[nn.Module], Record] | None = None,
+    identity: str = "",
+    on_start: Callable[[str | None], str] = lambda token: token or "",
+    on_epoch: Callable[[int, Record], None] = lambda epoch, record: None,
+    around: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> list[Record]:
+    """Train one row with one seed in folder `run`, or go on with it; returns a record per epoch.
+
+    Args:
+        views: training views, in database order.
+        evaluate: called with the EMA network after every epoch from `first_eval_epoch` on; its numbers join the record.
+        identity: of params, seed and data; a checkpoint with another identity is not gone on with.
+        on_start: gets the token that it returned when this run first began (or None), and returns what to keep.
+        on_epoch: called once with every finished epoch.
+        around: a context that is open while epochs run.
+
+    Writes `checkpoint.pt` and `history.csv` after every epoch and `model.pt` at the end. Interrupted at any point, the
+    next call gives the same weights bit for bit: every epoch seeds its own random numbers.
+    """
+    if not views:
+        raise InputError(f"{experiment.name}: no training video has both features and ground truth")
+    params = experiment.training
+    torch.manual_seed(seed)
+    model = ActionFormer(experiment.model).to(device)
+    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay))
+    optimizer = adamw(model, params)
+    iterations = math.ceil(len(views) / params.batch_size)
+    history: list[Record] = []
+    token: str | None = None
+
+    path = run / "checkpoint.pt"
+    if path.exists():
+        state = checkpoint.load(path)
+        if state.get("identity") == identity:
+            model.load_state_dict(state["model"])
+            ema.load_state_dict(state["ema"])
+            optimizer.load_state_dict(state["optimizer"])
+            history, token = state["history"], state["token"]
+    token = on_start(token)
+
+    with around():
+        for epoch in range(len(history), params.epochs):
+            torch.manual_seed((seed << 20) + epoch + 1)
+            model.train()
+            sums = torch.zeros(3, dtype=torch.float64)
+            began = time.perf_counter()
+            batches = training_batches(views, batch_size=params.batch_size, epoch=epoch, seed=seed)
+            for i, batch in enumerate(progress(batches, f"epoch {epoch + 1}/{params.epochs}", total=iterations)):
+                lr = learning_rate(
+                    epoch * iterations + i,
+                    base=params.lr,
+                    warmup=params.warmup_epochs * iterations,
+                    total=params.schedule_epochs * iterations,
+                )
+                losses, gradient_norm = training_step(model, ema, optimizer, batch, lr=lr, clip=params.clip_grad_norm)
+                step = torch.stack([losses.classification, losses.regression, gradient_norm])
+                sums += step.detach().cpu().double()
+            seconds = time.perf_counter() - began
+            classification, regression, norm = (sums / iterations).tolist()
+            record = {
+                "loss/total": classification + regression,
+                "loss/classification": classification,
+                "loss/regression": regression,
+                "learning_rate": lr,
+                "gradient_norm": norm,
+                "videos_per_second": len(views) / seconds,
+                "seconds": seconds,
+            }
+            if not math.isfinite(record["loss/total"]):
+                raise InputError(f"{experiment.name}: the loss of epoch {epoch} is {record['loss']}; lower training.lr")
+            if evaluate is not None and epoch >= params.first_eval_epoch:
+                record |= evaluate(ema.module.eval())
+            history.append(record)
+            checkpoint.save(
+                path,
+                {
+                    "identity": identity,
+                    "model": model.state_dict(),
+                    "ema": ema.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "history": history,
+                    "token": token,
+                },
+            )
+            _write_history(run / "history.csv", history)
+            on_epoch(epoch, record)
+
+    _write_history(run / "history.csv", history)
+    checkpoint.save(
+        run / "model.pt",
+        {
+            "state_dict": {name: tensor.cpu() for name, tensor in ema.module.state_dict().items()},
+            "classes": list(classes),
+            "experiment": experiment.model_dump(mode="json"),
+            "seed": seed,
+        },
+    )
+    return history
+
+
+def _write_history(path: Path, history: Sequence[Record]) -> None:
+    table = pd.DataFrame(history)
+    table.insert(0, "epoch", range(len(history)))
+    with atomic_path(path) as part:
+        table.to_csv(part, index=False)
