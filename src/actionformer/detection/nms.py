@@ -1,0 +1,136 @@
+"""Non-maximum suppression of 1-D segments, and segment voting (METHOD section 5, item 2).
+
+Bodla et al.: Soft-NMS, ICCV 2017. All in float32, as the published rows were produced.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numba
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Float32 = NDArray[np.float32]
+Detections = tuple[Float32, Float32, NDArray[np.int64]]
+_METHODS = {"gaussian": 0, "linear": 1, "hard": 2}
+
+
+def batched_nms(
+    segments_N2: ArrayLike,
+    scores_N: ArrayLike,
+    labels_N: ArrayLike,
+    *,
+    sigma: float,
+    min_score: float,
+    max_segments: int,
+    per_class: bool,
+    voting_threshold: float,
+    method: Literal["gaussian", "linear", "hard"] = "gaussian",
+    iou_threshold: float = 0.1,
+) -> Detections:
+    """NMS within every class, or over all classes at once; returns the best `max_segments`, best first.
+
+    Args:
+        sigma: of the Gaussian decay exp(-IoU^2 / sigma).
+        min_score: segments that decay below it are dropped; the first pick of a class never is.
+        voting_threshold: IoU from which a segment votes, only where NMS runs over all classes at once; 0: no voting.
+        iou_threshold: for 'linear' (decay 1 - IoU above it) and 'hard' (dropped from it on).
+    """
+    segments = np.ascontiguousarray(segments_N2, np.float32).reshape(-1, 2)
+    scores = np.ascontiguousarray(scores_N, np.float32)
+    labels = np.asarray(labels_N).astype(np.int64)
+
+    kept_parts, score_parts = [], []
+    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)] if per_class else [np.arange(len(labels))]
+    for group in groups:
+        if method == "hard" and min_score > 0:
+            group = group[scores[group] > min_score]
+        kept, decayed = _suppress(
+            segments[group],
+            scores[group],
+            np.float32(sigma),
+            np.float32(min_score),
+            max_segments,
+            _METHODS[method],
+            np.float32(iou_threshold),
+        )
+        kept_parts.append(group[kept])
+        score_parts.append(decayed)
+    kept = np.concatenate([np.zeros(0, np.int64), *kept_parts])
+    decayed = np.concatenate([np.zeros(0, np.float32), *score_parts])
+    order = np.argsort(-decayed, kind="stable")[:max_segments]
+    kept, decayed = kept[order], decayed[order]
+    refined = segments[kept]
+    if not per_class and voting_threshold > 0:
+        refined = vote(refined, segments, scores, voting_threshold)
+    return refined, decayed, labels[kept]
+
+
+def vote(kept_M2: Float32, segments_N2: Float32, scores_N: Float32, threshold: float) -> Float32:
+    """Every kept segment becomes the score-weighted mean of all segments with IoU >= threshold."""
+    start_M1, end_M1 = kept_M2[:, :1], kept_M2[:, 1:]
+    start_N, end_N = segments_N2.T
+    intersection = (np.minimum(end_M1, end_N) - np.maximum(start_M1, start_N)).clip(min=0)
+    union = (end_M1 - start_M1) + (end_N - start_N) - intersection
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weights_MN = np.where(intersection / union >= np.float32(threshold), scores_N, np.float32(0))
+        refined = weights_MN @ segments_N2 / weights_MN.sum(1, keepdims=True)
+    # a segment of zero length overlaps nothing, not even itself
+    return np.where(np.isfinite(refined), refined, kept_M2).astype(np.float32)
+
+
+@numba.njit(cache=True, nogil=True)
+def _suppress(
+    segments: Any, scores: Any, sigma: Any, min_score: Any, max_segments: int, method: int, iou_threshold: Any
+) -> Any:
+    """Indices kept, in order of their decayed scores, and these scores."""
+    n = len(scores)
+    start, end = segments[:, 0].copy(), segments[:, 1].copy()
+    area = end - start + np.float32(1e-6)
+    score = scores.copy()
+    index = np.arange(n)
+    kept = np.empty(min(n, max_segments), np.int64)
+    decayed = np.empty(min(n, max_segments), np.float32)
+    count = 0
+    while n > 0 and count < max_segments:
+        best = 0
+        for i in range(1, n):
+            # at equal scores the one that came first, wherever swaps have put it
+            if score[i] > score[best] or (score[i] == score[best] and index[i] < index[best]):
+                best = i
+        s, e, a = start[best], end[best], area[best]
+        kept[count], decayed[count] = index[best], score[best]
+        count += 1
+        n -= 1
+        start[best], end[best], area[best] = start[n], end[n], area[n]
+        score[best], index[best] = score[n], index[n]
+        i = 0
+        while i < n:
+            intersection = min(e, end[i]) - max(s, start[i])
+            if intersection > np.float32(0):
+                iou = intersection / (a + area[i] - intersection)
+                dropped = False
+                if method == 0:
+                    score[i] *= np.float32(math.exp(-(iou * iou) / sigma))
+                elif method == 1:
+                    if iou > iou_threshold:
+                        score[i] *= np.float32(1) - iou
+                else:
+                    dropped = iou >= iou_threshold
+                if method != 2:
+                    dropped = score[i] < min_score
+                if dropped:
+                    n -= 1
+                    start[i], end[i], area[i] = start[n], end[n], area[n]
+                    score[i], index[i] = score[n], index[n]
+                    continue
+            elif method != 2 and score[i] < min_score:
+                # the published code tests every remaining segment after a pick, overlapping or not
+                n -= 1
+                start[i], end[i], area[i] = start[n], end[n], area[n]
+                score[i], index[i] = score[n], index[n]
+                continue
+            i += 1
+    return kept[:count], decayed[:count]

@@ -1,0 +1,207 @@
+"""Mean average precision over temporal IoU thresholds (METHOD section 5, item 6).
+
+K classes   U thresholds   G ground-truth segments   N detections
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from actionformer.data.annotations import Database, load_database
+from actionformer.errors import InputError
+from actionformer.files import read_json
+
+Results = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class AveragePrecision:
+    """Fractions, not percent. `instances_K` counts the ground truth of each class."""
+
+    ap_KU: NDArray[np.float64]
+    classes: tuple[str, ...]
+    instances_K: NDArray[np.int64]
+    tiou_thresholds: tuple[float, ...]
+    videos: int
+    """evaluated videos that have ground truth"""
+
+    @property
+    def map_U(self) -> NDArray[np.float64]:
+        return self.ap_KU.mean(0)
+
+    @property
+    def average(self) -> float:
+        return float(self.map_U.mean())
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Ground truth and detections of the evaluated subset as arrays, both sorted by class.
+
+    `group` numbers the (class, video) pairs that have ground truth; ground truth of group g lies at
+    `bounds[g]:bounds[g + 1]`; a detection without ground truth in its video and class has group -1. Detections of a
+    class are in descending order of score, equals in their order in the file.
+    """
+
+    classes: tuple[str, ...]
+    truth_G2: NDArray[np.float64]
+    truth_class_G: NDArray[np.int64]
+    bounds: NDArray[np.int64]
+    segments_N2: NDArray[np.float64]
+    class_N: NDArray[np.int64]
+    group_N: NDArray[np.int64]
+    videos: int
+
+
+def mean_average_precision(
+    database: Database | Mapping[str, Any] | Path | str,
+    detections: Results | Mapping[str, Any] | Path | str,
+    *,
+    subset: str,
+    tiou_thresholds: Sequence[float],
+    blocked: Collection[str] = (),
+) -> AveragePrecision:
+    """Interpolated AP (VOC 2011) per class and threshold.
+
+    Every detection, best first, is matched to the segment of its video and class that overlaps it most among those
+    still unmatched, if their tIoU reaches the threshold; of equally overlapping ones to the later.
+    """
+    matched = match(database, detections, subset=subset, blocked=blocked)
+    thresholds = np.asarray(tiou_thresholds, np.float64)
+    correct_NU = _true_positives(matched.truth_G2, matched.bounds, matched.segments_N2, matched.group_N, thresholds)
+    K = len(matched.classes)
+    instances_K = np.bincount(matched.truth_class_G, minlength=K)
+    limits = np.searchsorted(matched.class_N, np.arange(K + 1))
+    ap_KU = np.zeros((K, len(thresholds)))
+    for k in range(K):
+        class_correct = correct_NU[limits[k] : limits[k + 1]]
+        if len(class_correct):
+            ap_KU[k] = interpolated_average_precision(class_correct, int(instances_K[k]))
+    return AveragePrecision(ap_KU, matched.classes, instances_K, tuple(float(t) for t in thresholds), matched.videos)
+
+
+def interpolated_average_precision(correct_NU: NDArray[np.bool_], instances: int) -> NDArray[np.float64]:
+    """AP (U,) of detections in descending order of score: area under precision made monotone (VOC 2011)."""
+    true_NU = correct_NU.cumsum(0, dtype=np.float64)
+    rank_N1 = np.arange(1, len(correct_NU) + 1, dtype=np.float64)[:, None]
+    precision_NU = np.maximum.accumulate((true_NU / rank_N1)[::-1])[::-1]
+    return (precision_NU * correct_NU).sum(0) / instances
+
+
+def match(
+    database: Database | Mapping[str, Any] | Path | str,
+    detections: Results | Mapping[str, Any] | Path | str,
+    *,
+    subset: str,
+    blocked: Collection[str] = (),
+) -> Matched:
+    """Put ground truth and detections into arrays; see `Matched`.
+
+    Raises:
+        InputError: a subset without ground truth; a detection without segment, label or score, or with a NaN.
+    """
+    if not isinstance(database, Database):
+        database = load_database(database)
+    blocked = frozenset(blocked)
+    truth: list[tuple[str, str, float, float]] = []
+    for video in database.subset(subset):
+        if video.name not in blocked:
+            truth += _distinct(video.name, video.labels, video.segments_N2.tolist())
+    if not truth:
+        known = ", ".join(sorted({v.subset for v in database.videos.values()})) or "none"
+        raise InputError(f"subset '{subset}' has no ground truth; subsets of the database: {known}")
+    classes = tuple(sorted({label for _, label, _, _ in truth}))
+    class_index = {label: k for k, label in enumerate(classes)}
+
+    truth.sort(key=lambda item: (class_index[item[1]], item[0]))
+    pairs = list(dict.fromkeys((label, video) for video, label, _, _ in truth))
+    group_index = {pair: g for g, pair in enumerate(pairs)}
+    truth_group = np.array([group_index[label, video] for video, label, _, _ in truth])
+    bounds = np.searchsorted(truth_group, np.arange(len(pairs) + 1))
+
+    results = _results(detections)
+    segments, scores, class_ids, groups = [], [], [], []
+    for name, found in results.items():
+        if name in blocked:
+            continue
+        try:
+            for item in found:
+                k = class_index.get(item["label"])
+                if k is not None:
+                    segments.append(item["segment"])
+                    scores.append(item["score"])
+                    class_ids.append(k)
+                    groups.append(group_index.get((item["label"], name), -1))
+        except (KeyError, TypeError) as error:
+            raise InputError(f"detections of video '{name}' lack {error}; expected segment, label and score") from None
+    segments_N2 = np.array(segments, np.float64).reshape(-1, 2)
+    scores_N, class_N = np.array(scores, np.float64), np.array(class_ids, np.int64)
+    if not (np.isfinite(segments_N2).all() and np.isfinite(scores_N).all()):
+        raise InputError("the detections contain NaN or infinite times or scores")
+    order = np.lexsort((-scores_N, class_N))
+    return Matched(
+        classes,
+        np.array([[start, end] for _, _, start, end in truth]),
+        np.array([class_index[label] for _, label, _, _ in truth], np.int64),
+        bounds,
+        segments_N2[order],
+        class_N[order],
+        np.array(groups, np.int64)[order],
+        len({video for video, _, _, _ in truth}),
+    )
+
+
+def _results(detections: Results | Mapping[str, Any] | Path | str) -> Results:
+    content: Any = detections if isinstance(detections, Mapping) else read_json(Path(detections))
+    if isinstance(content, Mapping) and "results" in content:
+        content = content["results"]
+    if not isinstance(content, Mapping):
+        raise InputError(f"{detections}: expected a JSON object with the key 'results'")
+    return content
+
+
+def _distinct(
+    video: str, labels: Sequence[str], segments: Sequence[Sequence[float]]
+) -> list[tuple[str, str, float, float]]:
+    """Ground truth without segments of zero or negative length and without near-duplicates (ends within 1e-3)."""
+    kept: list[tuple[str, str, float, float]] = []
+    for label, (start, end) in zip(labels, segments, strict=True):
+        twin = any(label == l and abs(start - s) <= 1e-3 and abs(end - e) <= 1e-3 for _, l, s, e in kept)
+        if end > start and not twin:
+            kept.append((video, label, start, end))
+    return kept
+
+
+@numba.njit(cache=True, nogil=True)
+def _true_positives(truth: Any, bounds: Any, segments: Any, groups: Any, thresholds: Any) -> Any:
+    """(N, U): is detection n a true positive at threshold u?"""
+    N, U = len(segments), len(thresholds)
+    correct = np.zeros((N, U), np.bool_)
+    taken = np.zeros((len(truth), U), np.bool_)
+    for n in range(N):
+        g = groups[n]
+        if g < 0:
+            continue
+        first, last = bounds[g], bounds[g + 1]
+        tiou = np.empty(last - first)
+        start, end = segments[n, 0], segments[n, 1]
+        for i in range(first, last):
+            intersection = max(min(end, truth[i, 1]) - max(start, truth[i, 0]), 0.0)
+            union = (end - start) + (truth[i, 1] - truth[i, 0]) - intersection
+            tiou[i - first] = intersection / max(union, 1e-8)
+        for u in range(U):
+            best = -1
+            for i in range(last - first):
+                if tiou[i] >= thresholds[u] and not taken[first + i, u] and (best < 0 or tiou[i] >= tiou[best]):
+                    best = i
+            if best >= 0:
+                taken[first + best, u] = True
+                correct[n, u] = True
+    return correct

@@ -1,0 +1,66 @@
+"""Recall@kx of Ego4D Moment Queries (METHOD section 5, item 6).
+
+U thresholds   X values of k
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actionformer.data.annotations import Database
+from actionformer.evaluation.average_precision import Results, match
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Fractions, not percent."""
+
+    recall_UX: NDArray[np.float64]
+    tiou_thresholds: tuple[float, ...]
+    top_k: tuple[int, ...]
+
+
+def recall_at_kx(
+    database: Database | Mapping[str, Any] | Path | str,
+    detections: Results | Mapping[str, Any] | Path | str,
+    *,
+    subset: str,
+    tiou_thresholds: Sequence[float],
+    top_k: Sequence[int] = (1, 5),
+    blocked: Collection[str] = (),
+) -> Recall:
+    """Mean over classes of the share of ground truth that any of the top k * n detections overlaps enough.
+
+    n is the number of ground-truth segments of the class in the video; the matching is not one to one.
+    """
+    matched = match(database, detections, subset=subset, blocked=blocked)
+    thresholds = np.asarray(tiou_thresholds, np.float64)
+    hits = np.zeros((len(matched.classes), len(thresholds), len(top_k)))
+    by_group = np.argsort(matched.group_N, kind="stable")
+    starts = np.searchsorted(matched.group_N[by_group], np.arange(len(matched.bounds)))
+    for g, (first, last) in enumerate(zip(matched.bounds, matched.bounds[1:], strict=False)):
+        truth = matched.truth_G2[first:last]
+        k = matched.truth_class_G[first]
+        found = matched.segments_N2[by_group[starts[g] : starts[g + 1]]]
+        for x, multiple in enumerate(top_k):
+            tiou = temporal_iou(truth, found[: multiple * len(truth)])
+            best = tiou.max(1, initial=0.0)
+            hits[k, :, x] += (best[:, None] >= thresholds).sum(0)
+    instances_K = np.bincount(matched.truth_class_G, minlength=len(matched.classes))
+    recall_UX = (hits / instances_K[:, None, None]).mean(0)
+    return Recall(recall_UX, tuple(float(t) for t in thresholds), tuple(top_k))
+
+
+def temporal_iou(a_N2: NDArray[np.float64], b_M2: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, M) intersection over union of segments."""
+    start = np.maximum(a_N2[:, None, 0], b_M2[None, :, 0])
+    end = np.minimum(a_N2[:, None, 1], b_M2[None, :, 1])
+    intersection = (end - start).clip(min=0)
+    union = np.diff(a_N2)[:, :] + np.diff(b_M2)[:, 0] - intersection
+    return np.asarray(intersection / union.clip(min=1e-8))
