@@ -1,0 +1,19 @@
+"""ActionFormer's published results, reproducible from data to table."""
+
+from typing import TYPE_CHECKING, Any
+
+from actionformer.experiment import Experiment, load_experiment
+
+if TYPE_CHECKING:
+    from actionformer.model.actionformer import ActionFormer
+
+__all__ = ["ActionFormer", "Experiment", "load_experiment"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch only where the network is used: most commands don't."""
+    if name == "ActionFormer":
+        from actionformer.model.actionformer import ActionFormer
+
+        return ActionFormer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,89 @@
+"""Where everything lies: one function per stop of the way from publisher's file to table.
+
+    data/{edition}/{dataset}/                 publishers' files
+    build/{edition}/{dataset}/                database and feature stores
+    results/{edition}/{experiment}/seed{n}/   runs
+    results/{edition}/tables/                 tables
+
+All paths are relative to the folder that the command runs in; `own` is the edition of experiments given by path.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from actionformer.experiment import Dataset, Experiment
+
+MD5_CACHE = Path("build/md5.json")
+TRACKING_FILE = Path("mlflow.db")
+
+
+def raw_root(dataset: Dataset, name: str, edition: str) -> Path:
+    """Folder of a data set's files as their publisher made them; experiments given by path share the paper's."""
+    if dataset.root is not None:
+        return Path(dataset.root)
+    return Path("data") / ("paper" if edition == "own" else edition) / name
+
+
+def database(edition: str, dataset: str) -> Path:
+    return Path("build") / edition / dataset / "annotations.json"
+
+
+def feature_store(edition: str, dataset: str, features: str) -> Path:
+    return Path("build") / edition / dataset / f"{features}.h5"
+
+
+def run(edition: str, experiment: str, seed: int) -> Path:
+    return Path("results") / edition / experiment / f"seed{seed}"
+
+
+def tables(edition: str) -> Path:
+    return Path("results") / edition / "tables"
+
+
+def database_of(experiment: Experiment) -> Path:
+    """The database that a row reads."""
+    return database(experiment.edition, experiment.data.dataset)
+
+
+def store_of(experiment: Experiment) -> Path:
+    """The feature store that a row reads, possibly another data set's."""
+    return feature_store(experiment.edition, experiment.feature_owner, experiment.data.features)
+
+
+def features_of(experiment: Experiment) -> Path:
+    """The publisher's archive or folder that a row's feature store is packed from."""
+    features = experiment.features
+    if features.dataset is None:
+        return raw_root(experiment.dataset, experiment.data.dataset, experiment.edition) / features.file
+    return (
+        Path("data")
+        / ("paper" if experiment.edition == "own" else experiment.edition)
+        / features.dataset
+        / features.file
+    )
+
+
+def annotation_files_of(experiment: Experiment) -> list[Path]:
+    """The publisher's files that a row's database is made from."""
+    dataset = experiment.dataset
+    root = raw_root(dataset, experiment.data.dataset, experiment.edition)
+    return [root / name for name in [*dataset.annotations, *([dataset.blocked] if dataset.blocked else [])]]
+
+
+def classifier_of(experiment: Experiment) -> Path | None:
+    """The external classifier's scores that a row reads."""
+    if not experiment.inference.use_classifier or experiment.dataset.classifier is None:
+        return None
+    root = raw_root(experiment.dataset, experiment.data.dataset, experiment.edition)
+    return root / experiment.dataset.classifier.file
+
+
+def audit(experiment: Experiment) -> Path:
+    """What the audit of a row found."""
+    return Path("build") / experiment.edition / "audit" / f"{experiment.name}.json"
+
+
+def run_name(seed: int, identity: str) -> str:
+    """Name of a seed's run in tables and in MLflow; equal inputs give an equal name."""
+    return f"seed{seed}-{identity[:8]}"

@@ -1,0 +1,130 @@
+"""Where a number comes from: git commit, version of the data, environment. Nothing else reads git or DVC's hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from actionformer import layout
+from actionformer.experiment import CHECKOUT
+from actionformer.files import cached_md5, read_json
+
+LOCK_FILE = CHECKOUT / "requirements.lock"
+
+
+def git_state(checkout: Path = CHECKOUT) -> dict[str, Any]:
+    """Commit and whether tracked files differ from it; 'unknown' outside a checkout."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *arguments], cwd=checkout, capture_output=True, text=True, timeout=30)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit or "unknown", "dirty": bool(changed)}
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware that can move the last digits of a result."""
+    import numpy
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "gpus": gpus,
+        "lock": lock_md5(),
+    }
+
+
+def gpu_count() -> int:
+    """NVIDIA GPUs of this machine, without loading torch."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def lock_md5() -> str:
+    """md5 of the lock file that the environment was installed from."""
+    if not LOCK_FILE.exists():
+        return "unknown"
+    return hashlib.md5(LOCK_FILE.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------- data version
+
+
+@cache
+def data_version(checkout: Path = Path(".")) -> str:
+    """md5 of the whole `data/` folder as `data.dvc` pins it; 'none' where nothing is pinned."""
+    entry = checkout / "data.dvc"
+    if not entry.exists():
+        return "none"
+    return str(yaml.safe_load(entry.read_text(encoding="utf-8"))["outs"][0]["md5"])
+
+
+@cache
+def pinned_md5s(checkout: Path = Path(".")) -> dict[str, str]:
+    """md5 of every file of the pinned version, by path from the checkout ('data/demo/...').
+
+    Empty where the version's manifest has not been pulled yet.
+    """
+    version = data_version(checkout)
+    for store in (checkout / ".dvc/cache/files/md5", checkout / ".dvc/store/files/md5"):
+        manifest = store / version[:2] / version[2:]
+        if manifest.exists():
+            entries = json.loads(manifest.read_text(encoding="utf-8"))
+            return {f"data/{entry['relpath']}": str(entry["md5"]) for entry in entries}
+    return {}
+
+
+def source_md5(path: Path) -> str:
+    """md5 of a raw file as it lies there; as it is pinned, where it doesn't yet; 'absent' if neither is known."""
+    if path.exists():
+        return cached_md5(path, layout.MD5_CACHE)
+    return pinned_md5s().get(path.as_posix(), "absent")
+
+
+def sources(paths: Iterable[Path]) -> dict[str, str]:
+    """md5 of each raw file that a stage read, for its manifest."""
+    return {path.as_posix(): source_md5(path) for path in paths}
+
+
+def recorded_md5(path: Path, manifest: Path) -> str:
+    """`source_md5`; for a file that is gone, what the stage recorded that read it."""
+    if not path.exists() and manifest.exists():
+        recorded = read_json(manifest).get("sources", {}).get(path.as_posix())
+        if recorded is not None:
+            return str(recorded)
+    return source_md5(path)
+
+
+def is_pinned(md5s: dict[str, str]) -> bool:
+    """Do all these files have the md5 that the version of the data pins?"""
+    pinned = pinned_md5s()
+    return bool(md5s) and all(pinned.get(path) == md5 for path, md5 in md5s.items())

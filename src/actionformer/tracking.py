@@ -1,0 +1,213 @@
+"""MLflow: an experiment per results table, a parent run per row, a child run per seed. Nothing else knows MLflow.
+
+The run folder is the record, MLflow a view of it: `restore` makes the view anew from the folders.
+The tracking URI is left unset, so that `mlflow ui` in the same folder finds sqlite:///mlflow.db; MLFLOW_TRACKING_URI
+is honoured.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock
+from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow.environment_variables import MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL
+from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.tracking import MlflowClient
+
+from actionformer import layout
+from actionformer.experiment import Experiment
+from actionformer.files import read_json
+from actionformer.progress import progress
+
+# a failed job's own message should stand out on stderr
+logging.getLogger("mlflow").setLevel(logging.WARNING)
+
+LOCK = Path("build/mlflow.lock")
+ARTIFACTS = (
+    "checkpoint.pt",
+    "model.pt",
+    "params.yaml",
+    "history.csv",
+    "lineage.json",
+    "detections.json",
+    "metrics.json",
+)
+SAMPLE_SECONDS = 5.0
+"""between two system metrics, unless MLflow's own variable says otherwise"""
+
+
+def open_store() -> MlflowClient:
+    """A client of a store that exists: of several processes that find none, one makes it."""
+    LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(LOCK):
+        client = MlflowClient()
+        client.search_experiments(max_results=1)
+    return client
+
+
+def start(experiment: Experiment, lineage: Mapping[str, Any], run_id: str | None) -> str:
+    """Go on with a child run, or begin one; returns its id. Either way its tags tell the present lineage."""
+    client = open_store()
+    if run_id is not None and _exists(client, run_id):
+        client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in _tags(experiment, lineage).items()])
+        return run_id
+    with FileLock(LOCK):
+        experiment_id = _experiment(client, experiment)
+        parent = _parent(client, experiment, experiment_id)
+    name = layout.run_name(int(lineage["seed"]), lineage["identity"])
+    tags = _tags(experiment, lineage) | {"mlflow.parentRunId": parent}
+    run = client.create_run(experiment_id, run_name=name, tags=tags)
+    params = [Param(key, str(value)[:6000]) for key, value in _flat(_resolved(experiment))]
+    params.append(Param("seed", str(lineage["seed"])))
+    for first in range(0, len(params), 100):
+        client.log_batch(run.info.run_id, params=params[first : first + 100])
+    return str(run.info.run_id)
+
+
+def _tags(experiment: Experiment, lineage: Mapping[str, Any]) -> dict[str, str]:
+    """Where a run's numbers come from."""
+    return {
+        "mlflow.note.content": f"{experiment.dataset.name}, {experiment.row}, seed {lineage['seed']}",
+        "kind": "seed",
+        "edition": experiment.edition,
+        "row": experiment.name,
+        "seed": str(lineage["seed"]),
+        "protocol": experiment.dataset.protocol,
+        "identity": lineage["identity"],
+        "git.commit": lineage["git"]["commit"],
+        "git.dirty": str(lineage["git"]["dirty"]).lower(),
+        "data.version": lineage["data_version"],
+        "data.files": json.dumps(lineage["files"]),
+        "data.pinned": str(lineage["pinned"]).lower(),
+        "lock": lineage["environment"]["lock"],
+        "processor": lineage["environment"]["processor"],
+        "torch": lineage["environment"]["torch"],
+    }
+
+
+def log_epoch(run_id: str, epoch: int, record: Mapping[str, float]) -> None:
+    """Metrics of one epoch, at step `epoch`."""
+    client = MlflowClient()
+    now = int(time.time() * 1000)
+    client.log_batch(run_id, metrics=[Metric(key, value, now, epoch) for key, value in record.items()])
+
+
+def log_result(run: Path, experiment: Experiment) -> str:
+    """Metrics and artifacts of a finished run folder, into its child run; returns the run's id."""
+    client = open_store()
+    lineage = read_json(run / "lineage.json")
+    run_id = _find(client, lineage)
+    if run_id is None:
+        run_id = start(experiment, lineage, None)
+        for record in pd.read_csv(run / "history.csv").to_dict("records"):
+            epoch = int(record.pop("epoch"))
+            log_epoch(run_id, epoch, {str(k): float(v) for k, v in record.items() if v == v})
+    metrics = read_json(run / "metrics.json")
+    now = int(time.time() * 1000)
+    # one step past the last epoch, whose networks were evaluated under the same names
+    final = [Metric(key, value, now, experiment.training.epochs) for key, value in metrics["percent"].items()]
+    client.log_batch(run_id, metrics=final)
+    for name in ARTIFACTS:
+        if (run / name).exists():
+            client.log_artifact(run_id, str(run / name))
+    client.set_terminated(run_id, "FINISHED")
+    parent = client.get_run(run_id).data.tags["mlflow.parentRunId"]
+    client.log_batch(parent, metrics=final)
+    client.set_terminated(parent, "FINISHED")
+    return run_id
+
+
+def end(run_id: str, status: str) -> None:
+    """Set a run's status: FINISHED, FAILED or KILLED."""
+    MlflowClient().set_terminated(run_id, status)
+
+
+@contextmanager
+def system_metrics(run_id: str) -> Iterator[None]:
+    """CPU, memory, disk and GPU use of this machine, logged while the block runs."""
+    seconds = MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or SAMPLE_SECONDS
+    monitor = SystemMetricsMonitor(run_id, sampling_interval=seconds, samples_before_logging=1, resume_logging=True)
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
+
+
+def restore(results: Path) -> int:
+    """Bring every finished run folder that the store lacks into it; returns how many there were."""
+    client = open_store()
+    count = 0
+    folders = sorted(path.parent for path in results.glob("*/*/seed*/metrics.json"))
+    for run in progress(folders, "restore runs", unit="run"):
+        if _find(client, read_json(run / "lineage.json")) is None:
+            experiment = Experiment.model_validate(read_json(run / "lineage.json")["experiment"])
+            log_result(run, experiment)
+            count += 1
+    return count
+
+
+# ---------------------------------------------------------------------------------------------- internals
+
+
+def _experiment(client: MlflowClient, experiment: Experiment) -> str:
+    name = f"{experiment.edition}/{experiment.table}"
+    found = client.get_experiment_by_name(name)
+    return str(found.experiment_id) if found is not None else str(client.create_experiment(name))
+
+
+def _parent(client: MlflowClient, experiment: Experiment, experiment_id: str) -> str:
+    found = client.search_runs([experiment_id], f"tags.kind = 'row' and tags.row = '{experiment.name}'", max_results=1)
+    if found:
+        return str(found[0].info.run_id)
+    tags = {
+        "kind": "row",
+        "row": experiment.name,
+        "edition": experiment.edition,
+        "mlflow.note.content": f"{experiment.dataset.name}, {experiment.row}; one child run per seed",
+    }
+    return str(client.create_run(experiment_id, run_name=experiment.name, tags=tags).info.run_id)
+
+
+def _find(client: MlflowClient, lineage: Mapping[str, Any]) -> str | None:
+    """The child run of a run folder: by its id, or in another store by its identity."""
+    if _exists(client, lineage["mlflow_run"]):
+        return str(lineage["mlflow_run"])
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    found = (
+        client.search_runs(experiments, f"tags.identity = '{lineage['identity']}'", max_results=1)
+        if experiments
+        else []
+    )
+    return str(found[0].info.run_id) if found else None
+
+
+def _exists(client: MlflowClient, run_id: str) -> bool:
+    try:
+        return client.get_run(run_id).info.lifecycle_stage == "active"
+    except MlflowException:
+        return False
+
+
+def _resolved(experiment: Experiment) -> dict[str, Any]:
+    content = experiment.model_dump(mode="json", include={"data", "model", "training", "inference", "evaluation"})
+    content["features"] = experiment.features.model_dump(mode="json")
+    return content
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
