@@ -1,0 +1,25 @@
+# Every results table of ActionFormer, from publisher's file to page. Targets and includes only.
+#
+#   snakemake --cores all                                          the demo edition
+#   snakemake --cores all --config edition=paper                   the published features, 14 rows x 3 seeds
+#   snakemake --cores all results/demo/tables/thumos14.md          one table
+#   snakemake --cores all --config 'rows=[thumos14_i3d]'           one row
+#   snakemake --cores all --config experiment=my.yaml              an experiment of one's own (docs/own-dataset.md)
+
+
+configfile: workflow.source_path("params/workflow.yaml")
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/fetch.smk"
+include: "workflow/rules/build.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        INDEX,
+        TRACKING,

@@ -1,0 +1,132 @@
+# What the rules share: which rows and seeds there are, and what makes a job run again.
+import hashlib
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from actionformer import layout, provenance
+from actionformer.data import annotations as databases
+from actionformer.data import features as stores
+from actionformer.errors import InputError
+from actionformer.experiment import (
+    OWN_EDITION,
+    load_edition,
+    load_experiment,
+    names,
+)
+
+# commands come from the environment that Snakemake itself runs in
+shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+
+
+def planned():
+    """(edition's name, edition, experiments by name) of this call."""
+    params = Path(config["params"])
+    if not params.is_absolute() and not params.exists():
+        params = Path(workflow.basedir) / params
+    if config.get("experiment"):
+        path = config["experiment"]
+        row = load_experiment(path, dataset=config.get("dataset"), params=params)
+        return "own", OWN_EDITION, {row.name: row}, params
+    edition = config["edition"]
+    known = names("experiments", params)
+    wanted = known if config["rows"] == "all" else config["rows"]
+    rows = {name: load_experiment(name, edition, params=params) for name in wanted}
+    return edition, load_edition(edition, params), rows, params
+
+
+try:
+    EDITION, CHOSEN, ROWS, PARAMS = planned()
+except InputError as error:
+    raise WorkflowError(str(error))
+
+SEEDS = [int(seed) for seed in (config["seeds"] or CHOSEN.seeds)]
+TABLES = {}
+for _row in ROWS.values():
+    TABLES.setdefault(_row.table, []).append(_row)
+INDEX = layout.tables(EDITION) / "index.md"
+TRACKING = (
+    [] if os.environ.get("MLFLOW_TRACKING_URI") else layout.TRACKING_FILE.as_posix()
+)
+
+# one row of every data set and of every feature set that these rows need
+DATASETS = {row.data.dataset: row for row in ROWS.values()}
+STORES = {(row.feature_owner, row.data.features): row for row in ROWS.values()}
+RAW = sorted(
+    {
+        path.as_posix()
+        for row in ROWS.values()
+        for path in (
+            *layout.annotation_files_of(row),
+            layout.features_of(row),
+            layout.classifier_of(row),
+        )
+        if path is not None
+    }
+)
+
+# commands: how they name this edition, a row and a data set
+OPTIONS = f"--edition {EDITION} --params {PARAMS}"
+
+
+def row_name(row):
+    """How commands name a row."""
+    return config.get("experiment") or row.name
+
+
+def row_arguments(row):
+    """A row on the command line, with its options."""
+    return f"{row_name(row)} {OPTIONS}"
+
+
+def dataset_argument(name):
+    """A data set on the command line."""
+    row = DATASETS.get(name)
+    return row.dataset_file if row is not None and row.dataset_file else name
+
+
+def md5s(paths, manifest):
+    """md5 of raw files, of those that are gone as `manifest` recorded them."""
+    return {
+        path.as_posix(): provenance.recorded_md5(path, manifest)
+        for path in paths
+        if path is not None
+    }
+
+
+def classifier_files(row):
+    """The external classifier's file of a row, if it reads one."""
+    path = layout.classifier_of(row)
+    return [] if path is None else [path]
+
+
+def runs_of(table, name):
+    """A file of every run of a table."""
+    return [
+        layout.run(EDITION, row.name, seed) / name
+        for row in TABLES[table]
+        for seed in SEEDS
+    ]
+
+
+def digest(content):
+    """A short name of a value, to be recorded with a job."""
+    return hashlib.md5(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+wildcard_constraints:
+    row="|".join(ROWS),
+    dataset="|".join(sorted({*DATASETS, *(owner for owner, _ in STORES)})),
+    features="|".join(sorted({features for _, features in STORES})),
+    seed=r"\d+",
+    table="|".join(TABLES),
+
+
+# jobs on GPUs: as many at once as this machine has, each on one of its own
+GPUS = provenance.gpu_count()
+if GPUS:
+    workflow.global_resources["gpu"] = GPUS

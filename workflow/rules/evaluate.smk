@@ -1,0 +1,26 @@
+# Detections against ground truth.
+
+
+rule evaluate:
+    input:
+        detections=f"results/{EDITION}/{{row}}/seed{{seed}}/detections.json",
+        database=lambda w: ancient(layout.database_of(ROWS[w.row])),
+        database_manifest=lambda w: databases.manifest_path(
+            layout.database_of(ROWS[w.row])
+        ),
+        lineage=ancient(f"results/{EDITION}/{{row}}/seed{{seed}}/lineage.json"),
+    output:
+        metrics=f"results/{EDITION}/{{row}}/seed{{seed}}/metrics.json",
+    log:
+        f"results/{EDITION}/logs/evaluate/{{row}}-seed{{seed}}.log",
+    benchmark:
+        f"results/{EDITION}/benchmarks/evaluate/{{row}}-seed{{seed}}.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        row=lambda w: row_arguments(ROWS[w.row]),
+        key=lambda w: digest(ROWS[w.row].key("evaluate")),
+    message:
+        "Evaluate {wildcards.row}, seed {wildcards.seed}"
+    shell:
+        "actionformer evaluate {params.row} --seed {wildcards.seed} > {log} 2> >(tee -a {log} >&2)"
