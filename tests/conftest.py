@@ -1,0 +1,59 @@
+"""A folder with the demo edition's raw data, shared by the tests that run commands."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from actionformer.data import demo
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+REAL = CHECKOUT.parent / "shared" / "real"
+
+torch.set_num_threads(1)
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """data/demo as `actionformer demo-data` writes it. Read only."""
+    root = tmp_path_factory.mktemp("demo")
+    demo.write_all(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory, demo_data: Path) -> Path:
+    """A working folder: raw demo data, its pinned version, and nothing built yet."""
+    folder = tmp_path_factory.mktemp("workspace")
+    shutil.copytree(demo_data, folder / "data/demo")
+    shutil.copy(CHECKOUT / "data.dvc", folder / "data.dvc")
+    shutil.copytree(CHECKOUT / ".dvc/store", folder / ".dvc/store")
+    return folder
+
+
+@pytest.fixture
+def tree(tmp_path: Path, demo_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with its own copy of the demo data."""
+    shutil.copytree(demo_data, tmp_path / "data/demo")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_command(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a command of this environment in `folder`."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    environment |= {"PATH": path, "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.5"}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(command)} -> {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done

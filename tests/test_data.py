@@ -1,0 +1,248 @@
+"""Views against the published loaders, converters against real files, the store, and the demo edition's bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import random
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import oracle
+from actionformer import load_experiment, provenance
+from actionformer.data import random_truncation, views
+from actionformer.data.annotations import load_database
+from actionformer.data.features import FeatureStore, pack
+from actionformer.data.publishers import convert
+from actionformer.data.view import resized, windows
+from actionformer.experiment import load_dataset, names
+from conftest import CHECKOUT, REAL
+
+CONFIGS = sorted(path.stem for path in (oracle.ORACLES / "data").glob("*_*.json") if path.stem != "random_trunc")
+PROBE = torch.tensor([[0, 1], [10, 20.5], [-3, 5], [100.25, 190.75], [1000, 5000]])
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("config", CONFIGS)
+def test_views_are_the_published_loaders(config, split):
+    """Which videos, which steps, masks, ground truth, random draws and the way back to seconds: all exactly.
+
+    The published loaders match subsets by substring; items that are there only because of it are left out.
+    """
+    case, stored = oracle.read(f"data/{config}.json"), oracle.arrays(f"data/{config}.npz")
+    experiment = oracle.experiment_of(config)
+    gone = set() if config.startswith("ego4d") else set(case["blocked"])
+    features = {}
+    for video, shape in case["feats"].items():
+        array = oracle.drawn(f"data/{config}/feat/{video}").standard_normal(shape).astype(np.float32)
+        array[:, 0] = np.arange(len(array))
+        if video not in gone:
+            features[video] = array
+    subset = case["splits"][split]["subset_name"]
+    items = [
+        (i, item)
+        for i, item in enumerate(case["splits"][split]["items"])
+        if case["anno"]["database"][item["video"]]["subset"] == subset
+    ]
+    ours = views(case["anno"], features, experiment, split)
+    assert [view.video for view in ours] == [item["video"] for _, item in items]
+    for view, (i, item) in zip(ours, items, strict=True):
+        rng = random.Random(1000 + i)
+        sample = view.load(rng)
+        assert list(sample.features_CT.shape) == item["shape"]
+        assert int(sample.mask_T.sum()) == item["valid"]
+        assert rng.randint(0, 10**9) == item["rnd_state_probe"]
+        np.testing.assert_array_equal(sample.features_CT[0], stored[f"{split}/{i}/row0"])
+        assert sample.features_CT.double().sum().item() == pytest.approx(item["sum"], rel=1e-9)
+        np.testing.assert_array_equal(view.to_seconds(PROBE), stored[f"{split}/{i}/seconds"])
+        if split == "train":
+            np.testing.assert_array_equal(sample.segments_N2, stored[f"{split}/{i}/gt_segments"])
+            np.testing.assert_array_equal(sample.labels_N, stored[f"{split}/{i}/gt_labels"])
+
+
+def test_random_truncation_draws_what_the_published_one_draws():
+    stored = oracle.arrays("data/random_trunc.npz")
+    cases = [(i, case) for i, case in enumerate(oracle.read("data/random_trunc.json")) if not case["kwargs"]]
+    for i, case in cases:
+        rng = random.Random(case["seed"])
+        features, segments, labels = random_truncation(
+            np.arange(case["T"], dtype=np.float32)[:, None], stored[f"{i}/in_segments"], stored[f"{i}/in_labels"],
+            length=case["trunc_len"], threshold=case["thresh"], crop_ratio=case["crop_ratio"], rng=rng,
+        )  # fmt: skip
+        assert (features[0, 0], len(features)) == (case["start"], case["valid"])
+        np.testing.assert_array_equal(segments, stored[f"{i}/gt_segments"])
+        np.testing.assert_array_equal(labels, stored[f"{i}/gt_labels"])
+        assert rng.randint(0, 10**9) == case["next_randint_0_1e9"]
+
+
+@given(st.integers(1, 3000), st.integers(8, 512), st.sampled_from([0.0, 0.25, 0.5]))
+def test_covering_windows_cover_every_step(total, size, overlap):
+    seen = np.zeros(total, bool)
+    found = windows(total, size, overlap, "covering")
+    for start, stop in found:
+        assert stop - start == size
+        seen[start:stop] = True
+    assert seen.all()
+    assert len(set(found)) == len(found)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 400), st.integers(1, 64))
+def test_resizing_a_constant_gives_the_constant(length, target):
+    np.testing.assert_array_equal(resized(np.full((length, 2), 0.5, np.float32), target), np.full((target, 2), 0.5))
+
+
+# ---------------------------------------------------------------------------------------------- params
+
+
+@pytest.mark.parametrize("row", names("experiments"))
+def test_paper_rows_hold_the_published_hyperparameters(row):
+    import yaml
+
+    published = yaml.safe_load((oracle.ORACLES / "rows.yaml").read_text())[row]
+    ours = load_experiment(row, "paper")
+    model = ours.model.model_dump(mode="json")
+    for key, value in published["model"].items():
+        assert (list(ours.model.strides) if key == "strides" else model[key]) == value, key
+    for key, value in published["training"].items():
+        assert ours.training.model_dump()[key] == value, key
+    inference, classifier = ours.inference.model_dump(), published["inference"].pop("external_classifier")
+    for key, value in published["inference"].items():
+        assert inference[key] == value, key
+    assert ours.inference.use_classifier == (classifier is not None)
+    if classifier:
+        assert ours.dataset.classifier.top_k == classifier["topk"]
+        assert ours.dataset.classifier.file.endswith(classifier["file"])
+    data, features = published["data"], ours.features
+    assert ours.dataset.train_subset == data["train_subset"]
+    assert ours.dataset.eval_subset == data["eval_subset"] == published["evaluation"]["subset"]
+    assert (features.stride_frames, features.offset_frames) == (data["feature_stride_frames"], data["offset_frames"])
+    assert features.fps == data["fixed_fps"]
+    assert features.prefix == data["file_prefix"]
+    assert list(ours.evaluation.tiou) == published["evaluation"]["tiou"]
+    assert list(ours.evaluation.recall_top_k) == (published["evaluation"]["recall_topk"] or [])
+    assert ours.evaluation.use_blocked_list == published["evaluation"]["blocked_videos"]
+    for key in ("class_agnostic", "drop_short_gt_in_training", "resize_length", "window_size", "test_pad_length"):
+        assert getattr(ours.data, key) == data[key], key
+    trunc = ours.data.random_trunc.model_dump(mode="json")
+    assert trunc == data["random_trunc"]
+
+
+# ---------------------------------------------------------------------------------------------- publishers
+
+REAL_COUNTS = {
+    "thumos14": (
+        ["official_zips/TH14_Temporal_annotations_validation.zip", "official_zips/TH14_Temporal_annotations_test.zip",
+         "video_info.csv"], "thumos14", "label", 20, {"training": (200, 3003), "validation": (211, 3325)},
+    ),
+    "multithumos": (
+        ["multithumos/annotations_txt", "thumos14/video_info.csv"], ".", "label", 65,
+        {"training": (200, 18482), "validation": (213, 20208)},
+    ),
+    "activitynet": (
+        ["activity_net.v1-3.min.json"], "activitynet", "label", 200,
+        {"training": (10024, 15410), "validation": (4926, 7654), "testing": (5044, 0)},
+    ),
+    "epic": (
+        ["EPIC_100_train.csv", "EPIC_100_validation.csv", "EPIC_100_video_info.csv"], "epic", "noun", 293,
+        {"train": (495, 67217), "val": (138, 9668)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real annotation files lie beside the checkout, in ../shared/real")
+@pytest.mark.parametrize("name", REAL_COUNTS)
+def test_real_annotation_files_give_the_published_counts(name):
+    files, folder, field, classes, expected = REAL_COUNTS[name]
+    dataset = load_dataset(name).model_copy(update={"annotations": files, "blocked": None})
+    database = load_database(convert(dataset, REAL / folder), field)
+    assert len(database.classes) == classes
+    for subset, (videos, instances) in expected.items():
+        found = database.subset(subset)
+        assert (len(found), sum(len(video.labels) for video in found)) == (videos, instances)
+
+
+@pytest.mark.parametrize("row", names("experiments"))
+def test_demo_files_have_the_odd_cases_of_the_real_ones(row, demo_data, tmp_path):
+    """What converters and loaders must cope with is there, and the sizes keep the published proportions."""
+    experiment = load_experiment(row, "demo")
+    database = load_database(
+        convert(experiment.dataset, demo_data / experiment.data.dataset), experiment.data.label_field
+    )
+    sizes = experiment.dataset.num_classes
+    assert len(database.classes) == (sizes if isinstance(sizes, int) else sizes[experiment.data.label_field])
+    assert "Ambiguous" not in database.classes
+    features = experiment.features
+    manifest = pack(
+        demo_data / experiment.feature_owner / features.file,
+        tmp_path / "f.h5",
+        dim=features.dim,
+        prefix=features.prefix,
+    )
+    lengths = FeatureStore(tmp_path / "f.h5").lengths
+    used = [
+        v.name for s in (experiment.dataset.train_subset, experiment.dataset.eval_subset) for v in database.subset(s)
+    ]
+    assert any(name not in lengths for name in used)  # videos without features
+    if manifest["missing"]:
+        assert not set(manifest["missing"]) & set(lengths)
+    longest = max(lengths.values())
+    assert longest > experiment.model.max_seq_len  # longer than the window
+    mean = sum(lengths.values()) / len(lengths) / experiment.model.max_seq_len
+    assert 0.1 < mean < 1.3
+    if experiment.evaluation.use_blocked_list:
+        assert database.blocked
+
+
+def test_demo_data_is_the_pinned_version_byte_for_byte(demo_data):
+    files = {f"data/demo/{p.relative_to(demo_data).as_posix()}": p for p in demo_data.rglob("*") if p.is_file()}
+    pinned = {k: v for k, v in provenance.pinned_md5s(CHECKOUT).items() if k.startswith("data/demo/")}
+    assert pinned
+    assert {name: hashlib.md5(path.read_bytes()).hexdigest() for name, path in files.items()} == pinned
+
+
+# ---------------------------------------------------------------------------------------------- store
+
+
+def test_the_store_holds_the_archive_and_its_md5_does_not_depend_on_the_order(tmp_path):
+    arrays = {f"v{i}": np.random.default_rng(i).standard_normal((i + 2, 3)).astype(np.float16) for i in range(4)}
+    manifests = []
+    for order in (list(arrays), list(arrays)[::-1]):
+        archive = tmp_path / "f.zip"
+        with zipfile.ZipFile(archive, "w") as file:
+            for name in order:
+                np.save(tmp_path / "a.npy", arrays[name])
+                file.write(tmp_path / "a.npy", f"folder/p_{name}.npy")
+        manifests.append(pack(archive, tmp_path / "f.h5", dim=3, prefix="p_"))
+    assert manifests[0] == manifests[1]
+    store = FeatureStore(tmp_path / "f.h5")
+    assert set(store) == set(arrays)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(store[name][:], array)
+    assert json.loads((tmp_path / "f.json").read_text())["videos"] == 4
+
+
+def test_a_database_keeps_annotation_order_and_drops_ambiguous():
+    content = {
+        "database": {
+            "v": {
+                "subset": "training",
+                "duration": 10,
+                "annotations": [
+                    {"segment": [5, 6], "label": "b"},
+                    {"segment": [1, 2], "label": "Ambiguous"},
+                    {"segment": [0, 1], "label": "a"},
+                ],
+            }
+        }
+    }
+    database = load_database(content)
+    assert database.classes == ("a", "b")
+    assert database.videos["v"].labels == ("b", "a")
+    assert dataclasses.asdict(database.videos["v"])["frame"] is None

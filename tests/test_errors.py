@@ -1,0 +1,196 @@
+"""Bad input: a non-zero exit, one line on stderr that says which file, key or video and what to do, nothing changed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from actionformer.cli import main
+from conftest import CHECKOUT, run_command
+
+PARAMS = CHECKOUT / "params"
+ARCHIVE = "features/i3d_actionformer_stride4_thumos.zip"
+MEMBER = "i3d_actionformer_stride4_thumos/video_test_0000004.npy"
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    """Every file and its md5."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.md5(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def edit_yaml(path: str, old: str, new: str) -> Callable[[Path], list[str]]:
+    """A copy of the params folder with one edit; the row is then looked at."""
+
+    def prepare(tree: Path) -> list[str]:
+        shutil.copytree(PARAMS, tree / "params")
+        file = tree / "params" / path
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new))
+        return ["params", "thumos14_i3d", "--params", "params", "--edition", "paper"]
+
+    return prepare
+
+
+def rewrite_member(content: bytes | None, name: str = MEMBER) -> Callable[[Path], list[str]]:
+    """THUMOS's feature archive with one member replaced."""
+
+    def prepare(tree: Path) -> list[str]:
+        path = tree / "data/demo/thumos14" / ARCHIVE
+        with zipfile.ZipFile(path) as old:
+            members = {info.filename: old.read(info) for info in old.infolist()}
+        replaced = members.pop(MEMBER)
+        members[name] = replaced[: len(replaced) // 2] if content is None else content
+        with zipfile.ZipFile(path, "w") as new:
+            for member, data in members.items():
+                new.writestr(member, data)
+        return ["pack", "thumos14", "i3d"]
+
+    return prepare
+
+
+def npy(array: np.ndarray, *, pickle: bool = False) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=pickle)
+    return buffer.getvalue()
+
+
+def missing_archive(tree: Path) -> list[str]:
+    (tree / "data/demo/thumos14" / ARCHIVE).unlink()
+    return ["pack", "thumos14", "i3d"]
+
+
+def truncated_archive(tree: Path) -> list[str]:
+    path = tree / "data/demo/thumos14" / ARCHIVE
+    path.write_bytes(path.read_bytes()[:100_000])
+    return ["pack", "thumos14", "i3d"]
+
+
+def corrupt_archive(tree: Path) -> list[str]:
+    path = tree / "data/demo/thumos14" / ARCHIVE
+    content = bytearray(path.read_bytes())
+    content[5000] ^= 0xFF  # the checksum of a member no longer fits
+    path.write_bytes(content)
+    return ["pack", "thumos14", "i3d"]
+
+
+def escaping_tar(tree: Path) -> list[str]:
+    path = tree / "data/demo/fineaction/features/fineaction_mae_g.tar.gz"
+    data = npy(np.zeros((3, 22), np.float16))
+    with tarfile.open(path, "w:gz") as archive:
+        info = tarfile.TarInfo("../../v_00000001.npy")
+        info.size = len(data)
+        archive.addfile(info, io.BytesIO(data))
+    return ["pack", "fineaction", "videomaev2_g"]
+
+
+def annotations(change: Callable[[dict], None]) -> Callable[[Path], list[str]]:
+    """THUMOS's database, converted and then changed; the row is then audited."""
+
+    def prepare(tree: Path) -> list[str]:
+        assert main(["convert", "thumos14"]) == 0
+        assert main(["pack", "thumos14", "i3d"]) == 0
+        path = tree / "build/demo/thumos14/annotations.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+        return ["audit", "thumos14_i3d"]
+
+    return prepare
+
+
+def set_segment(segment: list[float]) -> Callable[[dict], None]:
+    def change(content: dict) -> None:
+        content["database"]["video_test_0000004"]["annotations"][0]["segment"] = segment
+
+    return change
+
+
+def no_ground_truth(content: dict) -> None:
+    for video in content["database"].values():
+        if video["subset"] == "validation":
+            video["annotations"] = []
+
+
+def unknown_label(content: dict) -> None:
+    content["classes"] = ["CliffDiving", "Diving", "HammerThrow", "HighJump", "LongJump", "TennisSwing"]
+
+
+def malformed_line(tree: Path) -> list[str]:
+    path = tree / "data/demo/multithumos/annotations/multithumos.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("multithumos/annotations/Run.txt", "video_test_0000004 1.0\n")
+    return ["convert", "multithumos"]
+
+
+def untrained(tree: Path) -> list[str]:
+    return ["detect", "thumos14_i3d"]
+
+
+CASES = {
+    "unknown key": (edit_yaml("experiments/thumos14_i3d.yaml", "attention_window", "atention_window"),
+        ["thumos14_i3d.yaml", "model.atention_window", "unknown key"]),
+    "wrong type": (edit_yaml("experiments/thumos14_i3d.yaml", "attention_window: 19", "channels: many"),
+        ["thumos14_i3d.yaml", "model.channels"]),
+    "no such data set": (edit_yaml("experiments/thumos14_i3d.yaml", "dataset: thumos14", "dataset: thumos15"),
+        ["thumos15", "no data set", "thumos14"]),
+    "no such feature set": (edit_yaml("experiments/thumos14_i3d.yaml", "features: i3d", "features: c3d"),
+        ["data.features 'c3d'", "i3d"]),
+    "sizes that don't fit": (edit_yaml("experiments/thumos14_i3d.yaml", "attention_window: 19", "max_seq_len: 2300"),
+        ["max_seq_len 2300", "32"]),
+    "no such row": (lambda tree: ["params", "thumos15_i3d"], ["thumos15_i3d", "no experiment"]),
+    "no such edition": (lambda tree: ["params", "thumos14_i3d", "--edition", "tiny"], ["tiny", "demo, paper"]),
+    "missing features": (missing_archive, [ARCHIVE, "dvc pull"]),
+    "truncated archive": (truncated_archive, [ARCHIVE, "truncated", "fetch it again"]),
+    "corrupt archive": (corrupt_archive, [ARCHIVE, "fetch it again"]),
+    "truncated member": (rewrite_member(None), [ARCHIVE, "video_test_0000004", "fetch it again"]),
+    "wrong dimension": (rewrite_member(npy(np.zeros((9, 47), np.float16))), ["video_test_0000004", "(9, 47)", "48"]),
+    "NaN in features": (rewrite_member(npy(np.full((9, 48), np.nan))), ["video_test_0000004", "NaN"]),
+    "pickled features": (rewrite_member(npy(np.array([{}], dtype=object), pickle=True)), ["video_test_0000004"]),
+    "zip that leaves its folder": (rewrite_member(npy(np.zeros((9, 48))), "../evil.npy"), ["../evil.npy", "outside"]),
+    "tar that leaves its folder": (escaping_tar, ["../../v_00000001.npy", "outside"]),
+    "reversed segment": (annotations(set_segment([5.0, 3.0])), ["video_test_0000004", "reversed", "[5.0, 3.0]"]),
+    "NaN segment": (annotations(set_segment([float("nan"), 3.0])), ["video_test_0000004", "nan", "finite"]),
+    "no ground truth": (annotations(no_ground_truth), ["subset 'validation' has no ground truth"]),
+    "unknown label": (annotations(unknown_label), ["CleanAndJerk", "class list"]),
+    "malformed annotation line": (malformed_line, ["Run.txt", "line 1", "video start end"]),
+    "detect before train": (untrained, ["model.pt", "train"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input_gets_one_clear_line_and_changes_nothing(name, tree, capfd):
+    prepare, words = CASES[name]
+    command = prepare(tree)
+    capfd.readouterr()
+    before = snapshot(tree)
+    assert main(command) == 1
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1, error
+    for word in words:
+        assert word in error, error
+    assert snapshot(tree) == before
+
+
+def test_snakemake_says_the_same_of_a_bad_params_file(tmp_path):
+    shutil.copytree(PARAMS, tmp_path / "params")
+    path = tmp_path / "params/experiments/thumos14_i3d.yaml"
+    path.write_text(path.read_text() + "colour: blue\n")
+    command = ["snakemake", "-n", "--snakefile", f"{CHECKOUT}/Snakefile", "--config", "params=params"]
+    done = run_command(tmp_path, *command, check=False)
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert "thumos14_i3d.yaml" in said
+    assert "colour: unknown key" in said
