@@ -28,7 +28,7 @@ from actionformer.data.publishers import convert
 from actionformer.detection.classifiers import load_classifier
 from actionformer.detection.predict import predict
 from actionformer.evaluation import AveragePrecision, mean_average_precision
-from actionformer.experiment import names
+from actionformer.experiment import published_rows
 from actionformer.training.checkpoint import load_model
 from actionformer.training.loop import train
 
@@ -80,7 +80,7 @@ def score(row: str, data: Path, work: Path, *, shuffle: bool) -> AveragePrecisio
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="*", default=names("experiments"), help="rows (default: all)")
+    parser.add_argument("rows", nargs="*", default=published_rows(), help="rows (default: all)")
     rows = parser.parse_args().rows
     failed = []
     print("| row | average mAP | at the highest tIoU | shuffled labels | ratio | seconds |")

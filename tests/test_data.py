@@ -11,6 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +22,7 @@ from actionformer.data.annotations import load_database
 from actionformer.data.features import FeatureStore, pack
 from actionformer.data.publishers import convert
 from actionformer.data.view import resized, windows
-from actionformer.experiment import load_dataset, names
+from actionformer.experiment import load_dataset, names, published_rows
 from conftest import CHECKOUT, REAL
 
 CONFIGS = sorted(path.stem for path in (oracle.ORACLES / "data").glob("*_*.json") if path.stem != "random_trunc")
@@ -101,11 +102,17 @@ def test_resizing_a_constant_gives_the_constant(length, target):
 # ---------------------------------------------------------------------------------------------- params
 
 
+def test_the_tables_hold_every_row():
+    assert sorted(published_rows()) == names("experiments") == sorted(yaml_rows())
+
+
+def yaml_rows():
+    return yaml.safe_load((oracle.ORACLES / "rows.yaml").read_text())
+
+
 @pytest.mark.parametrize("row", names("experiments"))
 def test_paper_rows_hold_the_published_hyperparameters(row):
-    import yaml
-
-    published = yaml.safe_load((oracle.ORACLES / "rows.yaml").read_text())[row]
+    published = yaml_rows()[row]
     ours = load_experiment(row, "paper")
     model = ours.model.model_dump(mode="json")
     for key, value in published["model"].items():

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -236,3 +237,34 @@ def test_help_of_every_command(tmp_path):
     assert {"fetch", "convert", "pack", "audit", "train", "detect", "evaluate", "tabulate"} <= set(commands)
     for name in commands:
         assert "usage" in run_command(tmp_path, "actionformer", name, "--help").stdout
+
+
+def test_an_own_data_set_needs_two_yaml_files_and_no_code(tmp_path):
+    """docs/own-dataset.md, with its own example files, on synthetic recordings in SBHAR's form."""
+    own = tmp_path / "sbhar"
+    (own / "features").mkdir(parents=True)
+    for path in (CHECKOUT / "docs/own-dataset").glob("*.yaml"):
+        shutil.copy(path, own)
+    experiment = own / "sbhar.yaml"
+    short = experiment.read_text().replace("schedule_epochs: 40", "schedule_epochs: 6")
+    experiment.write_text(short.replace("first_eval_epoch: 39", "first_eval_epoch: 5\n  warmup_epochs: 1"))
+    rng = np.random.default_rng(0)
+    database = {}
+    for i in range(6):
+        annotations = [
+            {"segment": [8.0 + 12 * k, 14.0 + 12 * k], "label": f"activity {(i + k) % 12}"} for k in range(12)
+        ]
+        database[f"r{i}"] = {
+            "subset": "training" if i < 4 else "validation", "duration": 160.0, "frame": 8000, "annotations": annotations
+        }  # fmt: skip
+        np.save(own / f"features/r{i}.npy", rng.standard_normal((319, 150)).astype(np.float32))
+    (own / "annotations.json").write_text(json.dumps({"database": database}))
+    command = ["snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "--cores", "2", "--config"]
+    config = ["experiment=sbhar/sbhar.yaml", "dataset=sbhar/sbhar-dataset.yaml", "seeds=[0,1]"]
+    run_command(tmp_path, *command, *config)
+    table = (tmp_path / "results/own/tables/sbhar.md").read_text()
+    assert "± " in table  # two seeds
+    assert "published" not in table
+    assert "Nothing to be done" in run_command(tmp_path, *command, *config, "-n").stdout
+    run_command(tmp_path, "actionformer", "train", "sbhar/sbhar.yaml", "--seed", "2")  # by the path in the file
+    assert (tmp_path / "results/own/sbhar/seed2/model.pt").exists()

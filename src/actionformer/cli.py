@@ -235,13 +235,29 @@ def _evaluate_files(args: argparse.Namespace) -> None:
     print(_table(metrics))
 
 
+def run_timeline(args: argparse.Namespace) -> None:
+    from actionformer.data.annotations import load_database
+    from actionformer.files import atomic_path
+    from actionformer.reporting.figures import timeline
+
+    experiment = _experiment(args)
+    database = load_database(layout.database_of(experiment), experiment.data.label_field)
+    results = read_json(layout.run(experiment.edition, experiment.name, args.seed) / "detections.json")["results"]
+    if args.video not in results:
+        raise InputError(f"no detections of video '{args.video}'; there are {', '.join(sorted(results)[:5])}, ...")
+    figure = timeline(database.videos[args.video], results[args.video], database.classes, min_score=args.min_score)
+    with atomic_path(args.out) as part:
+        figure.savefig(part, format=args.out.suffix.removeprefix(".") or "png", dpi=130)
+    print(args.out)
+
+
 def run_tabulate(args: argparse.Namespace) -> None:
     from actionformer.reporting import tables
 
     edition = args.edition
     remark = "" if edition == "own" else load_edition(edition, args.params).why_not_comparable
     rows: dict[str, list[tables.Row]] = {}
-    for name in args.rows or params_files.names("experiments", args.params):
+    for name in args.rows or params_files.published_rows(args.params):
         experiment = load_experiment(name, edition, dataset=args.dataset, params=args.params)
         if args.table is not None and experiment.table != args.table:
             continue
@@ -471,6 +487,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--subset", help="the subset to evaluate")
     sub.add_argument("--tiou", type=float, nargs="+", default=[0.3, 0.4, 0.5, 0.6, 0.7], help="tIoU thresholds")
     sub.add_argument("--out", type=Path, help="also write the metrics as JSON")
+
+    sub = command("timeline", run_timeline, "picture of a video's ground truth and detections")
+    row(sub, seed=True)
+    sub.add_argument("--video", required=True, help="a video of the evaluated subset")
+    sub.add_argument("--min-score", type=float, default=0.2, help="draw detections from this score on (default: 0.2)")
+    sub.add_argument("--out", type=Path, default=Path("timeline.png"), help="png, svg or pdf (default: timeline.png)")
 
     sub = command("tabulate", run_tabulate, "results tables, from the metrics of all seeds")
     edition(sub)

@@ -358,6 +358,11 @@ def names(kind: Literal["experiments", "datasets", "editions"], params: Path = P
     return sorted(path.stem for path in (params / kind).glob("*.yaml"))
 
 
+def published_rows(params: Path = PARAMS) -> list[str]:
+    """The rows of all tables, in the order of the published page."""
+    return list(read_yaml(params / "workflow.yaml")["rows"])
+
+
 class Edition(Params):
     """params/editions/*.yaml: the same pipeline at another size."""
 

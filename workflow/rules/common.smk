@@ -16,11 +16,15 @@ from actionformer.experiment import (
     OWN_EDITION,
     load_edition,
     load_experiment,
-    names,
 )
 
 # commands come from the environment that Snakemake itself runs in
 shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
+
+
+def listed(value):
+    """A config value that may be a list, a single value, or several separated by commas."""
+    return value.split(",") if isinstance(value, str) else list(value)
 
 
 def planned():
@@ -33,8 +37,7 @@ def planned():
         row = load_experiment(path, dataset=config.get("dataset"), params=params)
         return "own", OWN_EDITION, {row.name: row}, params
     edition = config["edition"]
-    known = names("experiments", params)
-    wanted = known if config["rows"] == "all" else config["rows"]
+    wanted = listed(config["rows"])
     rows = {name: load_experiment(name, edition, params=params) for name in wanted}
     return edition, load_edition(edition, params), rows, params
 
@@ -44,7 +47,11 @@ try:
 except InputError as error:
     raise WorkflowError(str(error))
 
-SEEDS = [int(seed) for seed in (config["seeds"] or CHOSEN.seeds)]
+SEEDS = (
+    list(CHOSEN.seeds)
+    if config["seeds"] is None
+    else [int(seed) for seed in listed(str(config["seeds"]).strip("[]"))]
+)
 TABLES = {}
 for _row in ROWS.values():
     TABLES.setdefault(_row.table, []).append(_row)

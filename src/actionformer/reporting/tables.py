@@ -112,13 +112,15 @@ def as_markdown(title: str, rows: Sequence[Row], *, edition: str, remark: str) -
         found = records(row)
         reproduced = [cell(r["reproduced"]) + (f" ± {r['std']:.2f}" if r["std"] is not None else "") for r in found]
         label = "reproduced" if row.experiment.comparable else f"{edition}"
-        for what, cells in (
+        lines_of_row = [
             ("published", [cell(r["published"]) for r in found]),
             (label, reproduced),
             ("difference", ["n/a" if r["difference"] is None else f"{r['difference']:+.2f}" for r in found]),
-        ):
-            name = row.experiment.row if what == "published" else ""
-            lines.append(f"| {name} | {what} | " + " | ".join(cells) + " |")
+        ]
+        if not row.experiment.expect.published:
+            lines_of_row = [("reproduced", reproduced)]
+        for i, (what, cells) in enumerate(lines_of_row):
+            lines.append(f"| {row.experiment.row if i == 0 else ''} | {what} | " + " | ".join(cells) + " |")
     lines += [
         "",
         "| features | seeds | protocol | evaluated | data version | pinned | threads | MLflow run |",
