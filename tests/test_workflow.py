@@ -254,9 +254,8 @@ def test_an_own_data_set_needs_two_yaml_files_and_no_code(tmp_path):
         annotations = [
             {"segment": [8.0 + 12 * k, 14.0 + 12 * k], "label": f"activity {(i + k) % 12}"} for k in range(12)
         ]
-        database[f"r{i}"] = {
-            "subset": "training" if i < 4 else "validation", "duration": 160.0, "frame": 8000, "annotations": annotations
-        }  # fmt: skip
+        subset = "training" if i < 4 else "validation"
+        database[f"r{i}"] = {"subset": subset, "duration": 160.0, "frame": 8000, "annotations": annotations}
         np.save(own / f"features/r{i}.npy", rng.standard_normal((319, 150)).astype(np.float32))
     (own / "annotations.json").write_text(json.dumps({"database": database}))
     command = ["snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "--cores", "2", "--config"]
