@@ -21,5 +21,5 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
-        INDEX,
-        TRACKING,
+        page=INDEX,
+        tracking=TRACKING,

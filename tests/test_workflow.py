@@ -158,13 +158,19 @@ def test_post_processing_params_replan_detection_but_not_training(done):
     assert_nothing_planned(done)
 
 
-def test_a_flipped_byte_replans_and_tags_exactly_the_rows_that_use_the_file(done):
+def test_other_features_replan_exactly_the_rows_that_use_them(done):
     path = done / HACS_ARCHIVE
-    content = bytearray(path.read_bytes())
-    # the comment at a zip's end: other content, same features
-    content[-2:] = (3).to_bytes(2, "little")
-    path.write_bytes(bytes(content) + b"abc")
+    before = path.read_bytes()
+    path.write_bytes(before[:-2] + (3).to_bytes(2, "little") + b"abc")  # a zip's comment
     assert planned(done, "Pack") == {"the slowfast features of hacs"}
+    assert planned(done, "Train") == {"hacs_slowfast, seed 0"}
+    path.write_bytes(before)
+    assert_nothing_planned(done)
+
+
+def test_a_flipped_byte_tags_exactly_the_rows_that_use_the_file(done):
+    path = done / "data/demo/hacs/annotations/HACS_segments_v1.1.1.json"
+    path.write_bytes(path.read_bytes().replace(b'"1.1.1"', b'"1.1.2"'))
     assert planned(done, "Train") == {"hacs_slowfast, seed 0"}
     snakemake(done)
     assert_nothing_planned(done)

@@ -28,8 +28,8 @@ def timeline(
         axes.broken_barh([(start, end - start)], (lanes.index(label) - 0.36, 0.32), color=TRUTH)
     for d in shown:
         start, end = d["segment"]
-        lane = (lanes.index(d["label"]) + 0.04, 0.32)
-        axes.broken_barh([(start, end - start)], lane, color=DETECTED, alpha=min(1.0, 0.15 + 0.85 * d["score"]))
+        alpha = min(1.0, 0.15 + 0.85 * d["score"])
+        axes.broken_barh([(start, end - start)], (lanes.index(d["label"]) + 0.04, 0.32), color=DETECTED, alpha=alpha)
     axes.set_yticks(range(len(lanes)), lanes, fontsize=8)
     axes.set_ylim(len(lanes) - 0.4, -0.6)
     axes.set_xlim(0, video.duration)
