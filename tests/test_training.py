@@ -124,12 +124,17 @@ def test_interrupted_training_ends_with_the_same_weights_bit_for_bit(thumos, tmp
             raise Cut
 
     starts = []
-    options = {"seed": 3, "run": cut, "on_epoch": interrupt, "on_start": lambda t: starts.append(t) or "run id"}
+    options = {
+        "seed": 3,
+        "run": cut,
+        "on_epoch": interrupt,
+        "on_start": lambda token, history: starts.append((token, len(history))) or "run id",
+    }
     with pytest.raises(Cut):
         train(experiment, training_views, classes, **options)
     train(experiment, training_views, classes, **options)
     assert logged == [0, 1, 2]  # every epoch once
-    assert starts == [None, "run id"]
+    assert starts == [(None, 0), ("run id", epoch + 1)]
     ours, theirs = (checkpoint.load(run / "model.pt")["state_dict"] for run in (cut, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     columns = ["epoch", "loss/total", "learning_rate", "gradient_norm"]

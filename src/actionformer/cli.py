@@ -8,7 +8,7 @@ import hashlib
 import json
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +149,9 @@ def run_train(args: argparse.Namespace) -> None:
 
     current: list[str] = []
 
-    def on_start(run_id: str | None) -> str:
+    def on_start(run_id: str | None, history: Sequence[dict[str, float]]) -> str:
         current.append(tracking.start(experiment, lineage, run_id))
+        tracking.log_history(current[0], history)
         return current[0]
 
     def on_epoch(epoch: int, record: dict[str, float]) -> None:

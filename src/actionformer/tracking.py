@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,14 @@ def log_epoch(run_id: str, epoch: int, record: Mapping[str, float]) -> None:
     client.log_batch(run_id, metrics=[Metric(key, value, now, epoch) for key, value in record.items()])
 
 
+def log_history(run_id: str, history: Sequence[Mapping[str, float]]) -> None:
+    """Metrics of all epochs so far, where the run lacks them: MLflow would keep a second value of the same step."""
+    known = {metric.step for metric in MlflowClient().get_metric_history(run_id, "loss/total")}
+    for epoch, record in enumerate(history):
+        if epoch not in known:
+            log_epoch(run_id, epoch, record)
+
+
 def log_result(run: Path, experiment: Experiment) -> str:
     """Metrics and artifacts of a finished run folder, into its child run; returns the run's id."""
     client = open_store()
@@ -109,9 +117,8 @@ def log_result(run: Path, experiment: Experiment) -> str:
     run_id = _find(client, lineage)
     if run_id is None:
         run_id = start(experiment, lineage, None)
-        for record in pd.read_csv(run / "history.csv").to_dict("records"):
-            epoch = int(record.pop("epoch"))
-            log_epoch(run_id, epoch, {str(k): float(v) for k, v in record.items() if v == v})
+        table = pd.read_csv(run / "history.csv").drop(columns="epoch")
+        log_history(run_id, [{str(k): v for k, v in row.dropna().items()} for _, row in table.iterrows()])
     metrics = read_json(run / "metrics.json")
     now = int(time.time() * 1000)
     # one step past the last epoch, whose networks were evaluated under the same names

@@ -25,7 +25,6 @@ elif EDITION != "own":
             f"build/{EDITION}/logs/fetch/{{dataset}}/{{file}}.log",
         benchmark:
             f"build/{EDITION}/benchmarks/fetch/{{dataset}}/{{file}}.tsv"
-        retries: 2
         conda:
             "../../environment.yml"
         params:

@@ -81,7 +81,7 @@ def _google_drive(file_id: str, part: Path) -> None:
 
     try:
         gdown.download(id=file_id, output=str(part), resume=part.exists(), quiet=not sys.stderr.isatty())
-    except gdown.exceptions.GDownException as error:
+    except gdown.exceptions.DownloadError as error:
         raise InputError(str(error)) from None
     if not part.exists():
         raise InputError("Google Drive gave no file")
@@ -90,7 +90,10 @@ def _google_drive(file_id: str, part: Path) -> None:
 def _google_drive_folder(source: Source, part: Path) -> None:
     import gdown
 
-    listing = gdown.download_folder(id=source.address, skip_download=True, quiet=True)
+    try:
+        listing = gdown.download_folder(id=source.address, skip_download=True, quiet=True)
+    except gdown.exceptions.DownloadError as error:
+        raise InputError(str(error)) from None
     wanted = source.path or ""
     found = next(
         (item for item in listing or [] if item.path == wanted or item.path.endswith(f"/{Path(wanted).name}")), None
@@ -136,7 +139,7 @@ def _https_once(address: str, part: Path) -> None:
                 disable=not sys.stderr.isatty(),
             ) as bar,
         ):
-            for chunk in response.iter_content(1 << 20):
+            for chunk in response.iter_content(1 << 16):
                 file.write(chunk)
                 bar.update(len(chunk))
         if total and part.stat().st_size < total:

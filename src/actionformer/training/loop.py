@@ -60,7 +60,7 @@ def train(
     device: str = "cpu",
     evaluate: Callable[[nn.Module], Record] | None = None,
     identity: str = "",
-    on_start: Callable[[str | None], str] = lambda token: token or "",
+    on_start: Callable[[str | None, Sequence[Record]], str] = lambda token, history: token or "",
     on_epoch: Callable[[int, Record], None] = lambda epoch, record: None,
     around: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> list[Record]:
@@ -70,7 +70,8 @@ def train(
         views: training views, in database order.
         evaluate: called with the EMA network after every epoch from `first_eval_epoch` on; its numbers join the record.
         identity: of params, seed and data; a checkpoint with another identity is not gone on with.
-        on_start: gets the token that it returned when this run first began (or None), and returns what to keep.
+        on_start: gets the token that it returned when this run first began (or None) and the records of the epochs so
+            far; returns what to keep.
         on_epoch: called once with every finished epoch.
         around: a context that is open while epochs run.
 
@@ -96,7 +97,7 @@ def train(
             ema.load_state_dict(state["ema"])
             optimizer.load_state_dict(state["optimizer"])
             history, token = state["history"], state["token"]
-    token = on_start(token)
+    token = on_start(token, history)
 
     with around():
         for epoch in range(len(history), params.epochs):
