@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -119,19 +120,39 @@ def log_result(run: Path, experiment: Experiment) -> str:
         run_id = start(experiment, lineage, None)
         table = pd.read_csv(run / "history.csv").drop(columns="epoch")
         log_history(run_id, [{str(k): v for k, v in row.dropna().items()} for _, row in table.iterrows()])
-    metrics = read_json(run / "metrics.json")
-    now = int(time.time() * 1000)
-    # one step past the last epoch, whose networks were evaluated under the same names
-    final = [Metric(key, value, now, experiment.training.epochs) for key, value in metrics["percent"].items()]
-    client.log_batch(run_id, metrics=final)
+    _log_new(client, run_id, read_json(run / "metrics.json")["percent"], step=experiment.training.epochs)
     for name in ARTIFACTS:
         if (run / name).exists():
             client.log_artifact(run_id, str(run / name))
     client.set_terminated(run_id, "FINISHED")
-    parent = client.get_run(run_id).data.tags["mlflow.parentRunId"]
-    client.log_batch(parent, metrics=final)
-    client.set_terminated(parent, "FINISHED")
+    with FileLock(LOCK):
+        _summarise(client, client.get_run(run_id).data.tags["mlflow.parentRunId"], experiment)
     return run_id
+
+
+def _summarise(client: MlflowClient, parent: str, experiment: Experiment) -> None:
+    """Give a row's run the mean of its seeds' metrics, of every seed the latest run."""
+    experiment_id = client.get_run(parent).info.experiment_id
+    children = client.search_runs(
+        [experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'", order_by=["attributes.start_time DESC"]
+    )
+    latest: dict[str, dict[str, float]] = {}
+    for child in children:
+        if "mAP/average" in child.data.metrics and child.info.status == "FINISHED":
+            latest.setdefault(child.data.tags["seed"], child.data.metrics)
+    keys = [key for key in next(iter(latest.values())) if key.startswith(("mAP/", "recall_"))]
+    means = {key: statistics.fmean(metrics[key] for metrics in latest.values() if key in metrics) for key in keys}
+    _log_new(client, parent, means, step=experiment.training.epochs)
+    client.set_tag(parent, "seeds", " ".join(sorted(latest)))
+    client.set_terminated(parent, "FINISHED")
+
+
+def _log_new(client: MlflowClient, run_id: str, metrics: Mapping[str, float], *, step: int) -> None:
+    """Log what differs from the run's latest values, so that evaluating again adds nothing."""
+    known, now = client.get_run(run_id).data.metrics, int(time.time() * 1000)
+    new = [Metric(key, value, now, step) for key, value in metrics.items() if known.get(key) != value]
+    if new:
+        client.log_batch(run_id, metrics=new)
 
 
 def end(run_id: str, status: str) -> None:

@@ -24,7 +24,9 @@ shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH
 
 def listed(value):
     """A config value that may be a list, a single value, or several separated by commas."""
-    return value.split(",") if isinstance(value, str) else list(value)
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")]
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def planned():
@@ -47,11 +49,10 @@ try:
 except InputError as error:
     raise WorkflowError(str(error))
 
-SEEDS = (
-    list(CHOSEN.seeds)
-    if config["seeds"] is None
-    else [int(seed) for seed in listed(str(config["seeds"]).strip("[]"))]
-)
+SEEDS = [
+    int(seed)
+    for seed in listed(CHOSEN.seeds if config["seeds"] is None else config["seeds"])
+]
 TABLES = {}
 for _row in ROWS.values():
     TABLES.setdefault(_row.table, []).append(_row)
