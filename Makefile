@@ -9,7 +9,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 tables: env  ## every results table of the demo edition, from nothing
-	snakemake --cores $(CORES)
+	snakemake --cores $(CORES) $(ARGS)
 
 env: .venv/.installed  ## the environment, in .venv
 
@@ -20,19 +20,20 @@ env: .venv/.installed  ## the environment, in .venv
 	touch $@
 
 test: env  ## all tests
-	pytest -n 2
+	pytest -n 2 --dist loadfile
 
 check: env  ## linters, formatters, types, generated files
 	ruff check .
 	ruff format --check .
 	snakefmt --check --compact-diff Snakefile workflow
 	snakemake --lint
+	snakemake --lint --config edition=paper
 	mypy
 	python tests/consistency.py
 
-resume: env  ## go on after a kill -9 or a power loss
-	snakemake --unlock
-	snakemake --cores $(CORES) --rerun-incomplete
+resume: env  ## go on after a kill -9 or a power loss; ARGS="--config edition=paper" as in the call before
+	snakemake --unlock $(ARGS)
+	snakemake --cores $(CORES) --rerun-incomplete $(ARGS)
 
 track: env  ## bring finished runs into MLflow, where it lacks them
 	actionformer track
@@ -45,9 +46,8 @@ schemas: env  ## write workflow/schemas from the typed params
 
 store: env  ## make data/demo anew and put it into the repository's DVC store
 	actionformer demo-data
-	dvc add data
-	rm -rf .dvc/store
-	dvc push
+	dvc add data/demo
+	dvc push data/demo
 
 clean:  ## remove results and intermediate files, not data
 	rm -rf results build .snakemake

@@ -9,11 +9,15 @@ committed.
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from importlib.metadata import distributions
 from pathlib import Path
+
+import yaml
+from jsonschema import Draft202012Validator
 
 from actionformer.experiment import load_dataset, load_edition, load_experiment, names, schemas
 
@@ -76,6 +80,11 @@ def problems() -> list[str]:
             load_dataset(dataset, edition)
         for row in names("experiments"):
             load_experiment(row, edition)
+    for kind in ("dataset", "experiment", "edition"):
+        validator = Draft202012Validator(json.loads(schemas()[f"{kind}.schema.json"]))
+        for path in (CHECKOUT / f"params/{kind}s").glob("*.yaml"):
+            errors = validator.iter_errors(json.loads(json.dumps(yaml.safe_load(path.read_text()))))
+            found += [f"{path}: {error.json_path}: {error.message}" for error in errors]
     size = sum(path.stat().st_size for path in (CHECKOUT / ".dvc/store").rglob("*") if path.is_file())
     if size > STORE_LIMIT:
         found.append(f".dvc/store holds {size / 1e6:.1f} MB, at most {STORE_LIMIT / 1e6:.0f} are meant for the demo")

@@ -253,3 +253,18 @@ def test_a_database_keeps_annotation_order_and_drops_ambiguous():
     assert database.classes == ("a", "b")
     assert database.videos["v"].labels == ("b", "a")
     assert dataclasses.asdict(database.videos["v"])["frame"] is None
+
+
+@pytest.mark.parametrize("loader", [{}, {"loader": "resize", "resize_length": 16}, {"test_pad_length": 32}])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_channels_are_cut_once_wherever_they_begin(loader, split):
+    """Flow alone, the second half of a two-stream feature."""
+    experiment = load_experiment("thumos14_i3d", "demo")
+    data = experiment.data.model_copy(update={"channels_used": (2, 5), **loader})
+    video = {"subset": "training", "duration": 10.0, "frame": 300}
+    video["annotations"] = [{"segment": [1, 9], "label": "a"}]
+    database = {"database": {"v": video, "w": video | {"subset": "validation"}}}
+    features = {name: np.tile(np.arange(8, dtype=np.float32), (40, 1)) for name in "vw"}
+    view = views(database, features, experiment.model_copy(update={"data": data}), split)[0]
+    sample = view.load(random.Random(0))
+    np.testing.assert_array_equal(sample.features_CT[:, 3], [2, 3, 4])

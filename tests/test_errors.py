@@ -39,7 +39,8 @@ def edit_yaml(path: str, old: str, new: str) -> Callable[[Path], list[str]]:
         file = tree / "params" / path
         assert old in file.read_text()
         file.write_text(file.read_text().replace(old, new))
-        return ["params", "thumos14_i3d", "--params", "params", "--edition", "paper"]
+        edition = "demo" if "editions" in path else "paper"
+        return ["params", "thumos14_i3d", "--params", "params", "--edition", edition]
 
     return prepare
 
@@ -94,6 +95,23 @@ def escaping_tar(tree: Path) -> list[str]:
         info.size = len(data)
         archive.addfile(info, io.BytesIO(data))
     return ["pack", "fineaction", "videomaev2_g"]
+
+
+def corrupt_tar(tree: Path) -> list[str]:
+    path = tree / "data/demo/fineaction/features/fineaction_mae_g.tar.gz"
+    content = bytearray(path.read_bytes())
+    content[100_000] ^= 0xFF
+    path.write_bytes(content)
+    return ["pack", "fineaction", "videomaev2_g"]
+
+
+def reversed_in_the_publishers_file(tree: Path) -> list[str]:
+    path = tree / "data/demo/activitynet/annotations/activity_net.v1-3.min.json"
+    content = json.loads(path.read_text())
+    video = next(name for name, v in content["database"].items() if v["annotations"])
+    content["database"][video]["annotations"][0]["segment"] = [9.0, 4.0]
+    path.write_text(json.dumps(content))
+    return ["convert", "activitynet"]
 
 
 def annotations(change: Callable[[dict], None]) -> Callable[[Path], list[str]]:
@@ -155,6 +173,12 @@ CASES = {
     "missing features": (missing_archive, [ARCHIVE, "dvc pull"]),
     "truncated archive": (truncated_archive, [ARCHIVE, "truncated", "fetch it again"]),
     "corrupt archive": (corrupt_archive, [ARCHIVE, "fetch it again"]),
+    "corrupt tar": (corrupt_tar, ["fineaction_mae_g.tar.gz", "fetch it again"]),
+    "reversed segment in the publisher's file": (reversed_in_the_publishers_file, ["reversed", "[9.0, 4.0]"]),
+    "unknown row in an edition": (edit_yaml("editions/demo.yaml", "  hacs_slowfast:", "  hacs_slowfasst:"),
+        ["experiments.hacs_slowfasst", "no such file"]),
+    "value out of range": (edit_yaml("experiments/thumos14_i3d.yaml", "attention_window: 19", "heads: 0"),
+        ["model.heads", "greater than 0"]),
     "truncated member": (rewrite_member(None), [ARCHIVE, "video_test_0000004", "fetch it again"]),
     "wrong dimension": (rewrite_member(npy(np.zeros((9, 47), np.float16))), ["video_test_0000004", "(9, 47)", "48"]),
     "NaN in features": (rewrite_member(npy(np.full((9, 48), np.nan))), ["video_test_0000004", "NaN"]),

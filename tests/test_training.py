@@ -18,6 +18,7 @@ from actionformer.data.features import FeatureStore, pack
 from actionformer.data.loader import Batch
 from actionformer.data.publishers import convert
 from actionformer.data.view import views
+from actionformer.errors import InputError
 from actionformer.experiment import ModelParams, TrainingParams
 from actionformer.model.state_dict_adapter import to_opentad_name
 from actionformer.training import checkpoint, learning_rate, parameter_groups
@@ -160,3 +161,10 @@ def test_seeds_differ_and_repeat(thumos, tmp_path):
     ]
     assert losses[0] == losses[1] != losses[2]
     assert math.isfinite(sum(losses))
+
+
+def test_a_loss_that_is_not_finite_ends_training_in_one_line(thumos, tmp_path):
+    experiment, training_views, classes = thumos
+    huge = experiment.training.model_copy(update={"lr": 1e30, "schedule_epochs": 2, "warmup_epochs": 1})
+    with pytest.raises(InputError, match=r"the loss of epoch \d is (nan|inf); lower training.lr"):
+        train(experiment.model_copy(update={"training": huge}), training_views, classes, seed=0, run=tmp_path)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,10 +68,11 @@ def client(folder: Path) -> MlflowClient:
     return MlflowClient(f"sqlite:///{copy}")
 
 
-def seeds_of(folder: Path) -> dict[str, object]:
-    """Row -> its seed's run in MLflow."""
+def seeds_of(folder: Path) -> dict[str, Any]:
+    """Row -> its seed's latest run in MLflow."""
     found = client(folder)
-    runs = found.search_runs([e.experiment_id for e in found.search_experiments()], "tags.kind = 'seed'")
+    experiments = [e.experiment_id for e in found.search_experiments()]
+    runs = found.search_runs(experiments, "tags.kind = 'seed'", order_by=["attributes.start_time ASC"])
     return {run.data.tags["row"]: run for run in runs}
 
 
@@ -86,7 +88,7 @@ def test_tables_say_that_these_are_demo_numbers_and_where_they_come_from(done):
     assert "These are demo numbers" in page
     assert page.count("| difference | n/a | n/a |") == len(ROWS)
     for row in ROWS:
-        lineage = json.loads((done / f"results/demo/{row}/seed0/lineage.json").read_text())
+        lineage = json.loads((done / f"results/demo/{row}/seed0/metrics.json").read_text())["lineage"]
         assert lineage["pinned"]
         assert f"seed0-{lineage['identity'][:8]}" in page
     assert f"`{yaml.safe_load((done / 'data.dvc').read_text())['outs'][0]['md5']}`" in page
@@ -139,22 +141,51 @@ def test_raw_files_may_go_once_they_are_packed(done):
 
 
 def test_one_learning_rate_replans_one_row(done):
-    path = done / "params/experiments/hacs_slowfast.yaml"
+    path = done / "params/editions/demo.yaml"
     before = path.read_text()
-    path.write_text(before.replace("weight_decay: 0.03", "weight_decay: 0.02"))
+    edition = yaml.safe_load(before)
+    edition["experiments"]["hacs_slowfast"]["training"] = {"lr": 0.001}
+    path.write_text(yaml.safe_dump(edition))
     assert planned(done, "Train") == {"hacs_slowfast, seed 0"}
     assert not planned(done, "Pack")
     path.write_text(before)
     assert_nothing_planned(done)
 
 
-def test_post_processing_params_replan_detection_but_not_training(done):
+def test_other_spellings_of_the_same_paths_plan_nothing(done):
+    command = ["snakemake", "-n", "--snakefile", f"{CHECKOUT}/Snakefile", "--config", f"params={done}/params"]
+    said = run_command(done, *command, f"rows={','.join(ROWS)}").stdout
+    assert "Nothing to be done" in said
+
+
+def test_post_processing_params_replan_detection_and_become_a_run_of_their_own(done):
     path = done / "params/experiments/hacs_slowfast.yaml"
-    before = path.read_text()
-    path.write_text(before.replace("soft_nms_sigma: 0.75", "soft_nms_sigma: 0.7"))
+    before, first = path.read_text(), seeds_of(done)["hacs_slowfast"]
+    path.write_text(before.replace("soft_nms_sigma: 0.75", "soft_nms_sigma: 0.5"))
     assert planned(done, "Train") == set()
     assert planned(done, "Detect with") == {"hacs_slowfast, seed 0"}
+    snakemake(done)
+    second = seeds_of(done)["hacs_slowfast"]
+    assert second.info.run_id != first.info.run_id
+    assert second.data.params["inference.soft_nms_sigma"] == "0.5"
+    assert second.data.metrics["loss/total"] == first.data.metrics["loss/total"]
+    assert second.info.run_name in (done / "results/demo/tables/hacs.md").read_text()
     path.write_text(before)
+    snakemake(done)
+    assert first.info.run_name in (done / "results/demo/tables/hacs.md").read_text()
+    assert_nothing_planned(done)
+
+
+def test_a_changed_classifier_replans_detection_and_its_row_is_tagged(done):
+    path = done / "data/demo/hacs/classifiers/validation94.32.json"
+    before = path.read_bytes()
+    path.write_bytes(before.replace(b'"class"', b'"class" ', 1))
+    assert planned(done, "Train") == set()
+    snakemake(done)
+    assert "**no**" in (done / "results/demo/tables/hacs.md").read_text()
+    path.write_bytes(before)
+    snakemake(done)
+    assert "**no**" not in (done / "results/demo/tables/hacs.md").read_text()
     assert_nothing_planned(done)
 
 
@@ -194,31 +225,95 @@ def test_a_deleted_mlflow_database_is_made_anew_from_the_run_folders(done):
     assert_nothing_planned(done)
 
 
-def test_a_terminated_training_goes_on_in_the_same_run(done):
-    """SIGTERM in the middle; the next call gives the weights of an undisturbed run, and one MLflow run."""
+@pytest.fixture(scope="module")
+def undisturbed(done: Path) -> dict[str, torch.Tensor]:
+    """Weights of six epochs of THUMOS with seed 7, trained in one go."""
     path = done / "params/editions/demo.yaml"
     path.write_text(path.read_text().replace("schedule_epochs: 1", "schedule_epochs: 6"))
-    command = [f"{Path(sys.executable).parent}/actionformer", "train", "thumos14_i3d", "--params", "params"]
+    run_command(done, "actionformer", "train", "thumos14_i3d", "--params", "params", "--seed", "7")
+    run = done / "results/demo/thumos14_i3d/seed7"
+    weights = torch.load(run / "model.pt", weights_only=True)["state_dict"]
+    shutil.rmtree(run)
+    return weights
+
+
+def cut(folder: Path, command: list[str], log: Path | None, stop: signal.Signals) -> int:
+    """Start a command in a process group of its own, and signal the group after its second epoch."""
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
-    process = subprocess.Popen([*command, "--seed", "7"], cwd=done, env=environment, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch 2/6"):
-            break
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 143
-    run_command(done, *command, "--seed", "7")
-    run_command(done, "cp", "-r", "results/demo/thumos14_i3d/seed7", "resumed")
-    shutil.rmtree(done / "results/demo/thumos14_i3d/seed7")
-    run_command(done, *command, "--seed", "7")
-    weights = [
-        torch.load(folder / "model.pt", weights_only=True)["state_dict"]
-        for folder in (done / "resumed", done / "results/demo/thumos14_i3d/seed7")
-    ]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    run_id = json.loads((done / "resumed/lineage.json").read_text())["mlflow_run"]
-    history = client(done).get_metric_history(run_id, "loss/total")
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    with (folder / "cut.log").open("w") as out:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=out, stderr=out, start_new_session=True, text=True
+        )
+        seen = log or folder / "cut.log"
+        for _ in range(600):
+            if seen.exists() and "epoch 2/6" in seen.read_text():
+                break
+            time.sleep(0.1)
+        os.killpg(process.pid, stop)
+        return process.wait(60)
+
+
+def assert_went_on(folder: Path, expected: dict[str, torch.Tensor]) -> None:
+    """Seed 7 of THUMOS has the expected weights, and one MLflow run with every epoch once."""
+    run = folder / "results/demo/thumos14_i3d/seed7"
+    weights = torch.load(run / "model.pt", weights_only=True)["state_dict"]
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    run_id = json.loads((run / "lineage.json").read_text())["mlflow_run"]
+    history = client(folder).get_metric_history(run_id, "loss/total")
     assert [metric.step for metric in history] == list(range(6))
+    shutil.rmtree(run)
+
+
+def test_a_terminated_command_goes_on_in_the_same_run_to_the_same_weights(done, undisturbed):
+    command = ["actionformer", "train", "thumos14_i3d", "--params", "params", "--seed", "7"]
+    assert cut(done, command, None, signal.SIGTERM) == 143
+    run_command(done, *command)
+    assert_went_on(done, undisturbed)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_workflow_goes_on_from_its_last_epoch(done, undisturbed, stop):
+    """After Ctrl-C the same command; after kill -9 what `make resume` runs."""
+    command = ["snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "--cores", "2", "--rerun-incomplete"]
+    config = ["--config", "params=params", "rows=thumos14_i3d", "seeds=7"]
+    log = done / "results/demo/logs/train/thumos14_i3d-seed7.log"
+    log.unlink(missing_ok=True)
+    if stop == signal.SIGINT:
+        command.remove("--rerun-incomplete")
+    assert cut(done, [*command, *config], log, stop) != 0
+    assert (done / "results/demo/thumos14_i3d/seed7/checkpoint.pt").exists()
+    if stop == signal.SIGKILL:
+        run_command(done, "snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "--unlock", *config)
+    run_command(done, *command, *config)
+    assert_went_on(done, undisturbed)
+
+
+def test_dvc_pull_restores_the_demo_data_on_a_fresh_clone(tmp_path):
+    run_command(tmp_path, "git", "clone", "--quiet", str(CHECKOUT), "clone")
+    clone = tmp_path / "clone"
+    run_command(clone, "dvc", "pull", "--quiet")
+    assert len([path for path in (clone / "data/demo").rglob("*") if path.is_file()]) == 31
+    assert "up to date" in run_command(clone, "dvc", "status").stdout
+
+
+def test_files_fetched_in_one_call_are_up_to_date_in_the_next(tmp_path, demo_data):
+    """An edition whose files come from their publishers, here from local folders: their md5s are not known before."""
+    shorten(tmp_path)
+    edition = yaml.safe_load((tmp_path / "params/editions/demo.yaml").read_text()) | {"origin": "publisher"}
+    for path in (tmp_path / "params/datasets").glob("*.yaml"):
+        for name, file in yaml.safe_load(path.read_text())["files"].items():
+            source = {"kind": "local", "address": str(demo_data / path.stem), "path": name}
+            edition["datasets"][path.stem].setdefault("files", {})[name] = {"sources": [source]}
+            assert file["sources"]
+    (tmp_path / "params/editions/mirror.yaml").write_text(yaml.safe_dump(edition))
+    command = ["snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "--cores", "2", "--config", "edition=mirror"]
+    config = ["params=params", "rows=[thumos14_i3d]"]
+    run_command(tmp_path, *command, *config)
+    assert (tmp_path / "results/mirror/tables/thumos14.md").exists()
+    assert "Nothing to be done" in run_command(tmp_path, *command, *config, "-n").stdout
+    (tmp_path / "data/mirror/thumos14/annotations/video_info.csv").unlink()
+    assert "Train" not in run_command(tmp_path, *command, *config, "-n").stdout
 
 
 def test_the_paper_edition_plans_fourteen_rows_and_three_seeds(tmp_path):

@@ -21,6 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from actionformer.errors import InputError
 
+OWN = "own"
+"""the edition of experiments and data sets given by path"""
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 PARAMS = CHECKOUT / "params"
 
@@ -58,10 +61,12 @@ class FeatureSet(Params):
     """One set of per-snippet features, shared by every row that reads it."""
 
     file: str = Field(description="archive or folder under data/{edition}/{dataset}/, one (T, C) array per video")
-    dim: int
-    stride_frames: float | None = Field(None, description="frames between two steps; null: features span the video")
+    dim: int = Field(gt=0)
+    stride_frames: float | None = Field(
+        None, gt=0, description="frames between two steps; null: features span the video"
+    )
     offset_frames: float | None = Field(None, description="frame of the centre of step 0")
-    fps: float | None = Field(None, description="null: the video's own, frames / duration")
+    fps: float | None = Field(None, gt=0, description="null: the video's own, frames / duration")
     prefix: str = Field("", description="what the publisher puts before the video's name")
     dataset: str | None = Field(None, description="the data set that owns the file, where it is another one")
 
@@ -104,12 +109,18 @@ class Dataset(Params):
     protocol: str = "all videos and instances of the annotation files"
     published: dict[str, Counts] = Field({}, description="subset -> counts")
 
+    def needed_files(self) -> list[str]:
+        """Files that a stage reads, of those that have sources."""
+        read = {*self.annotations, *(f.file for f in self.features.values() if f.dataset is None), self.blocked}
+        read.add(self.classifier.file if self.classifier is not None else None)
+        return [name for name in self.files if name in read]
+
 
 # ---------------------------------------------------------------------------------------------- experiment
 
 
 class RandomTruncation(Params):
-    length: int = 2304
+    length: int = Field(2304, gt=0)
     threshold: float = 0.5
     crop_ratio: tuple[float, float] = (0.9, 1.0)
 
@@ -126,11 +137,11 @@ class DataParams(Params):
     truncate_to_frames: bool = Field(True, description="ground truth on whole frames, int(s * fps)")
     drop_short_gt_in_training: bool = False
     drop_outside_gt_in_training: bool = False
-    resize_length: int | None = None
-    window_size: int | None = None
-    window_overlap_ratio: float = 0.0
+    resize_length: int | None = Field(None, gt=0)
+    window_size: int | None = Field(None, gt=0)
+    window_overlap_ratio: float = Field(0.0, ge=0, lt=1)
     window_protocol: Literal["published", "covering"] = "covering"
-    test_pad_length: int | None = None
+    test_pad_length: int | None = Field(None, gt=0)
     random_trunc: RandomTruncation = RandomTruncation()
 
     @model_validator(mode="after")
@@ -145,20 +156,20 @@ class DataParams(Params):
 class ModelParams(Params):
     """The network and its losses (METHOD sections 1 and 2)."""
 
-    in_channels: int
-    num_classes: int
-    channels: int = 512
-    embed_convs: int = 2
-    stem_blocks: int = 2
-    branch_blocks: int = 5
-    heads: int = 4
+    in_channels: int = Field(gt=0)
+    num_classes: int = Field(gt=0)
+    channels: int = Field(512, gt=0)
+    embed_convs: int = Field(2, gt=0)
+    stem_blocks: int = Field(2, ge=0)
+    branch_blocks: int = Field(5, ge=0)
+    heads: int = Field(4, gt=0)
     attention_window: int | tuple[int, ...] = -1
-    max_seq_len: int = 2304
+    max_seq_len: int = Field(2304, gt=0)
     absolute_position_embedding: bool = False
-    input_dropout: float = 0.0
-    projection_dropout: float = 0.0
-    drop_path: float = 0.1
-    head_convs: int = 2
+    input_dropout: float = Field(0.0, ge=0, lt=1)
+    projection_dropout: float = Field(0.0, ge=0, lt=1)
+    drop_path: float = Field(0.1, ge=0, lt=1)
+    head_convs: int = Field(2, ge=0)
     regression_range: tuple[tuple[float, float], ...] = (
         (0, 4),
         (4, 8),
@@ -208,16 +219,16 @@ class ModelParams(Params):
 class TrainingParams(Params):
     """Optimisation (METHOD section 3)."""
 
-    batch_size: int = 2
-    lr: float = 1e-4
+    batch_size: int = Field(2, gt=0)
+    lr: float = Field(1e-4, gt=0)
     weight_decay: float = 0.05
-    warmup_epochs: int = 5
-    schedule_epochs: int = Field(35, description="warm-up included; where the cosine ends")
-    stop_after_epoch: int | None = Field(None, description="number of epochs trained; null: schedule_epochs")
+    warmup_epochs: int = Field(5, ge=0)
+    schedule_epochs: int = Field(35, gt=0, description="warm-up included; where the cosine ends")
+    stop_after_epoch: int | None = Field(None, gt=0, description="number of epochs trained; null: schedule_epochs")
     clip_grad_norm: float = 1.0
-    ema_decay: float = 0.999
+    ema_decay: float = Field(0.999, ge=0, lt=1)
     first_eval_epoch: int = Field(30, description="counted from 0")
-    threads: int = Field(2, description="CPU threads of a training job: part of the result's last bits")
+    threads: int = Field(2, gt=0, description="CPU threads of a training job: part of the result's last bits")
 
     @property
     def epochs(self) -> int:
@@ -227,12 +238,12 @@ class TrainingParams(Params):
 class InferenceParams(Params):
     """Post-processing (METHOD section 5, items 1 to 5)."""
 
-    batch_size: int = 1
+    batch_size: int = Field(1, gt=0)
     pre_nms_threshold: float = 0.001
-    pre_nms_topk: int = 2000
-    soft_nms_sigma: float = 0.5
+    pre_nms_topk: int = Field(2000, gt=0)
+    soft_nms_sigma: float = Field(0.5, gt=0)
     min_score: float = 0.001
-    max_segments: int = 2000
+    max_segments: int = Field(2000, gt=0)
     per_class_nms: bool = True
     voting_threshold: float = 0.7
     use_classifier: bool = Field(False, description="fuse with the data set's external classifier")
@@ -271,6 +282,15 @@ class Experiment(Params):
     evaluation: EvaluationParams = EvaluationParams()
     expect: Expectation = Expectation()
 
+    @model_validator(mode="after")
+    def _fits(self) -> Experiment:
+        data, features = self.data, self.dataset.features[self.data.features]
+        if data.loader != "resize" and (features.stride_frames is None or features.offset_frames is None):
+            raise ValueError(f"loader '{data.loader}' needs stride_frames and offset_frames of its features")
+        if data.random_trunc.length > self.model.max_seq_len:
+            raise ValueError(f"data.random_trunc.length {data.random_trunc.length} is above model.max_seq_len")
+        return self
+
     @property
     def features(self) -> FeatureSet:
         """The feature set that this row reads."""
@@ -302,7 +322,7 @@ class Experiment(Params):
 
     def table_key(self) -> dict[str, Any]:
         """What a table prints of a row, beside its runs."""
-        shown = self.model_dump(mode="json", include={"table", "row", "comparable", "expect"})
+        shown = self.model_dump(mode="json", include={"table", "row", "comparable", "expect", "training"})
         return shown | {"dataset": self.dataset.name, "protocol": self.dataset.protocol}
 
     @property
@@ -341,6 +361,11 @@ def merged(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
 AnyParams = TypeVar("AnyParams", bound=Params)
 
 
+def stored_experiment(content: Any, origin: str) -> Experiment:
+    """An experiment from a file of ours, written by this or an older version."""
+    return _validated(Experiment, content, origin)
+
+
 def _validated(kind: type[AnyParams], content: dict[str, Any], origin: str) -> AnyParams:
     try:
         return kind.model_validate(content)
@@ -372,6 +397,7 @@ class Edition(Params):
     origin: Literal["dvc", "publisher"] = Field(
         description="where raw files come from: `dvc pull`, or their publishers"
     )
+    memory_mb: int = Field(8000, description="that a training or detection job asks for")
     all_experiments: dict[str, Any] = Field({}, description="overrides of every experiment")
     experiments: dict[str, dict[str, Any]] = {}
     datasets: dict[str, dict[str, Any]] = {}
@@ -383,32 +409,6 @@ class Edition(Params):
         return self
 
 
-def load_edition(name: str, params: Path = PARAMS) -> Edition:
-    """An edition by name; raises `InputError` if there is none of that name."""
-    path = params / "editions" / f"{name}.yaml"
-    if not path.exists():
-        raise InputError(f"{path}: no edition '{name}'; there are {', '.join(names('editions', params))}")
-    return _validated(Edition, read_yaml(path), str(path))
-
-
-def load_dataset(name: str, edition: str | None = None, params: Path = PARAMS) -> Dataset:
-    """A data set by name in `params`, as the edition sees it, or by the path of a YAML file, as written."""
-    if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        content = read_yaml(path)
-        content["root"] = str((path.parent / content.get("root", ".")).resolve())
-        return _validated(Dataset, content, str(path))
-    path = params / "datasets" / f"{name}.yaml"
-    if not path.exists():
-        raise InputError(f"{path}: no data set '{name}'; there are {', '.join(names('datasets', params))}")
-    content, origin = read_yaml(path), str(path)
-    if edition is not None:
-        override = load_edition(edition, params).datasets.get(name)
-        if override:
-            content, origin = merged(content, override), f"{path} with edition '{edition}'"
-    return _validated(Dataset, content, origin)
-
-
 # experiments given by path
 OWN_EDITION = Edition(
     comparable=False,
@@ -416,6 +416,39 @@ OWN_EDITION = Edition(
     seeds=(0,),
     origin="publisher",
 )
+
+
+def load_edition(name: str, params: Path = PARAMS) -> Edition:
+    """An edition by name; raises `InputError` if there is none of that name."""
+    if name == OWN:
+        return OWN_EDITION
+    path = params / "editions" / f"{name}.yaml"
+    if not path.exists():
+        raise InputError(f"{path}: no edition '{name}'; there are {', '.join(names('editions', params))}")
+    edition = _validated(Edition, read_yaml(path), str(path))
+    for kind, given in (("experiments", edition.experiments), ("datasets", edition.datasets)):
+        for key in given:
+            if not (params / kind / f"{key}.yaml").exists():
+                raise InputError(f"{path}: {kind}.{key}: there is no such file in {params / kind}")
+    return edition
+
+
+def load_dataset(name: str, edition: str = OWN, params: Path = PARAMS) -> Dataset:
+    """A data set by name in `params`, as the edition sees it, or by the path of a YAML file, as written."""
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        content = read_yaml(path)
+        content["root"] = str((path.parent / str(content.get("root") or ".")).resolve())
+        return _validated(Dataset, content, str(path))
+    path = params / "datasets" / f"{name}.yaml"
+    if not path.exists():
+        raise InputError(f"{path}: no data set '{name}'; there are {', '.join(names('datasets', params))}")
+    content, origin = read_yaml(path), str(path)
+    if edition != OWN:
+        override = load_edition(edition, params).datasets.get(name)
+        if override:
+            content, origin = merged(content, override), f"{path} with edition '{edition}'"
+    return _validated(Dataset, content, origin)
 
 
 def load_experiment(
@@ -434,7 +467,7 @@ def load_experiment(
     """
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
-        content, stem, edition_name, chosen = read_yaml(path), path.stem, "own", OWN_EDITION
+        content, stem, edition, chosen = read_yaml(path), path.stem, OWN, OWN_EDITION
         origin = str(path)
     else:
         path = params / "experiments" / f"{name}.yaml"
@@ -442,7 +475,7 @@ def load_experiment(
             raise InputError(f"{path}: no experiment '{name}'; there are {', '.join(names('experiments', params))}")
         chosen = load_edition(edition, params)
         content = merged(merged(read_yaml(path), chosen.all_experiments), chosen.experiments.get(name, {}))
-        stem, edition_name, origin = name, edition, f"{path} with edition '{edition}'"
+        stem, origin = name, f"{path} with edition '{edition}'"
 
     data = content.get("data")
     if not isinstance(data, dict) or not isinstance(data.get("dataset"), str):
@@ -450,7 +483,8 @@ def load_experiment(
     wanted = dataset or data["dataset"]
     if dataset is None and wanted.endswith((".yaml", ".yml")):
         wanted = str(path.parent / wanted)
-    facts = load_dataset(wanted, None if edition_name == "own" else edition, params)
+    facts = load_dataset(wanted, edition, params)
+    _check_owner(data.get("features"), facts, edition, params)
 
     data_params = _validated(DataParams, data | {"dataset": Path(wanted).stem}, f"{origin}, data")
     if data_params.features not in facts.features:
@@ -462,14 +496,14 @@ def load_experiment(
     }
     resolved = content | {
         "name": stem,
-        "edition": edition_name,
+        "edition": edition,
         "comparable": chosen.comparable,
         "table": content.get("table", stem),
         "row": content.get("row", stem),
         "dataset": facts.model_dump(),
         "dataset_file": wanted if wanted.endswith((".yaml", ".yml")) else None,
         "data": data_params.model_dump(),
-        "model": defaults | content.get("model", {}),
+        "model": defaults | (content.get("model") or {}),
     }
     experiment = _validated(Experiment, resolved, origin)
     if experiment.inference.use_classifier and facts.classifier is None:
@@ -479,6 +513,18 @@ def load_experiment(
             f"{path}: model.in_channels is {experiment.model.in_channels}, the features have {defaults['in_channels']}"
         )
     return experiment
+
+
+def _check_owner(name: Any, dataset: Dataset, edition: str, params: Path) -> None:
+    """Features that another data set owns must be described there in the same way."""
+    features = dataset.features.get(str(name))
+    if features is None or features.dataset is None:
+        return
+    owner = load_dataset(features.dataset, edition, params).features.get(str(name))
+    if owner is None or owner.model_copy(update={"dataset": features.dataset}) != features:
+        raise InputError(
+            f"{params / 'datasets'}: features '{name}' differ between {dataset.name} and {features.dataset}"
+        )
 
 
 def _in_channels(data: DataParams, dataset: Dataset, path: Path) -> int:
@@ -499,6 +545,16 @@ def _num_classes(data: DataParams, dataset: Dataset, path: Path) -> int:
     return dataset.num_classes[data.label_field]
 
 
+def seeds_of(experiment: Experiment, params: Path = PARAMS) -> tuple[int, ...]:
+    """The seeds of an experiment's edition."""
+    return load_edition(experiment.edition, params).seeds
+
+
+def why_not_comparable(experiment: Experiment, params: Path = PARAMS) -> str:
+    """The sentence that tables of an experiment's edition print; empty where numbers are comparable."""
+    return load_edition(experiment.edition, params).why_not_comparable
+
+
 # ---------------------------------------------------------------------------------------------- writing
 
 
@@ -509,7 +565,10 @@ def as_yaml(experiment: Experiment) -> str:
 
 def schemas() -> dict[str, str]:
     """JSON Schema of every kind of params file, by file name."""
-    kinds: dict[str, type[Params]] = {"dataset": Dataset, "experiment": Experiment, "edition": Edition}
-    return {
-        f"{name}.schema.json": json.dumps(kind.model_json_schema(), indent=1) + "\n" for name, kind in kinds.items()
-    }
+    row = Experiment.model_json_schema()
+    for resolved in ("name", "edition", "comparable", "dataset", "dataset_file"):
+        row["properties"].pop(resolved)
+    row["required"] = ["data"]
+    row["$defs"]["ModelParams"]["required"] = []  # the data set gives channels and classes
+    kinds = {"dataset": Dataset.model_json_schema(), "experiment": row, "edition": Edition.model_json_schema()}
+    return {f"{name}.schema.json": json.dumps(schema, indent=1) + "\n" for name, schema in kinds.items()}

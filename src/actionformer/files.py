@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from actionformer.errors import InputError
 
 
@@ -26,6 +28,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         part.chmod(0o666 & ~umask)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())  # a power loss must not leave an empty file under the final name
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
@@ -50,6 +54,11 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not readable as JSON ({error}); get the file again") from None
 
 
+def digest(content: Any) -> str:
+    """A short name of a JSON value."""
+    return hashlib.md5(json.dumps(content, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
+
+
 def file_md5(path: Path) -> str:
     """md5 of a file's content; of a folder: of its sorted relative names and their md5s."""
     if path.is_dir():
@@ -63,20 +72,23 @@ def file_md5(path: Path) -> str:
 
 def cached_md5(path: Path, cache: Path) -> str:
     """`file_md5`, remembered in `cache` by path, size, mtime and inode, so that large files are read once."""
-    entries: dict[str, list[Any]] = {}
-    if cache.exists():
-        try:
-            entries = json.loads(cache.read_text(encoding="utf-8"))
-        except json.JSONDecodeError:
-            entries = {}
     stamp = _stamp(path)
-    known = entries.get(str(path))
+    known = _read_cache(cache).get(str(path))
     if known is not None and known[0] == stamp:
         return str(known[1])
     md5 = file_md5(path)
-    entries[str(path)] = [stamp, md5]
-    write_json(cache, entries)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache.with_suffix(".lock")):
+        write_json(cache, _read_cache(cache) | {str(path): [stamp, md5]})
     return md5
+
+
+def _read_cache(cache: Path) -> dict[str, list[Any]]:
+    try:
+        entries: dict[str, list[Any]] = json.loads(cache.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return entries
 
 
 def _stamp(path: Path) -> list[list[Any]]:

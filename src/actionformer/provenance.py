@@ -118,7 +118,8 @@ def sources(paths: Iterable[Path]) -> dict[str, str]:
 def recorded_md5(path: Path, manifest: Path) -> str:
     """`source_md5`; for a file that is gone, what the stage recorded that read it."""
     if not path.exists() and manifest.exists():
-        recorded = read_json(manifest).get("sources", {}).get(path.as_posix())
+        content = read_json(manifest)
+        recorded = content.get("sources", content.get("files", {})).get(path.as_posix())
         if recorded is not None:
             return str(recorded)
     return source_md5(path)

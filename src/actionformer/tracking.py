@@ -25,7 +25,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
 from actionformer import layout
-from actionformer.experiment import Experiment
+from actionformer.experiment import Experiment, as_yaml, stored_experiment
 from actionformer.files import read_json
 from actionformer.progress import progress
 
@@ -85,6 +85,7 @@ def _tags(experiment: Experiment, lineage: Mapping[str, Any]) -> dict[str, str]:
         "seed": str(lineage["seed"]),
         "protocol": experiment.dataset.protocol,
         "identity": lineage["identity"],
+        "params": lineage["params"],
         "git.commit": lineage["git"]["commit"],
         "git.dirty": str(lineage["git"]["dirty"]).lower(),
         "data.version": lineage["data_version"],
@@ -111,37 +112,45 @@ def log_history(run_id: str, history: Sequence[Mapping[str, float]]) -> None:
             log_epoch(run_id, epoch, record)
 
 
-def log_result(run: Path, experiment: Experiment) -> str:
-    """Metrics and artifacts of a finished run folder, into its child run; returns the run's id."""
+def log_result(run: Path) -> str:
+    """Metrics and artifacts of an evaluated run folder, into its child run; returns the run's id.
+
+    Metrics under other post-processing or evaluation params than the run has, or in a store that lacks the run,
+    become a run of their own.
+    """
     client = open_store()
-    lineage = read_json(run / "lineage.json")
-    run_id = _find(client, lineage)
-    if run_id is None:
-        run_id = start(experiment, lineage, None)
-        table = pd.read_csv(run / "history.csv").drop(columns="epoch")
-        log_history(run_id, [{str(k): v for k, v in row.dropna().items()} for _, row in table.iterrows()])
-    _log_new(client, run_id, read_json(run / "metrics.json")["percent"], step=experiment.training.epochs)
+    metrics, trained = read_json(run / "metrics.json"), read_json(run / "lineage.json")
+    experiment = stored_experiment(metrics["experiment"], str(run / "metrics.json"))
+    lineage = trained | metrics["lineage"]
+    run_id = start(experiment, lineage, _find(client, experiment, lineage))
+    table = pd.read_csv(run / "history.csv", float_precision="round_trip").drop(columns="epoch")
+    log_history(run_id, [{str(k): float(v) for k, v in row.dropna().items()} for _, row in table.iterrows()])
+    _log_new(client, run_id, metrics["percent"], step=experiment.training.epochs)
     for name in ARTIFACTS:
         if (run / name).exists():
             client.log_artifact(run_id, str(run / name))
+    client.log_text(run_id, as_yaml(experiment), "params.yaml")
+    client.set_tag(run_id, "evaluated", "true")
     client.set_terminated(run_id, "FINISHED")
     with FileLock(LOCK):
-        _summarise(client, client.get_run(run_id).data.tags["mlflow.parentRunId"], experiment)
+        _summarise(client, run_id, experiment)
     return run_id
 
 
-def _summarise(client: MlflowClient, parent: str, experiment: Experiment) -> None:
-    """Give a row's run the mean of its seeds' metrics, of every seed the latest run."""
-    experiment_id = client.get_run(parent).info.experiment_id
+def _summarise(client: MlflowClient, run_id: str, experiment: Experiment) -> None:
+    """Give a row's run the mean over seeds of the runs with the same params as this one."""
+    child = client.get_run(run_id)
+    parent, params = child.data.tags["mlflow.parentRunId"], child.data.tags["params"]
     children = client.search_runs(
-        [experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'", order_by=["attributes.start_time DESC"]
+        [child.info.experiment_id],
+        f"tags.`mlflow.parentRunId` = '{parent}' and tags.params = '{params}' and tags.evaluated = 'true'",
+        order_by=["attributes.start_time DESC"],
     )
     latest: dict[str, dict[str, float]] = {}
-    for child in children:
-        if "mAP/average" in child.data.metrics and child.info.status == "FINISHED":
-            latest.setdefault(child.data.tags["seed"], child.data.metrics)
-    keys = [key for key in next(iter(latest.values())) if key.startswith(("mAP/", "recall_"))]
-    means = {key: statistics.fmean(metrics[key] for metrics in latest.values() if key in metrics) for key in keys}
+    for run in children:
+        latest.setdefault(run.data.tags["seed"], run.data.metrics)
+    keys = [key for key in child.data.metrics if key.startswith(("mAP/", "recall_"))]
+    means = {key: statistics.fmean(metrics[key] for metrics in latest.values()) for key in keys}
     _log_new(client, parent, means, step=experiment.training.epochs)
     client.set_tag(parent, "seeds", " ".join(sorted(latest)))
     client.set_terminated(parent, "FINISHED")
@@ -176,11 +185,14 @@ def restore(results: Path) -> int:
     """Bring every finished run folder that the store lacks into it; returns how many there were."""
     client = open_store()
     count = 0
-    folders = sorted(path.parent for path in results.glob("*/*/seed*/metrics.json"))
+    finished = (path.parent for path in results.glob("*/*/seed*/metrics.json"))
+    folders = sorted(run for run in finished if (run / "lineage.json").exists())
     for run in progress(folders, "restore runs", unit="run"):
-        if _find(client, read_json(run / "lineage.json")) is None:
-            experiment = Experiment.model_validate(read_json(run / "lineage.json")["experiment"])
-            log_result(run, experiment)
+        metrics = read_json(run / "metrics.json")
+        lineage = read_json(run / "lineage.json") | metrics["lineage"]
+        experiment = stored_experiment(metrics["experiment"], str(run / "metrics.json"))
+        if _find(client, experiment, lineage) is None:
+            log_result(run)
             count += 1
     return count
 
@@ -207,15 +219,22 @@ def _parent(client: MlflowClient, experiment: Experiment, experiment_id: str) ->
     return str(client.create_run(experiment_id, run_name=experiment.name, tags=tags).info.run_id)
 
 
-def _find(client: MlflowClient, lineage: Mapping[str, Any]) -> str | None:
-    """The child run of a run folder: by its id, or in another store by its identity."""
+def _find(client: MlflowClient, experiment: Experiment, lineage: Mapping[str, Any]) -> str | None:
+    """The child run of these params and data: the one that trained, or one of this identity in this store."""
     if _exists(client, lineage["mlflow_run"]):
-        return str(lineage["mlflow_run"])
-    experiments = [e.experiment_id for e in client.search_experiments()]
-    found = (
-        client.search_runs(experiments, f"tags.identity = '{lineage['identity']}'", max_results=1)
-        if experiments
-        else []
+        tags = client.get_run(lineage["mlflow_run"]).data.tags
+        if tags.get("identity") == lineage["identity"]:
+            return str(lineage["mlflow_run"])
+    wanted = {
+        "identity": lineage["identity"],
+        "edition": experiment.edition,
+        "row": experiment.name,
+        "seed": str(lineage["seed"]),
+    }
+    found = client.search_runs(
+        [e.experiment_id for e in client.search_experiments()],
+        " and ".join(f"tags.{key} = '{value}'" for key, value in wanted.items()),
+        max_results=1,
     )
     return str(found[0].info.run_id) if found else None
 

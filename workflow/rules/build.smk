@@ -16,8 +16,8 @@ rule convert:
     conda:
         "../../environment.yml"
     params:
-        dataset=lambda w: dataset_argument(w.dataset),
-        options=OPTIONS,
+        dataset=untracked(lambda w: dataset_argument(w.dataset)),
+        options=untracked(OPTIONS),
         md5s=lambda w: md5s(
             layout.annotation_files_of(DATASETS[w.dataset]),
             databases.manifest_path(layout.database(EDITION, w.dataset)),
@@ -26,7 +26,7 @@ rule convert:
     message:
         "Convert the annotations of {wildcards.dataset}"
     shell:
-        "actionformer convert {params.dataset} {params.options} > {log} 2> >(tee -a {log} >&2)"
+        "actionformer convert {params.dataset} {params.options} >> {log} 2> >(tee -a {log} >&2)"
 
 
 rule pack:
@@ -42,8 +42,8 @@ rule pack:
     conda:
         "../../environment.yml"
     params:
-        dataset=lambda w: dataset_argument(w.dataset),
-        options=OPTIONS,
+        dataset=untracked(lambda w: dataset_argument(w.dataset)),
+        options=untracked(OPTIONS),
         md5s=lambda w: md5s(
             [layout.features_of(STORES[w.dataset, w.features])],
             stores.manifest_path(layout.feature_store(EDITION, w.dataset, w.features)),
@@ -52,7 +52,7 @@ rule pack:
     message:
         "Pack the {wildcards.features} features of {wildcards.dataset}"
     shell:
-        "actionformer pack {params.dataset} {wildcards.features} {params.options} > {log} 2> >(tee -a {log} >&2)"
+        "actionformer pack {params.dataset} {wildcards.features} {params.options} >> {log} 2> >(tee -a {log} >&2)"
 
 
 rule audit:
@@ -72,9 +72,10 @@ rule audit:
     conda:
         "../../environment.yml"
     params:
-        row=lambda w: row_arguments(ROWS[w.row]),
+        row=untracked(lambda w: row_name(ROWS[w.row])),
+        options=untracked(ROW_OPTIONS),
         key=lambda w: digest(ROWS[w.row].audit_key()),
     message:
         "Audit annotations and features of {wildcards.row}"
     shell:
-        "actionformer audit {params.row} > {log} 2> >(tee -a {log} >&2)"
+        "actionformer audit {params.row} {params.options} >> {log} 2> >(tee -a {log} >&2)"

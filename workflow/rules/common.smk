@@ -1,6 +1,4 @@
 # What the rules share: which rows and seeds there are, and what makes a job run again.
-import hashlib
-import json
 import os
 import shlex
 import sys
@@ -13,10 +11,11 @@ from actionformer.data import annotations as databases
 from actionformer.data import features as stores
 from actionformer.errors import InputError
 from actionformer.experiment import (
-    OWN_EDITION,
+    OWN,
     load_edition,
     load_experiment,
 )
+from actionformer.files import digest
 
 # commands come from the environment that Snakemake itself runs in
 shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
@@ -30,14 +29,24 @@ def listed(value):
 
 
 def planned():
-    """(edition's name, edition, experiments by name) of this call."""
+    """(edition's name, edition, rows by name, params folder) of this call."""
+    unknown = set(config) - {
+        "edition",
+        "params",
+        "seeds",
+        "rows",
+        "experiment",
+        "dataset",
+    }
+    if unknown:
+        raise InputError(f"--config: unknown key {', '.join(sorted(unknown))}")
     params = Path(config["params"])
     if not params.is_absolute() and not params.exists():
         params = Path(workflow.basedir) / params
     if config.get("experiment"):
         path = config["experiment"]
         row = load_experiment(path, dataset=config.get("dataset"), params=params)
-        return "own", OWN_EDITION, {row.name: row}, params
+        return OWN, load_edition(OWN), {row.name: row}, params
     edition = config["edition"]
     wanted = listed(config["rows"])
     rows = {name: load_experiment(name, edition, params=params) for name in wanted}
@@ -77,24 +86,38 @@ RAW = sorted(
     }
 )
 
-# commands: how they name this edition, a row and a data set
-OPTIONS = f"--edition {EDITION} --params {PARAMS}"
+# where the raw files of this call lie, and which of them have yet to come: only those have a rule, so that Snakemake
+# never deletes one that is there
+RAW_EDITION = "paper" if EDITION == OWN else EDITION
+MISSING = [
+    path
+    for path in RAW
+    if path.startswith(f"data/{RAW_EDITION}/") and not Path(path).exists()
+]
+
+# options of every command
+OPTIONS = f"--edition {EDITION} --params {shlex.quote(str(PARAMS))}"
+ROW_OPTIONS = OPTIONS + (
+    f" --dataset {shlex.quote(config['dataset'])}" if config.get("dataset") else ""
+)
+
+
+def untracked(value):
+    """A param that says where, not what: Snakemake does not record functions of `input`, so it makes no job run again."""
+    return lambda wildcards, input: value(wildcards) if callable(value) else value
 
 
 def row_name(row):
     """How commands name a row."""
-    return config.get("experiment") or row.name
-
-
-def row_arguments(row):
-    """A row on the command line, with its options."""
-    return f"{row_name(row)} {OPTIONS}"
+    return shlex.quote(config.get("experiment") or row.name)
 
 
 def dataset_argument(name):
     """A data set on the command line."""
     row = DATASETS.get(name)
-    return row.dataset_file if row is not None and row.dataset_file else name
+    return (
+        shlex.quote(row.dataset_file) if row is not None and row.dataset_file else name
+    )
 
 
 def md5s(paths, manifest):
@@ -121,11 +144,6 @@ def runs_of(table, name):
     ]
 
 
-def digest(content):
-    """A short name of a value, to be recorded with a job."""
-    return hashlib.md5(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 wildcard_constraints:
     row="|".join(ROWS),
     dataset="|".join(sorted({*DATASETS, *(owner for owner, _ in STORES)})),
@@ -137,4 +155,4 @@ wildcard_constraints:
 # jobs on GPUs: as many at once as this machine has, each on one of its own
 GPUS = provenance.gpu_count()
 if GPUS:
-    workflow.global_resources["gpu"] = GPUS
+    workflow.global_resources.setdefault("gpu", GPUS)

@@ -18,9 +18,10 @@ rule evaluate:
     conda:
         "../../environment.yml"
     params:
-        row=lambda w: row_arguments(ROWS[w.row]),
+        row=untracked(lambda w: row_name(ROWS[w.row])),
+        options=untracked(ROW_OPTIONS),
         key=lambda w: digest(ROWS[w.row].key("evaluate")),
     message:
         "Evaluate {wildcards.row}, seed {wildcards.seed}"
     shell:
-        "actionformer evaluate {params.row} --seed {wildcards.seed} > {log} 2> >(tee -a {log} >&2)"
+        "actionformer evaluate {params.row} {params.options} --seed {wildcards.seed} >> {log} 2> >(tee -a {log} >&2)"

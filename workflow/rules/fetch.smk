@@ -1,10 +1,10 @@
-# Raw files, as their publishers made them: from the pinned version of the data, or from the publishers.
+# Raw files that are not there yet: from the pinned version of the data, or from their publishers.
 
-if CHOSEN.origin == "dvc":
+if MISSING and CHOSEN.origin == "dvc":
 
     rule pull:
         output:
-            files=RAW,
+            files=MISSING,
         log:
             f"build/{EDITION}/logs/pull.log",
         benchmark:
@@ -14,22 +14,32 @@ if CHOSEN.origin == "dvc":
         message:
             "Pull the pinned version of the data"
         shell:
-            "dvc pull --quiet {output.files:q} > {log} 2> >(tee -a {log} >&2)"
+            "dvc pull --quiet {output.files:q} >> {log} 2> >(tee -a {log} >&2)"
 
-elif EDITION != "own":
+elif MISSING:
 
     rule fetch:
         output:
-            file=f"data/{EDITION}/{{dataset}}/{{file}}",
+            file=f"data/{RAW_EDITION}/{{folder}}/{{file}}",
         log:
-            f"build/{EDITION}/logs/fetch/{{dataset}}/{{file}}.log",
+            f"build/{EDITION}/logs/fetch/{{folder}}/{{file}}.log",
         benchmark:
-            f"build/{EDITION}/benchmarks/fetch/{{dataset}}/{{file}}.tsv"
+            f"build/{EDITION}/benchmarks/fetch/{{folder}}/{{file}}.tsv"
+        wildcard_constraints:
+            folder="[^/]+",
         conda:
             "../../environment.yml"
         params:
-            options=OPTIONS,
+            options=untracked(
+                f"--edition {RAW_EDITION} --params {shlex.quote(str(PARAMS))}"
+            ),
         message:
-            "Fetch {wildcards.file} of {wildcards.dataset}"
+            "Fetch {wildcards.file} of {wildcards.folder}"
         shell:
-            "actionformer fetch {wildcards.dataset} {params.options} --files {wildcards.file:q} > {log} 2> >(tee -a {log} >&2)"
+            "actionformer fetch {wildcards.folder} {params.options}"
+            " --files {wildcards.file:q} >> {log} 2> >(tee -a {log} >&2)"
+
+    onsuccess:
+        print(
+            f"To make fetched files part of the version: dvc add data/{RAW_EDITION}/DATASET (never a whole `dvc add data`)"
+        )

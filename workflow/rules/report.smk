@@ -4,7 +4,6 @@
 rule tabulate:
     input:
         metrics=lambda w: runs_of(w.table, "metrics.json"),
-        lineages=lambda w: [ancient(path) for path in runs_of(w.table, "lineage.json")],
     output:
         markdown=report(
             layout.tables(EDITION) / "{table}.md",
@@ -19,15 +18,17 @@ rule tabulate:
     conda:
         "../../environment.yml"
     params:
-        options=OPTIONS,
-        rows=lambda w: [row_name(row) for row in TABLES[w.table]],
+        rows=untracked(lambda w: [row_name(row) for row in TABLES[w.table]]),
+        options=untracked(ROW_OPTIONS),
         seeds=SEEDS,
-        key=lambda w: digest([row.table_key() for row in TABLES[w.table]]),
+        key=lambda w: digest(
+            [CHOSEN.why_not_comparable, *(row.table_key() for row in TABLES[w.table])]
+        ),
     message:
         "Tabulate {wildcards.table}"
     shell:
-        "actionformer tabulate {params.options} --table {wildcards.table} --rows {params.rows:q}"
-        " --seeds {params.seeds} > {log} 2> >(tee -a {log} >&2)"
+        "actionformer tabulate {params.options} --table {wildcards.table} --rows {params.rows}"
+        " --seeds {params.seeds} >> {log} 2> >(tee -a {log} >&2)"
 
 
 rule page:
@@ -42,12 +43,12 @@ rule page:
     conda:
         "../../environment.yml"
     params:
-        options=OPTIONS,
+        options=untracked(OPTIONS),
         tables=list(TABLES),
     message:
         "Put all tables on one page"
     shell:
-        "actionformer page {params.options} {params.tables} > {log} 2> >(tee -a {log} >&2)"
+        "actionformer page {params.options} {params.tables} >> {log} 2> >(tee -a {log} >&2)"
 
 
 if TRACKING:
@@ -71,4 +72,4 @@ if TRACKING:
         message:
             "Bring finished runs into MLflow"
         shell:
-            "actionformer track > {log} 2> >(tee -a {log} >&2)"
+            "actionformer track >> {log} 2> >(tee -a {log} >&2)"

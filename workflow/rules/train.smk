@@ -24,15 +24,16 @@ rule train:
         "../../environment.yml"
     threads: lambda w: ROWS[w.row].training.threads
     resources:
-        mem_mb=lambda w: 3000 if EDITION == "demo" else 8000,
-        gpu=1 if GPUS else 0,
+        mem_mb=CHOSEN.memory_mb,
+        gpu=1,
     params:
-        row=lambda w: row_arguments(ROWS[w.row]),
+        row=untracked(lambda w: row_name(ROWS[w.row])),
+        options=untracked(ROW_OPTIONS),
         key=lambda w: digest(ROWS[w.row].key("train")),
     message:
         "Train {wildcards.row}, seed {wildcards.seed}"
     shell:
-        "actionformer train {params.row} --seed {wildcards.seed} > {log} 2> >(tee -a {log} >&2)"
+        "actionformer train {params.row} {params.options} --seed {wildcards.seed} >> {log} 2> >(tee -a {log} >&2)"
 
 
 rule detect:
@@ -51,10 +52,11 @@ rule detect:
         "../../environment.yml"
     threads: lambda w: ROWS[w.row].training.threads
     resources:
-        mem_mb=lambda w: 3000 if EDITION == "demo" else 8000,
-        gpu=1 if GPUS else 0,
+        mem_mb=CHOSEN.memory_mb,
+        gpu=1,
     params:
-        row=lambda w: row_arguments(ROWS[w.row]),
+        row=untracked(lambda w: row_name(ROWS[w.row])),
+        options=untracked(ROW_OPTIONS),
         key=lambda w: digest(ROWS[w.row].key("detect")),
         md5s=lambda w: md5s(
             classifier_files(ROWS[w.row]),
@@ -63,4 +65,4 @@ rule detect:
     message:
         "Detect with {wildcards.row}, seed {wildcards.seed}"
     shell:
-        "actionformer detect {params.row} --seed {wildcards.seed} > {log} 2> >(tee -a {log} >&2)"
+        "actionformer detect {params.row} {params.options} --seed {wildcards.seed} >> {log} 2> >(tee -a {log} >&2)"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,10 +116,29 @@ def manifest_path(database: Path) -> Path:
     return database.with_suffix(".manifest.json")
 
 
-def save_database(path: Path, content: Mapping[str, Any], sources: Mapping[str, str]) -> None:
-    """Write a database file and its manifest; `sources` are the md5s of the raw files."""
+def save_database(
+    path: Path,
+    content: Mapping[str, Any],
+    *,
+    label_fields: Sequence[str] = ("label",),
+    sources: Callable[[], Mapping[str, str]],
+) -> None:
+    """Write a database file and its manifest; `sources` gives the md5s of the raw files.
+
+    Raises:
+        InputError: what `load_database` raises, and a segment that ends before it starts.
+    """
+    for label_field in label_fields:
+        for video in load_database(content, label_field).videos.values():
+            _refuse_reversed(video, path)
     write_json(path, content, indent=None)
-    write_json(manifest_path(path), {"md5": file_md5(path), "sources": dict(sources)})
+    write_json(manifest_path(path), {"md5": file_md5(path), "sources": dict(sources())})
+
+
+def _refuse_reversed(video: Video, path: Path) -> None:
+    backwards = video.segments_N2[video.segments_N2[:, 1] < video.segments_N2[:, 0]]
+    if len(backwards):
+        raise InputError(f"{path}: video '{video.name}' has the reversed segment {backwards[0].tolist()}")
 
 
 # ---------------------------------------------------------------------------------------------- audit

@@ -11,11 +11,15 @@ The manifest stays small, so that Snakemake compares its content and not its tim
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import io
 import json
+import lzma
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -92,23 +96,35 @@ def _members(source: Path) -> Iterator[tuple[str, bytes]]:
     if not source.exists():
         raise InputError(f"{source}: no such file; `dvc pull` or the fetch rule brings it")
     try:
-        if zipfile.is_zipfile(source):
-            with zipfile.ZipFile(source) as archive:
-                for info in archive.infolist():
-                    if not info.is_dir():
-                        yield _inside(info.filename, source), archive.read(info)
-        else:
-            with tarfile.open(source) as archive_tar:
-                for member in archive_tar:
-                    if member.isdir():
-                        continue
-                    name = _inside(member.name, source)
-                    reader = archive_tar.extractfile(member) if member.isfile() else None
-                    if reader is None:
-                        raise InputError(f"{source}: member '{name}' is not a plain file; get the archive again")
-                    yield name, reader.read()
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError) as error:
+        yield from _zip_members(source) if zipfile.is_zipfile(source) else _tar_members(source)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, zlib.error, lzma.LZMAError) as error:
         raise InputError(f"{source}: corrupt or truncated archive ({error}); delete it and fetch it again") from None
+
+
+def _zip_members(source: Path) -> Iterator[tuple[str, bytes]]:
+    with zipfile.ZipFile(source) as archive:
+        for info in archive.infolist():
+            if not info.is_dir():
+                yield _inside(info.filename, source), archive.read(info)
+
+
+def _tar_members(source: Path) -> Iterator[tuple[str, bytes]]:
+    """Members of a tar, compressed or not, read to the very end: the compression's checksum stands there."""
+    openers = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    opener: Any = openers.get(source.suffix, open)
+    with opener(source, "rb") as stream:
+        with tarfile.open(fileobj=stream, mode="r:") as archive:
+            for member in archive:
+                if member.isdir():
+                    continue
+                name = _inside(member.name, source)
+                reader = archive.extractfile(member) if member.isfile() else None
+                if reader is None:
+                    raise InputError(f"{source}: member '{name}' is not a plain file; get the archive again")
+                yield name, reader.read()
+        while rest := stream.read(1 << 20):
+            if rest.strip(b"\0"):
+                raise tarfile.TarError("something that is no member follows the last one")
 
 
 def _inside(name: str, source: Path) -> str:
@@ -123,6 +139,8 @@ def _array(content: bytes, dim: int, where: str) -> NDArray[Any]:
         array = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise InputError(f"{where}: not a complete .npy array ({error}); fetch it again") from None
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{where}: an archive of arrays, expected one .npy array")
     if array.ndim != 2 or array.shape[1] != dim:
         raise InputError(f"{where}: shape {array.shape}, expected (steps, {dim}); check the feature set's 'dim'")
     if len(array) == 0 or array.dtype.kind != "f":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sys
 import time
@@ -34,9 +35,11 @@ def fetch(target: Path, file: File) -> None:
             f"{target}: has to be put there by hand. {file.gated or ''} Get it from {places}, then run again"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
     failures = []
     for source in automatic:
+        # a partial file of its own for every source: what one began another must not go on with
+        name = hashlib.md5(f"{source.address}/{source.path}".encode(), usedforsecurity=False).hexdigest()[:8]
+        part = target.with_name(f"{target.name}.{name}.part")
         try:
             _download(source, part)
             expected = source.md5 if source.md5 != "unknown" else file.md5
@@ -80,7 +83,7 @@ def _google_drive(file_id: str, part: Path) -> None:
     import gdown
 
     try:
-        gdown.download(id=file_id, output=str(part), resume=part.exists(), quiet=not sys.stderr.isatty())
+        gdown.download(id=file_id, output=str(part), resume=True, retries=ATTEMPTS, quiet=not sys.stderr.isatty())
     except gdown.exceptions.DownloadError as error:
         raise InputError(str(error)) from None
     if not part.exists():
@@ -121,10 +124,14 @@ def _https(address: str, part: Path) -> None:
 
 def _https_once(address: str, part: Path) -> None:
     done = part.stat().st_size if part.exists() else 0
-    headers = {"Range": f"bytes={done}-"} if done else {}
+    # bytes as they lie on the server: a compressed transfer could not be gone on with
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
     with requests.get(address, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if response.status_code == 416:
-            return
+            if response.headers.get("Content-Range", "").endswith(f"/{done}"):
+                return
+            part.unlink()
+            raise requests.ConnectionError(f"{address}: has fewer than the {done} bytes that were fetched before")
         response.raise_for_status()
         resumed = response.status_code == 206
         total = int(response.headers.get("Content-Length", 0)) + (done if resumed else 0)

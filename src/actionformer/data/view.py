@@ -57,27 +57,25 @@ class View:
 
     def load(self, rng: random.Random) -> Sample:
         """Read and shape the features; only training views draw from `rng`."""
-        source = self.features[self.video]
-        segments_N2, labels_N = self.segments_N2, self.labels_N
+        source_TC = self.features[self.video]
+        segments_N2, labels_N, length = self.segments_N2, self.labels_N, None
         if self.resize_length is not None:
-            source = resized(self._read(source, 0, len(source)), self.resize_length)
+            source_TC = resized(self._read(source_TC), self.resize_length)
         if self.crop is not None:
-            features_TC, segments_N2, labels_N = random_truncation(
-                source, segments_N2, labels_N, length=self.crop.length, threshold=self.crop.threshold,
+            source_TC, segments_N2, labels_N = random_truncation(
+                source_TC, segments_N2, labels_N, length=self.crop.length, threshold=self.crop.threshold,
                 crop_ratio=self.crop.ratio, rng=rng,
             )  # fmt: skip
             length = self.crop.length
         elif self.window is not None:
             start, stop = self.window
-            features_TC, length = self._read(source, start, min(stop, len(source))), stop - start
-        elif self.pad_length is not None:
-            features_TC, length = self._read(source, 0, len(source)), self.pad_length
+            source_TC, length = source_TC[start : min(stop, len(source_TC))], stop - start
+        features_TC = source_TC if self.resize_length is not None else self._read(source_TC)
+        if self.pad_length is not None:
+            length = self.pad_length
             if len(features_TC) >= length:
                 features_TC = linearly_resized(features_TC, length)
-        else:
-            features_TC = source
-            length = len(source)
-        features_TC = self._read(features_TC, 0, len(features_TC))
+        length = len(features_TC) if length is None else length
         valid = len(features_TC)
         padded_TC = np.zeros((length, features_TC.shape[1]), np.float32)
         padded_TC[:valid] = features_TC
@@ -88,12 +86,9 @@ class View:
             torch.from_numpy(np.ascontiguousarray(labels_N, np.int64)),
         )
 
-    def _read(self, source_TC: Any, start: int, stop: int) -> NDArray[np.float32]:
-        array = source_TC[start:stop]
-        return np.asarray(array if array.shape[1] == self._width(array) else array[:, self.channels], np.float32)
-
-    def _width(self, array: Any) -> int:
-        return len(range(*self.channels.indices(array.shape[1])))
+    def _read(self, source_TC: Any) -> NDArray[np.float32]:
+        """All steps of a stored array or a part of one, the used channels of it, as float32."""
+        return np.asarray(source_TC[:, self.channels], np.float32)
 
     def to_seconds(self, segments_N2: Tensor) -> Tensor:
         """Grid units -> seconds within [0, duration], in float32."""

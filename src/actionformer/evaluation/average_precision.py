@@ -135,12 +135,15 @@ def match(
             for item in found:
                 k = class_index.get(item["label"])
                 if k is not None:
-                    segments.append(item["segment"])
-                    scores.append(item["score"])
+                    start, end = item["segment"]
+                    segments.append((float(start), float(end)))
+                    scores.append(float(item["score"]))
                     class_ids.append(k)
                     groups.append(group_index.get((item["label"], name), -1))
-        except (KeyError, TypeError) as error:
-            raise InputError(f"detections of video '{name}' lack {error}; expected segment, label and score") from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"detections of video '{name}': {error!r}; expected 'segment' [start, end], 'label' and 'score'"
+            ) from None
     segments_N2 = np.array(segments, np.float64).reshape(-1, 2)
     scores_N, class_N = np.array(scores, np.float64), np.array(class_ids, np.int64)
     if not (np.isfinite(segments_N2).all() and np.isfinite(scores_N).all()):

@@ -62,5 +62,5 @@ def temporal_iou(a_N2: NDArray[np.float64], b_M2: NDArray[np.float64]) -> NDArra
     start = np.maximum(a_N2[:, None, 0], b_M2[None, :, 0])
     end = np.minimum(a_N2[:, None, 1], b_M2[None, :, 1])
     intersection = (end - start).clip(min=0)
-    union = np.diff(a_N2)[:, :] + np.diff(b_M2)[:, 0] - intersection
+    union = np.diff(a_N2) + np.diff(b_M2)[:, 0] - intersection
     return np.asarray(intersection / union.clip(min=1e-8))

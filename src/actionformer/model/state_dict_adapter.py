@@ -1,18 +1,9 @@
-"""Published checkpoints in our names, and ours in the published ones. Knows names and shapes, not files.
-
-Two layouts are published:
-
-    opentad               OpenTAD 0.1.3: `projection.*`, `neck.*`, `rpn_head.*`
-    actionformer_release  the authors' code: `backbone.*`, `neck.*`, `cls_head.*`, `reg_head.*`; LayerNorms [1, C, 1]
-"""
+"""The published names of our tensors: OpenTAD 0.1.3 has `projection.*`, `neck.*` and `rpn_head.*`. Names, not files."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Literal
-
-from torch import Tensor
 
 Layout = Literal["opentad", "actionformer_release"]
 
@@ -43,8 +34,3 @@ def to_opentad_name(name: str) -> str:
     for ours, theirs in _OPENTAD:
         name = re.sub(ours, theirs, name)
     return name
-
-
-def to_opentad(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict under OpenTAD's names."""
-    return {to_opentad_name(name): tensor for name, tensor in state_dict.items()}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from actionformer.errors import InputError
-from actionformer.experiment import Experiment
+from actionformer.experiment import Experiment, stored_experiment
 from actionformer.files import atomic_path
 from actionformer.model.actionformer import ActionFormer
 
@@ -39,7 +39,7 @@ def load_model(path: Path) -> tuple[ActionFormer, Experiment, list[str]]:
     missing = {"state_dict", "experiment", "classes"} - set(content)
     if missing:
         raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; not a model.pt of this project")
-    experiment = Experiment.model_validate(content["experiment"])
+    experiment = stored_experiment(content["experiment"], str(path))
     model = ActionFormer(experiment.model)
     model.load_state_dict(content["state_dict"])
     return model.eval(), experiment, list(content["classes"])

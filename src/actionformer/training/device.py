@@ -28,7 +28,8 @@ def leased_device(wanted: str = "auto") -> Iterator[str]:
     folder.mkdir(exist_ok=True)
     while True:
         for index in range(torch.cuda.device_count()):
-            lock = FileLock(folder / f"{index}.lock")
+            uuid = torch.cuda.get_device_properties(index).uuid  # the same whatever CUDA_VISIBLE_DEVICES says
+            lock = FileLock(folder / f"{uuid}.lock")
             try:
                 lock.acquire(timeout=0)
             except Timeout:

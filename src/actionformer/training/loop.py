@@ -99,6 +99,14 @@ def train(
             history, token = state["history"], state["token"]
     token = on_start(token, history)
 
+    def save() -> None:
+        """Everything that the next call needs to go on from here."""
+        state = {"model": model.state_dict(), "ema": ema.state_dict(), "optimizer": optimizer.state_dict()}
+        checkpoint.save(path, state | {"identity": identity, "history": history, "token": token})
+
+    if not history:
+        save()  # an interruption in the first epoch goes on in the same run, too
+
     with around():
         for epoch in range(len(history), params.epochs):
             torch.manual_seed((seed << 20) + epoch + 1)
@@ -128,21 +136,13 @@ def train(
                 "seconds": seconds,
             }
             if not math.isfinite(record["loss/total"]):
-                raise InputError(f"{experiment.name}: the loss of epoch {epoch} is {record['loss']}; lower training.lr")
+                raise InputError(
+                    f"{experiment.name}: the loss of epoch {epoch} is {record['loss/total']}; lower training.lr"
+                )
             if evaluate is not None and epoch >= params.first_eval_epoch:
                 record |= evaluate(ema.module.eval())
             history.append(record)
-            checkpoint.save(
-                path,
-                {
-                    "identity": identity,
-                    "model": model.state_dict(),
-                    "ema": ema.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "history": history,
-                    "token": token,
-                },
-            )
+            save()
             _write_history(run / "history.csv", history)
             on_epoch(epoch, record)
 

@@ -53,6 +53,5 @@ def _database(paths: list[Path]) -> dict[str, Any]:
         if not isinstance(read, dict) or not isinstance(read.get("database"), dict):
             raise InputError(f"{path}: expected a JSON object with the key 'database'")
         content["database"] |= read["database"]
-        if "classes" in read:
-            content["classes"] = read["classes"]
+        content |= {key: read[key] for key in ("classes", "blocked") if key in read}
     return content

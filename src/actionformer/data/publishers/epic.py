@@ -27,7 +27,7 @@ def convert(paths: list[Path]) -> dict[str, Any]:
     for path in paths:
         if "video_info" in path.name:
             for row in _rows(path, ("video_id", "duration")):
-                durations[row["video_id"]] = float(row["duration"])
+                durations[row["video_id"]] = _number(row["duration"], f"{path}: video '{row['video_id']}'")
     database: dict[str, Any] = {}
     for path in paths:
         if "video_info" in path.name:
@@ -44,8 +44,8 @@ def convert(paths: list[Path]) -> dict[str, Any]:
             entry["annotations"].append(
                 {
                     "segment": [seconds(row["start_timestamp"], where), seconds(row["stop_timestamp"], where)],
-                    "verb": f"id_{int(row['verb_class']):03d}",
-                    "noun": f"id_{int(row['noun_class']):03d}",
+                    "verb": f"id_{int(_number(row['verb_class'], where)):03d}",
+                    "noun": f"id_{int(_number(row['noun_class'], where)):03d}",
                 }
             )
     return {"database": database}
@@ -56,8 +56,15 @@ def seconds(timestamp: str, where: str) -> float:
     try:
         hours, minutes, rest = timestamp.split(":")
         return round(int(hours) * 3600 + int(minutes) * 60 + float(rest), 5)
-    except ValueError:
+    except (ValueError, AttributeError):
         raise InputError(f"{where}: expected a time as HH:mm:ss.SS, found '{timestamp}'") from None
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: expected a number, found '{text}'") from None
 
 
 def _rows(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:

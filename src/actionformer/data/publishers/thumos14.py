@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -71,7 +72,7 @@ def class_files(path: Path) -> Iterator[tuple[str, str]]:
                 for name in archive.namelist():
                     if name.endswith(".txt") and "/annotation" in f"/{name}":
                         yield name, archive.read(name).decode("utf-8")
-        except (zipfile.BadZipFile, OSError) as error:
+        except (zipfile.BadZipFile, OSError, zlib.error) as error:
             raise InputError(f"{path}: corrupt or truncated archive ({error}); delete it and fetch it again") from None
     else:
         yield path.name, path.read_text(encoding="utf-8")

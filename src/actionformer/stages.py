@@ -1,0 +1,331 @@
+"""The stages, from raw file to table: each reads its files, calls the code that knows how, and writes its files.
+
+`layout` says where everything lies. Knows no command line; rules and `cli` call these one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from actionformer import layout, provenance
+from actionformer.data import annotations as databases
+from actionformer.data.annotations import Database, load_database
+from actionformer.data.features import FeatureStore, read_manifest
+from actionformer.errors import InputError
+from actionformer.experiment import Dataset, Experiment, as_yaml, seeds_of, why_not_comparable
+from actionformer.files import atomic_path, digest, read_json, write_json, write_text
+
+Detector = Callable[[Any, Sequence[str], str], dict[str, Any]]
+
+
+# ---------------------------------------------------------------------------------------------- data
+
+
+def convert(dataset: Dataset, name: str, edition: str) -> str:
+    """Publisher's annotations -> the database; says what it wrote."""
+    from actionformer.data.publishers import convert as converted
+
+    root = layout.raw_root(dataset, name, edition)
+    content = converted(dataset, root)
+    out = layout.database(edition, name)
+    read = [root / file for file in [*dataset.annotations, *([dataset.blocked] if dataset.blocked else [])]]
+    fields = list(dataset.num_classes) if isinstance(dataset.num_classes, dict) else ["label"]
+    databases.save_database(out, content, label_fields=fields, sources=lambda: provenance.sources(read))
+    return f"{out}: {len(content['database'])} videos"
+
+
+def pack(dataset: Dataset, name: str, edition: str, features: str) -> str:
+    """Publisher's features -> one store; says what it wrote."""
+    from actionformer.data.features import pack as packed
+
+    if features not in dataset.features:
+        raise InputError(f"data set {name} has no features '{features}'; it has {', '.join(dataset.features)}")
+    chosen = dataset.features[features]
+    source = layout.raw_root(dataset, name, edition) / chosen.file
+    store = layout.feature_store(edition, name, features)
+    manifest = packed(source, store, dim=chosen.dim, prefix=chosen.prefix, sources=lambda: provenance.sources([source]))
+    return f"{store}: {manifest['videos']} videos, md5 {manifest['md5']}"
+
+
+def audit(experiment: Experiment) -> str:
+    """Check a row's database and features; the report, or an error that names what makes its numbers wrong."""
+    database, features = _inputs(experiment)
+    dataset, field = experiment.dataset, experiment.data.label_field
+    classes = dataset.num_classes if isinstance(dataset.num_classes, int) else dataset.num_classes[field]
+    report = databases.audit(
+        database,
+        train_subset=dataset.train_subset,
+        eval_subset=dataset.eval_subset,
+        feature_lengths=features.lengths,
+        num_classes=classes,
+        published={s: (c.videos, c.instances) for s, c in dataset.published.items()} if experiment.comparable else None,
+    )
+    if report.errors:
+        more = f" (and {len(report.errors) - 1} more)" if report.errors[1:] else ""
+        raise InputError(f"{layout.database_of(experiment)}: {report.errors[0]}{more}")
+    write_json(layout.audit(experiment), {"facts": report.facts, "notes": report.notes})
+    return report.text()
+
+
+# ---------------------------------------------------------------------------------------------- runs
+
+
+def train(experiment: Experiment, seed: int, *, device: str, say: Callable[[str], None]) -> None:
+    """Train a row with one seed, or go on with it; MLflow sees every epoch."""
+    import torch
+
+    from actionformer import tracking
+    from actionformer.data.view import views
+    from actionformer.training.device import leased_device
+    from actionformer.training.loop import train as trained
+
+    torch.set_num_threads(experiment.training.threads)
+    run = layout.run(experiment.edition, experiment.name, seed)
+    database, features = _inputs(experiment)
+    training_views = views(database, features, experiment, "train")
+    detect_with = _detector(experiment, database, features)
+    lineage = {
+        "seed": seed,
+        "git": provenance.git_state(),
+        "environment": provenance.environment(),
+        **data_lineage(experiment, seed),
+    }
+    epochs, current = experiment.training.epochs, [""]
+
+    def on_start(run_id: str | None, history: Sequence[Mapping[str, float]]) -> str:
+        current[0] = tracking.start(experiment, lineage, run_id)
+        tracking.log_history(current[0], history)
+        return current[0]
+
+    def on_epoch(epoch: int, record: Mapping[str, float]) -> None:
+        tracking.log_epoch(current[0], epoch, record)
+        score = f"  mAP {record['mAP/average']:.2f}" if "mAP/average" in record else ""
+        say(
+            f"epoch {epoch + 1}/{epochs}  loss {record['loss/total']:.4f}  lr {record['learning_rate']:.2e}  "
+            f"{record['videos_per_second']:.1f} videos/s{score}"
+        )
+
+    with ExitStack() as stack:
+        stack.enter_context(_alone_in(run))
+        write_text(run / "params.yaml", as_yaml(experiment))
+        chosen = stack.enter_context(leased_device(device))
+        say(f"{experiment.name}, seed {seed}: {chosen}, {experiment.training.threads} threads")
+        try:
+            trained(
+                experiment,
+                training_views,
+                database.classes,
+                seed=seed,
+                run=run,
+                device=chosen,
+                evaluate=lambda network: _metrics(experiment, database, detect_with(network, database.classes, chosen))[
+                    "percent"
+                ],
+                identity=lineage["weights"],
+                on_start=on_start,
+                on_epoch=on_epoch,
+                around=lambda: tracking.system_metrics(current[0]),
+            )
+        except BaseException as error:
+            if current[0]:
+                tracking.end(current[0], "FAILED" if isinstance(error, Exception) else "KILLED")
+            raise
+        tracking.end(current[0], "FINISHED")
+        write_json(run / "lineage.json", lineage | {"mlflow_run": current[0], "device": chosen})
+
+
+def detect(experiment: Experiment, seed: int, *, device: str) -> str:
+    """Run a trained row over its evaluated videos; says what it wrote."""
+    import torch
+
+    from actionformer.training.checkpoint import load_model
+    from actionformer.training.device import leased_device
+
+    torch.set_num_threads(experiment.training.threads)
+    run = layout.run(experiment.edition, experiment.name, seed)
+    network, _, classes = load_model(run / "model.pt")
+    with leased_device(device) as chosen:
+        results = _detector(experiment, *_inputs(experiment))(network.to(chosen), classes, chosen)
+    write_json(run / "detections.json", {"version": "actionformer", "results": results}, indent=None)
+    return f"{run / 'detections.json'}: {sum(map(len, results.values()))} detections in {len(results)} videos"
+
+
+def evaluate(experiment: Experiment, seed: int) -> dict[str, float]:
+    """Score a row's detections; the result and where its data come from go to metrics.json and MLflow."""
+    from actionformer import tracking
+
+    run = layout.run(experiment.edition, experiment.name, seed)
+    database = load_database(layout.database_of(experiment), experiment.data.label_field)
+    metrics = _metrics(experiment, database, read_json(run / "detections.json"))
+    metrics["lineage"] = data_lineage(experiment, seed)
+    metrics["experiment"] = experiment.model_dump(mode="json")
+    write_json(run / "metrics.json", metrics)
+    tracking.log_result(run)
+    return dict(metrics["percent"])
+
+
+def evaluate_files(
+    database: Path, detections: Path, *, subset: str, tiou: Sequence[float], out: Path | None
+) -> dict[str, float]:
+    """Score any detections in the published form against any database."""
+    from actionformer.evaluation import mean_average_precision
+
+    result = mean_average_precision(database, detections, subset=subset, tiou_thresholds=tiou)
+    percent = _percent(result)
+    if out is not None:
+        write_json(out, {"percent": percent, "classes": _per_class(result)})
+    return percent
+
+
+# ---------------------------------------------------------------------------------------------- what people look at
+
+
+def tabulate(experiments: Sequence[Experiment], seeds: Sequence[int] | None, params: Path) -> list[str]:
+    """Write the tables that these rows belong to; returns their texts."""
+    from actionformer.reporting import tables
+
+    rows: dict[str, list[tables.Row]] = {}
+    for experiment in experiments:
+        runs = [_run(experiment, seed) for seed in seeds or seeds_of(experiment, params)]
+        rows.setdefault(experiment.table, []).append(tables.Row(experiment, runs))
+    texts = []
+    for table, members in rows.items():
+        first = members[0].experiment
+        folder = layout.tables(first.edition)
+        remark = why_not_comparable(first, params)
+        texts.append(tables.as_markdown(first.dataset.name, members, edition=first.edition, remark=remark))
+        write_text(folder / f"{table}.md", texts[-1])
+        write_text(folder / f"{table}.csv", tables.as_csv(members))
+    return texts
+
+
+def page(edition: str, names: Sequence[str]) -> str:
+    """Put tables on one page; says what it wrote."""
+    from actionformer.reporting import tables
+
+    folder, parts = layout.tables(edition), []
+    for name in names:
+        path = folder / f"{name}.md"
+        if not path.exists():
+            raise InputError(f"{path}: no such table; `actionformer tabulate --table {name}` makes it")
+        parts.append(path.read_text(encoding="utf-8"))
+    write_text(folder / "index.md", tables.page(f"ActionFormer: results tables, {edition} edition", parts))
+    return f"{folder / 'index.md'}: {len(parts)} tables"
+
+
+def timeline(experiment: Experiment, seed: int, video: str, *, min_score: float, out: Path) -> None:
+    """Draw ground truth and detections of one evaluated video."""
+    from actionformer.reporting.figures import timeline as drawn
+
+    database = load_database(layout.database_of(experiment), experiment.data.label_field)
+    results = read_json(layout.run(experiment.edition, experiment.name, seed) / "detections.json")["results"]
+    if video not in results:
+        raise InputError(f"no detections of video '{video}'; there are {', '.join(sorted(results)[:5])}, ...")
+    figure = drawn(database.videos[video], results[video], database.classes, min_score=min_score)
+    with atomic_path(out) as part:
+        figure.savefig(part, format=out.suffix.removeprefix(".") or "png", dpi=130)
+
+
+# ---------------------------------------------------------------------------------------------- shared steps
+
+
+def data_lineage(experiment: Experiment, seed: int) -> dict[str, Any]:
+    """What a run's numbers are a function of: the data and their version, and a name for all of it.
+
+    `weights` names what the trained weights depend on, `identity` what the metrics depend on.
+    """
+    database = read_json(databases.manifest_path(layout.database_of(experiment)))
+    store = read_manifest(layout.store_of(experiment))
+    classifier = layout.classifier_of(experiment)
+    files = database["sources"] | store["sources"] | provenance.sources([classifier] if classifier else [])
+    weights = [experiment.key("train"), seed, database["md5"], store["md5"]]
+    scores = None if classifier is None else files[classifier.as_posix()]
+    return {
+        "weights": digest(weights),
+        "params": digest([experiment.key(stage) for stage in ("train", "detect", "evaluate")]),
+        "identity": digest([weights, experiment.key("detect"), experiment.key("evaluate"), scores]),
+        "data_version": provenance.data_version(),
+        "files": files,
+        "pinned": provenance.is_pinned(files),
+    }
+
+
+def _inputs(experiment: Experiment) -> tuple[Database, FeatureStore]:
+    database = load_database(layout.database_of(experiment), experiment.data.label_field)
+    return database, FeatureStore(layout.store_of(experiment))
+
+
+def _alone_in(run: Path) -> Any:
+    """A lock on a run folder: two processes must not train the same run."""
+    run.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run / ".lock")
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"{run}: another process trains here; wait for it, or end it") from None
+
+
+def _detector(experiment: Experiment, database: Database, features: FeatureStore) -> Detector:
+    """A function (network, classes, device) -> detections in the evaluated subset."""
+    from actionformer.data.view import views
+    from actionformer.detection.classifiers import load_classifier
+    from actionformer.detection.predict import predict
+
+    path, facts = layout.classifier_of(experiment), experiment.dataset.classifier
+    classifier = load_classifier(path, facts.kind, facts.top_k) if path is not None and facts is not None else None
+    test_views = views(database, features, experiment, "test")
+    if not test_views:
+        raise InputError(f"{experiment.name}: no video of subset '{experiment.dataset.eval_subset}' has features")
+    return lambda network, classes, device: predict(
+        network, test_views, experiment.inference, classes, classifier, device
+    )
+
+
+def _metrics(experiment: Experiment, database: Database, detections: Mapping[str, Any]) -> dict[str, Any]:
+    from actionformer.evaluation import mean_average_precision, recall_at_kx
+
+    params = experiment.evaluation
+    options: dict[str, Any] = {
+        "subset": experiment.dataset.eval_subset,
+        "tiou_thresholds": params.tiou,
+        "blocked": database.blocked if params.use_blocked_list else (),
+    }
+    result = mean_average_precision(database, detections, **options)
+    percent = _percent(result)
+    if params.recall_top_k:
+        recall = recall_at_kx(database, detections, top_k=params.recall_top_k, **options)
+        for x, k in enumerate(recall.top_k):
+            for u, t in enumerate(recall.tiou_thresholds):
+                percent[f"recall_{k}x/{t:g}"] = 100 * float(recall.recall_UX[u, x])
+    return {
+        "percent": percent,
+        "subset": options["subset"],
+        "videos": result.videos,
+        "instances": int(result.instances_K.sum()),
+        "classes": _per_class(result),
+    }
+
+
+def _percent(result: Any) -> dict[str, float]:
+    percent = {f"mAP/{t:g}": 100 * float(v) for t, v in zip(result.tiou_thresholds, result.map_U, strict=True)}
+    return percent | {"mAP/average": 100 * result.average}
+
+
+def _per_class(result: Any) -> dict[str, Any]:
+    return {
+        label: {"instances": int(result.instances_K[k]), "ap": result.ap_KU[k].tolist()}
+        for k, label in enumerate(result.classes)
+    }
+
+
+def _run(experiment: Experiment, seed: int) -> Any:
+    from actionformer.reporting.tables import Run
+
+    metrics = read_json(layout.run(experiment.edition, experiment.name, seed) / "metrics.json")
+    name = layout.run_name(seed, metrics["lineage"]["identity"])
+    return Run(seed, metrics["percent"], metrics["videos"], metrics["instances"], metrics["lineage"], name)
