@@ -112,7 +112,6 @@ def train(experiment: Experiment, seed: int, *, device: str, say: Callable[[str]
 
     with ExitStack() as stack:
         stack.enter_context(_alone_in(run))
-        write_text(run / "params.yaml", as_yaml(experiment))
         chosen = stack.enter_context(leased_device(device))
         say(f"{experiment.name}, seed {seed}: {chosen}, {experiment.training.threads} threads")
         try:
@@ -136,6 +135,8 @@ def train(experiment: Experiment, seed: int, *, device: str, say: Callable[[str]
                 tracking.end(current[0], "FAILED" if isinstance(error, Exception) else "KILLED")
             raise
         tracking.end(current[0], "FINISHED")
+        # only now: what a workflow was promised must not lie there half-way, after an interruption
+        write_text(run / "params.yaml", as_yaml(experiment))
         write_json(run / "lineage.json", lineage | {"mlflow_run": current[0], "device": chosen})
 
 

@@ -75,7 +75,7 @@ def train(
         on_epoch: called once with every finished epoch.
         around: a context that is open while epochs run.
 
-    Writes `checkpoint.pt` and `history.csv` after every epoch and `model.pt` at the end. Interrupted at any point, the
+    Writes `checkpoint.pt` after every epoch, `history.csv` and `model.pt` at the end. Interrupted at any point, the
     next call gives the same weights bit for bit: every epoch seeds its own random numbers.
     """
     if not views:
@@ -143,7 +143,6 @@ def train(
                 record |= evaluate(ema.module.eval())
             history.append(record)
             save()
-            _write_history(run / "history.csv", history)
             on_epoch(epoch, record)
 
     _write_history(run / "history.csv", history)
