@@ -20,6 +20,7 @@ def timeline(
     Detections scored `min_score` or more are drawn below the ground truth of their class, stronger where surer.
     """
     shown = [d for d in detections if d["score"] >= min_score]
+    surest = max((d["score"] for d in shown), default=1.0)
     occurring = {*video.labels, *(d["label"] for d in shown)}
     lanes = [label for label in classes if label in occurring]
     figure = Figure(figsize=(10, 0.7 + 0.36 * len(lanes)), layout="constrained")
@@ -28,7 +29,7 @@ def timeline(
         axes.broken_barh([(start, end - start)], (lanes.index(label) - 0.36, 0.32), color=TRUTH)
     for d in shown:
         start, end = d["segment"]
-        alpha = min(1.0, 0.15 + 0.85 * d["score"])
+        alpha = 0.25 + 0.75 * d["score"] / surest
         axes.broken_barh([(start, end - start)], (lanes.index(d["label"]) + 0.04, 0.32), color=DETECTED, alpha=alpha)
     axes.set_yticks(range(len(lanes)), lanes, fontsize=8)
     axes.set_ylim(len(lanes) - 0.4, -0.6)
