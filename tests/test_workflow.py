@@ -337,6 +337,14 @@ def test_the_paper_edition_plans_fourteen_rows_and_three_seeds(tmp_path):
     assert len(set(re.findall(r"^Job \d+: Fetch (.*)$", said, re.M))) > 20
 
 
+def test_an_own_experiment_on_a_published_data_set_fetches_the_publishers_files(tmp_path):
+    (tmp_path / "wider.yaml").write_text("data: {dataset: thumos14, features: i3d}\nmodel: {channels: 768}\n")
+    command = ["snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "-n", "--config", "experiment=wider.yaml"]
+    said = run_command(tmp_path, *command).stdout
+    assert "Fetch features/i3d_actionformer_stride4_thumos.zip of thumos14" in said
+    assert "Train wider, seed 0" in said
+
+
 def test_help_of_every_command(tmp_path):
     said = run_command(tmp_path, sys.executable, "-m", "actionformer", "--help").stdout
     commands = ["demo-data", *re.findall(r"^    ([a-z-]+) ", said, re.M)]
@@ -352,7 +360,8 @@ def test_an_own_data_set_needs_two_yaml_files_and_no_code(tmp_path):
     for path in (CHECKOUT / "docs/own-dataset").glob("*.yaml"):
         shutil.copy(path, own)
     experiment = own / "sbhar.yaml"
-    short = experiment.read_text().replace("schedule_epochs: 40", "schedule_epochs: 6")
+    short = experiment.read_text().replace("schedule_epochs: 40", "threads: 1\n  schedule_epochs: 6")
+    short = short.replace("channels: 128", "channels: 16")
     experiment.write_text(short.replace("first_eval_epoch: 39", "first_eval_epoch: 5\n  warmup_epochs: 1"))
     rng = np.random.default_rng(0)
     database = {}
@@ -364,6 +373,10 @@ def test_an_own_data_set_needs_two_yaml_files_and_no_code(tmp_path):
         database[f"r{i}"] = {"subset": subset, "duration": 160.0, "frame": 8000, "annotations": annotations}
         np.save(own / f"features/r{i}.npy", rng.standard_normal((319, 150)).astype(np.float32))
     (own / "annotations.json").write_text(json.dumps({"database": database}))
+    named = experiment.read_text()
+    experiment.write_text(
+        named.replace("dataset: sbhar-dataset.yaml", "dataset: thumos14")
+    )  # --config has the last word
     command = ["snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "--cores", "2", "--config"]
     config = ["experiment=sbhar/sbhar.yaml", "dataset=sbhar/sbhar-dataset.yaml", "seeds=[0,1]"]
     run_command(tmp_path, *command, *config)
@@ -371,5 +384,6 @@ def test_an_own_data_set_needs_two_yaml_files_and_no_code(tmp_path):
     assert "± " in table  # two seeds
     assert "| published |" not in table
     assert "Nothing to be done" in run_command(tmp_path, *command, *config, "-n").stdout
+    experiment.write_text(named)
     run_command(tmp_path, "actionformer", "train", "sbhar/sbhar.yaml", "--seed", "2")  # by the path in the file
     assert (tmp_path / "results/own/sbhar/seed2/model.pt").exists()

@@ -36,7 +36,6 @@ LOCK = Path("build/mlflow.lock")
 ARTIFACTS = (
     "checkpoint.pt",
     "model.pt",
-    "params.yaml",
     "history.csv",
     "lineage.json",
     "detections.json",
@@ -56,9 +55,12 @@ def open_store() -> MlflowClient:
 
 
 def start(experiment: Experiment, lineage: Mapping[str, Any], run_id: str | None) -> str:
-    """Go on with a child run, or begin one; returns its id. Either way its tags tell the present lineage."""
+    """Go on with a child run, or begin one; returns its id. Either way its tags tell the present lineage.
+
+    A run keeps the params it began with: other params, even those of post-processing alone, begin another run.
+    """
     client = open_store()
-    if run_id is not None and _exists(client, run_id):
+    if run_id is not None and _tag(client, run_id, "params") == lineage["params"]:
         client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
         client.log_batch(run_id, tags=[RunTag(key, value) for key, value in _tags(experiment, lineage).items()])
         return run_id
@@ -221,10 +223,8 @@ def _parent(client: MlflowClient, experiment: Experiment, experiment_id: str) ->
 
 def _find(client: MlflowClient, experiment: Experiment, lineage: Mapping[str, Any]) -> str | None:
     """The child run of these params and data: the one that trained, or one of this identity in this store."""
-    if _exists(client, lineage["mlflow_run"]):
-        tags = client.get_run(lineage["mlflow_run"]).data.tags
-        if tags.get("identity") == lineage["identity"]:
-            return str(lineage["mlflow_run"])
+    if _tag(client, lineage["mlflow_run"], "identity") == lineage["identity"]:
+        return str(lineage["mlflow_run"])
     wanted = {
         "identity": lineage["identity"],
         "edition": experiment.edition,
@@ -239,11 +239,13 @@ def _find(client: MlflowClient, experiment: Experiment, lineage: Mapping[str, An
     return str(found[0].info.run_id) if found else None
 
 
-def _exists(client: MlflowClient, run_id: str) -> bool:
+def _tag(client: MlflowClient, run_id: str, name: str) -> str | None:
+    """A tag of a run; None where there is no such run, or it was deleted."""
     try:
-        return client.get_run(run_id).info.lifecycle_stage == "active"
+        run = client.get_run(run_id)
     except MlflowException:
-        return False
+        return None
+    return run.data.tags.get(name) if run.info.lifecycle_stage == "active" else None
 
 
 def _resolved(experiment: Experiment) -> dict[str, Any]:
