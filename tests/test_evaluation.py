@@ -88,3 +88,18 @@ def test_a_second_detection_of_the_same_segment_is_a_false_positive():
 def test_subsets_are_compared_by_equality():
     with pytest.raises(InputError, match="subset 'val' has no ground truth; subsets of the database: validation"):
         mean_average_precision(database({"v": [(1, 2, "a")]}), {}, subset="val", tiou_thresholds=[0.5])
+
+
+@pytest.mark.parametrize(
+    ("results", "words"),
+    [
+        ({"v.mp4": [{"segment": [10, 20], "label": "a", "score": 1.0}]}, "no video of the detections .*v.mp4"),
+        ({"v": [{"segment": [10, 20], "label": "A", "score": 1.0}]}, "no detection has a label .*'A'"),
+    ],
+)
+def test_detections_of_other_ground_truth_are_refused_and_not_scored_0(results, words):
+    truth = database({"v": [(10, 20, "a")]})
+    with pytest.raises(InputError, match=words):
+        mean_average_precision(truth, results, subset="validation", tiou_thresholds=[0.5])
+    with pytest.raises(InputError, match=r"\[50\]: expected numbers above 0, at most 1"):
+        mean_average_precision(truth, results, subset="validation", tiou_thresholds=[50])

@@ -345,6 +345,23 @@ def test_an_own_experiment_on_a_published_data_set_fetches_the_publishers_files(
     assert "Train wider, seed 0" in said
 
 
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("row=thumos14_i3d", "unknown key row; there are edition"),
+        ("seeds=abc", "seeds=abc: expected numbers"),
+        ("rows=thumos15", "no experiment 'thumos15'"),
+        ("dataset=thumos14", "dataset= goes with experiment="),
+        ("experiment=thumos14_i3d", "is no YAML file"),
+    ],
+)
+def test_a_mistyped_config_is_said_in_one_clear_line(tmp_path, config, words):
+    command = ["snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "-n", "--config", config]
+    done = run_command(tmp_path, *command, check=False)
+    assert done.returncode != 0
+    assert words in done.stdout + done.stderr
+
+
 def test_help_of_every_command(tmp_path):
     said = run_command(tmp_path, sys.executable, "-m", "actionformer", "--help").stdout
     commands = ["demo-data", *re.findall(r"^    ([a-z-]+) ", said, re.M)]

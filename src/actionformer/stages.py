@@ -100,6 +100,8 @@ def train(experiment: Experiment, seed: int, *, device: str, say: Callable[[str]
     def on_start(run_id: str | None, history: Sequence[Mapping[str, float]]) -> str:
         current[0] = tracking.start(experiment, lineage, run_id)
         tracking.log_history(current[0], history)
+        if history:
+            say(f"goes on after epoch {len(history)}/{epochs}")
         return current[0]
 
     def on_epoch(epoch: int, record: Mapping[str, float]) -> None:
@@ -161,7 +163,7 @@ def evaluate(experiment: Experiment, seed: int) -> dict[str, float]:
     from actionformer import tracking
 
     run = layout.run(experiment.edition, experiment.name, seed)
-    database = load_database(layout.database_of(experiment), experiment.data.label_field)
+    database, _ = _inputs(experiment)
     metrics = _metrics(experiment, database, read_json(run / "detections.json"))
     metrics["lineage"] = data_lineage(experiment, seed)
     metrics["experiment"] = experiment.model_dump(mode="json")
@@ -223,6 +225,9 @@ def timeline(experiment: Experiment, seed: int, video: str, *, min_score: float,
     """Draw ground truth and detections of one evaluated video."""
     from actionformer.reporting.figures import timeline as drawn
 
+    if out.suffix not in (".png", ".svg", ".pdf"):
+        raise InputError(f"{out}: expected a name that ends with .png, .svg or .pdf")
+
     database = load_database(layout.database_of(experiment), experiment.data.label_field)
     results = read_json(layout.run(experiment.edition, experiment.name, seed) / "detections.json")["results"]
     if video not in results:
@@ -257,6 +262,12 @@ def data_lineage(experiment: Experiment, seed: int) -> dict[str, Any]:
 
 
 def _inputs(experiment: Experiment) -> tuple[Database, FeatureStore]:
+    for path, maker in (
+        (layout.database_of(experiment), f"convert {experiment.data.dataset}"),
+        (layout.store_of(experiment), f"pack {experiment.feature_owner} {experiment.data.features}"),
+    ):
+        if not path.exists():
+            raise InputError(f"{path}: not there yet; `actionformer {maker}` makes it")
     database = load_database(layout.database_of(experiment), experiment.data.label_field)
     return database, FeatureStore(layout.store_of(experiment))
 

@@ -26,7 +26,7 @@ rule convert:
     message:
         "Convert the annotations of {wildcards.dataset}"
     shell:
-        "actionformer convert {params.dataset} {params.options} >> {log} 2> >(tee -a {log} >&2)"
+        "actionformer convert {params.dataset} {params.options} >> {log} 2> >(tee -ia {log} >&2)"
 
 
 rule pack:
@@ -52,7 +52,7 @@ rule pack:
     message:
         "Pack the {wildcards.features} features of {wildcards.dataset}"
     shell:
-        "actionformer pack {params.dataset} {wildcards.features} {params.options} >> {log} 2> >(tee -a {log} >&2)"
+        "actionformer pack {params.dataset} {wildcards.features} {params.options} >> {log} 2> >(tee -ia {log} >&2)"
 
 
 rule audit:
@@ -78,4 +78,4 @@ rule audit:
     message:
         "Audit annotations and features of {wildcards.row}"
     shell:
-        "actionformer audit {params.row} {params.options} >> {log} 2> >(tee -a {log} >&2)"
+        "actionformer audit {params.row} {params.options} >> {log} 2> >(tee -ia {log} >&2)"

@@ -30,38 +30,47 @@ def listed(value):
 
 def planned():
     """(edition's name, edition, rows by name, params folder) of this call."""
-    unknown = set(config) - {
-        "edition",
-        "params",
-        "seeds",
-        "rows",
-        "experiment",
-        "dataset",
-    }
+    known = ["edition", "params", "seeds", "rows", "experiment", "dataset"]
+    unknown = sorted(set(config) - set(known))
     if unknown:
-        raise InputError(f"--config: unknown key {', '.join(sorted(unknown))}")
+        raise InputError(
+            f"--config: unknown key {', '.join(unknown)}; there are {', '.join(known)}"
+        )
+    if config.get("dataset") and not config.get("experiment"):
+        raise InputError("--config: dataset= goes with experiment=")
     params = Path(config["params"])
     if not params.is_absolute() and not params.exists():
         params = Path(workflow.basedir) / params
     if config.get("experiment"):
         path = config["experiment"]
+        if not path.endswith((".yaml", ".yml")):
+            raise InputError(
+                f"--config: experiment={path} is no YAML file; rows= names rows of params"
+            )
         row = load_experiment(path, dataset=config.get("dataset"), params=params)
         return OWN, load_edition(OWN), {row.name: row}, params
     edition = config["edition"]
-    wanted = listed(config["rows"])
+    wanted = listed(config["rows"] or "")
     rows = {name: load_experiment(name, edition, params=params) for name in wanted}
     return edition, load_edition(edition, params), rows, params
 
 
+def chosen_seeds(edition):
+    """The seeds of this call, each once."""
+    given = edition.seeds if config["seeds"] is None else listed(config["seeds"])
+    if not all(str(seed).isdigit() for seed in given):
+        raise InputError(
+            f"--config: seeds={config['seeds']}: expected numbers from 0 on"
+        )
+    return list(dict.fromkeys(int(seed) for seed in given))
+
+
 try:
     EDITION, CHOSEN, ROWS, PARAMS = planned()
+    SEEDS = chosen_seeds(CHOSEN)
 except InputError as error:
     raise WorkflowError(str(error))
 
-SEEDS = [
-    int(seed)
-    for seed in listed(CHOSEN.seeds if config["seeds"] is None else config["seeds"])
-]
 TABLES = {}
 for _row in ROWS.values():
     TABLES.setdefault(_row.table, []).append(_row)

@@ -24,4 +24,4 @@ rule evaluate:
     message:
         "Evaluate {wildcards.row}, seed {wildcards.seed}"
     shell:
-        "actionformer evaluate {params.row} {params.options} --seed {wildcards.seed} >> {log} 2> >(tee -a {log} >&2)"
+        "actionformer evaluate {params.row} {params.options} --seed {wildcards.seed} >> {log} 2> >(tee -ia {log} >&2)"

@@ -14,7 +14,7 @@ if MISSING and CHOSEN.origin == "dvc":
         message:
             "Pull the pinned version of the data"
         shell:
-            "dvc pull --quiet {output.files:q} >> {log} 2> >(tee -a {log} >&2)"
+            "dvc pull --quiet {output.files:q} >> {log} 2> >(tee -ia {log} >&2)"
 
 elif MISSING:
 
@@ -37,7 +37,7 @@ elif MISSING:
             "Fetch {wildcards.file} of {wildcards.folder}"
         shell:
             "actionformer fetch {wildcards.folder} {params.options}"
-            " --files {wildcards.file:q} >> {log} 2> >(tee -a {log} >&2)"
+            " --files {wildcards.file:q} >> {log} 2> >(tee -ia {log} >&2)"
 
     onsuccess:
         print(

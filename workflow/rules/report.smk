@@ -28,7 +28,7 @@ rule tabulate:
         "Tabulate {wildcards.table}"
     shell:
         "actionformer tabulate {params.options} --table {wildcards.table} --rows {params.rows}"
-        " --seeds {params.seeds} >> {log} 2> >(tee -a {log} >&2)"
+        " --seeds {params.seeds} >> {log} 2> >(tee -ia {log} >&2)"
 
 
 rule page:
@@ -48,7 +48,7 @@ rule page:
     message:
         "Put all tables on one page"
     shell:
-        "actionformer page {params.options} {params.tables} >> {log} 2> >(tee -a {log} >&2)"
+        "actionformer page {params.options} {params.tables} >> {log} 2> >(tee -ia {log} >&2)"
 
 
 if TRACKING:
@@ -72,4 +72,4 @@ if TRACKING:
         message:
             "Bring finished runs into MLflow"
         shell:
-            "actionformer track >> {log} 2> >(tee -a {log} >&2)"
+            "actionformer track >> {log} 2> >(tee -ia {log} >&2)"

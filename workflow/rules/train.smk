@@ -33,7 +33,7 @@ rule train:
     message:
         "Train {wildcards.row}, seed {wildcards.seed}"
     shell:
-        "actionformer train {params.row} {params.options} --seed {wildcards.seed} >> {log} 2> >(tee -a {log} >&2)"
+        "actionformer train {params.row} {params.options} --seed {wildcards.seed} >> {log} 2> >(tee -ia {log} >&2)"
 
 
 rule detect:
@@ -65,4 +65,4 @@ rule detect:
     message:
         "Detect with {wildcards.row}, seed {wildcards.seed}"
     shell:
-        "actionformer detect {params.row} {params.options} --seed {wildcards.seed} >> {log} 2> >(tee -a {log} >&2)"
+        "actionformer detect {params.row} {params.options} --seed {wildcards.seed} >> {log} 2> >(tee -ia {log} >&2)"

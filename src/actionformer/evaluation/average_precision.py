@@ -73,8 +73,10 @@ def mean_average_precision(
     Every detection, best first, is matched to the segment of its video and class that overlaps it most among those
     still unmatched, if their tIoU reaches the threshold; of equally overlapping ones to the later.
     """
-    matched = match(database, detections, subset=subset, blocked=blocked)
     thresholds = np.asarray(tiou_thresholds, np.float64)
+    if not ((thresholds > 0) & (thresholds <= 1)).all():
+        raise InputError(f"tIoU thresholds {list(tiou_thresholds)}: expected numbers above 0, at most 1")
+    matched = match(database, detections, subset=subset, blocked=blocked)
     correct_NU = _true_positives(matched.truth_G2, matched.bounds, matched.segments_N2, matched.group_N, thresholds)
     K = len(matched.classes)
     instances_K = np.bincount(matched.truth_class_G, minlength=K)
@@ -144,6 +146,7 @@ def match(
             raise InputError(
                 f"detections of video '{name}': {error!r}; expected 'segment' [start, end], 'label' and 'score'"
             ) from None
+    _refuse_strangers(results, database, classes, kept=len(segments), subset=subset)
     segments_N2 = np.array(segments, np.float64).reshape(-1, 2)
     scores_N, class_N = np.array(scores, np.float64), np.array(class_ids, np.int64)
     if not (np.isfinite(segments_N2).all() and np.isfinite(scores_N).all()):
@@ -159,6 +162,18 @@ def match(
         np.array(groups, np.int64)[order],
         len({video for video, _, _, _ in truth}),
     )
+
+
+def _refuse_strangers(results: Results, database: Database, classes: Sequence[str], *, kept: int, subset: str) -> None:
+    """Detections of which no video or no label is known belong to other ground truth: a score of 0 would mislead."""
+    if results and not any(name in database.videos for name in results):
+        raise InputError(f"no video of the detections (such as '{next(iter(results))}') is in the database")
+    found = next((item for items in results.values() for item in items), None)
+    if found is not None and not kept:
+        label = found.get("label")
+        raise InputError(
+            f"no detection has a label of subset '{subset}' ({', '.join(classes[:3])}, ...), but '{label}'"
+        )
 
 
 def _results(detections: Results | Mapping[str, Any] | Path | str) -> Results:

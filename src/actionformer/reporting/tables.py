@@ -102,7 +102,10 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 def as_markdown(title: str, rows: Sequence[Row], *, edition: str, remark: str) -> str:
     """One table of the page: the published columns, three lines per row, then where the numbers come from."""
-    headings = [heading for heading, _ in rows[0].metrics()]
+    headings = [
+        f"{heading} ({_span(rows[0].experiment.evaluation.tiou)})" if heading == "average mAP" else heading
+        for heading, _ in rows[0].metrics()
+    ]
     lines = [f"## {title}", ""]
     if remark:
         lines += [f"**{edition} edition.** {remark}", ""]
@@ -139,6 +142,12 @@ def as_markdown(title: str, rows: Sequence[Row], *, edition: str, remark: str) -
     return "\n".join(lines + recall) + "\n"
 
 
+def _span(tiou: Sequence[float]) -> str:
+    """first:last:step of evenly spaced thresholds, as the published page writes them."""
+    step = f":{tiou[1] - tiou[0]:g}" if len(tiou) > 1 else ""
+    return f"{tiou[0]:g}:{tiou[-1]:g}{step}"
+
+
 def _recall_lines(rows: Sequence[Row]) -> list[str]:
     keys = [key for key in rows[0].runs[0].percent if key.startswith("recall_")]
     if not keys:
@@ -161,6 +170,14 @@ def _recall_heading(key: str) -> str:
     return f"R@{multiple}, {tiou}"
 
 
+LEGEND = """\
+mAP in percent at a temporal IoU threshold, and its average over the thresholds named; R@kx is the share of ground
+truth that the best k * n detections of its class find, n being their number in the video. *Evaluated* counts what the
+protocol leaves. *Data version* is the md5 of `data/` in `data.dvc`; *pinned* says whether the files used are that
+version's. *Threads* are those of training. An MLflow run stands under experiment > row > seed in `mlflow ui`.
+"""
+
+
 def page(title: str, tables: Sequence[str]) -> str:
     """All tables on one page."""
-    return f"# {title}\n\n" + "\n".join(tables)
+    return f"# {title}\n\n{LEGEND}\n" + "\n".join(tables)
