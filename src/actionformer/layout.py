@@ -64,11 +64,15 @@ def features_of(experiment: Experiment) -> Path:
     )
 
 
+def annotation_files(dataset: Dataset, name: str, edition: str) -> list[Path]:
+    """The publisher's files that a data set's database is made from."""
+    root = raw_root(dataset, name, edition)
+    return [root / file for file in [*dataset.annotations, *([dataset.blocked] if dataset.blocked else [])]]
+
+
 def annotation_files_of(experiment: Experiment) -> list[Path]:
     """The publisher's files that a row's database is made from."""
-    dataset = experiment.dataset
-    root = raw_root(dataset, experiment.data.dataset, experiment.edition)
-    return [root / name for name in [*dataset.annotations, *([dataset.blocked] if dataset.blocked else [])]]
+    return annotation_files(experiment.dataset, experiment.data.dataset, experiment.edition)
 
 
 def classifier_of(experiment: Experiment) -> Path | None:

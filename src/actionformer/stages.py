@@ -33,7 +33,7 @@ def convert(dataset: Dataset, name: str, edition: str) -> str:
     root = layout.raw_root(dataset, name, edition)
     content = converted(dataset, root)
     out = layout.database(edition, name)
-    read = [root / file for file in [*dataset.annotations, *([dataset.blocked] if dataset.blocked else [])]]
+    read = layout.annotation_files(dataset, name, edition)
     fields = list(dataset.num_classes) if isinstance(dataset.num_classes, dict) else ["label"]
     databases.save_database(out, content, label_fields=fields, sources=lambda: provenance.sources(read))
     return f"{out}: {len(content['database'])} videos"

@@ -109,28 +109,22 @@ def _suppress(
         i = 0
         while i < n:
             intersection = min(e, end[i]) - max(s, start[i])
+            dropped = False
             if intersection > np.float32(0):
                 iou = intersection / (a + area[i] - intersection)
-                dropped = False
                 if method == 0:
                     score[i] *= np.float32(math.exp(-(iou * iou) / sigma))
-                elif method == 1:
-                    if iou > iou_threshold:
-                        score[i] *= np.float32(1) - iou
-                else:
+                elif method == 1 and iou > iou_threshold:
+                    score[i] *= np.float32(1) - iou
+                elif method == 2:
                     dropped = iou >= iou_threshold
-                if method != 2:
-                    dropped = score[i] < min_score
-                if dropped:
-                    n -= 1
-                    start[i], end[i], area[i] = start[n], end[n], area[n]
-                    score[i], index[i] = score[n], index[n]
-                    continue
-            elif method != 2 and score[i] < min_score:
-                # the published code tests every remaining segment after a pick, overlapping or not
+            if method != 2:
+                # tested after every pick, whether it overlapped or not
+                dropped = score[i] < min_score
+            if dropped:
                 n -= 1
                 start[i], end[i], area[i] = start[n], end[n], area[n]
                 score[i], index[i] = score[n], index[n]
-                continue
-            i += 1
+            else:
+                i += 1
     return kept[:count], decayed[:count]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
-
-Layout = Literal["opentad", "actionformer_release"]
 
 # our name -> OpenTAD's, tried in order on the whole name
 _OPENTAD = [
