@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from actionformer import ActionFormer, Experiment, load_experiment
-from actionformer.model.state_dict_adapter import to_opentad_name
+from actionformer import Experiment, load_experiment
+from actionformer.experiment import ModelParams
+from actionformer.model.state_dict_adapter import published_name
 
 ORACLES = Path(__file__).parent / "oracles"
 ROW_OF = {
@@ -46,21 +47,45 @@ def masked_input(key: str, channels: int, length: int, lengths: list[int]) -> tu
     return torch.from_numpy(features * mask[:, None]), torch.from_numpy(mask)
 
 
-def fill(model: ActionFormer, entries: list[dict[str, Any]]) -> None:
-    """Give the network the oracle's weights; fails if names or shapes don't map one to one."""
-    ours = {to_opentad_name(name): name for name in model.state_dict()}
-    assert set(ours) == {entry["name"] for entry in entries}
+def published_weights(entries: list[dict[str, Any]], params: ModelParams) -> dict[str, torch.Tensor]:
+    """A published state dict, filled by the recipe; actionformer_release's from the names that OpenTAD gives them."""
     weights = {}
     for entry in entries:
-        name, kind = ours[entry["name"]], entry["kind"]
-        tensor = model.state_dict()[name]
-        assert list(tensor.shape) == entry["shape"], name
-        if kind != "keep":
-            noise = np.float32(0.02) * drawn(entry["name"]).standard_normal(entry["shape"]).astype(np.float32)
-            base = {"weight": 0, "bias": 0, "cls_bias": -math.log(99)}.get(kind, 1)
-            tensor = torch.from_numpy(np.asarray(np.float32(base) + noise, np.float32))
-        weights[name] = tensor
-    model.load_state_dict(weights)
+        if entry["kind"] == "keep":
+            weights[entry["name"]] = torch.tensor(int(params.loss_normalizer_init))
+            continue
+        drawn_from = entry.get("opentad_name") or entry["name"]
+        noise = np.float32(0.02) * drawn(drawn_from).standard_normal(entry["shape"]).astype(np.float32)
+        base = {"weight": 0, "bias": 0, "cls_bias": -math.log(99)}.get(entry["kind"], 1)
+        weights[entry["name"]] = torch.from_numpy(np.asarray(np.float32(base) + noise, np.float32))
+    return weights
+
+
+def trajectory_params(tag: str) -> ModelParams:
+    """The small networks of the trajectories."""
+    common: dict[str, Any] = {"in_channels": 64, "channels": 32, "drop_path": 0.0}
+    common["max_seq_len"] = int(tag.rpartition("T")[2])
+    if tag.startswith("local19"):
+        return ModelParams(num_classes=20, attention_window=19, **common)
+    return ModelParams(
+        num_classes=7,
+        embed_convs=3,
+        stem_blocks=1,
+        attention_window=(7, 7, 7, 7, 7, -1),
+        absolute_position_embedding=True,
+        label_smoothing=0.1,
+        reg_loss_weight=2.0,
+        keep_only_shortest_gt=False,
+        **common,
+    )
+
+
+def opentad_name(name: str) -> str:
+    return published_name(name, "opentad")
+
+
+def release_name(name: str) -> str:
+    return published_name(name, "actionformer_release")
 
 
 def without_randomness(params: Any) -> Any:

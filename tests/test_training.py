@@ -3,91 +3,23 @@
 from __future__ import annotations
 
 import math
-import re
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import oracle
-from actionformer import ActionFormer, load_experiment
+from actionformer import load_experiment
 from actionformer.data.annotations import load_database
 from actionformer.data.features import FeatureStore, pack
-from actionformer.data.loader import Batch
 from actionformer.data.publishers import convert
 from actionformer.data.view import views
 from actionformer.errors import InputError
-from actionformer.experiment import ModelParams, TrainingParams
-from actionformer.model.state_dict_adapter import to_opentad_name
-from actionformer.training import checkpoint, learning_rate, parameter_groups
-from actionformer.training.loop import train, training_step
-from actionformer.training.optimizer import adamw
+from actionformer.training import checkpoint, learning_rate
+from actionformer.training.loop import train
 
 RATES = oracle.arrays("misc/lr.npz")
 TRAJECTORY = oracle.read("trajectory/trajectory.json")
-
-
-@pytest.mark.parametrize("key", list(RATES))
-def test_learning_rate_is_the_published_one_at_every_iteration(key):
-    pattern = r"warm(\d+)_max(\d+)_iters(\d+)_end(\d+)_lr(.+)"
-    warmup, epochs, iterations, _, base = re.fullmatch(pattern, key).groups()
-    rates = [
-        learning_rate(i, base=float(base), warmup=int(warmup) * int(iterations), total=int(epochs) * int(iterations))
-        for i in range(len(RATES[key]))
-    ]
-    np.testing.assert_allclose(rates, RATES[key], rtol=1e-12)
-
-
-@pytest.mark.parametrize("config", ["anet_tsp", "ego4d_egovlp", "thumos_i3d"])
-def test_parameter_groups_are_the_published_ones(config):
-    model = ActionFormer(oracle.experiment_of(config).model)
-    names = {id(parameter): to_opentad_name(name) for name, parameter in model.named_parameters()}
-    expected = oracle.read(f"{config}/oracle.json")["optim_groups"]
-    decay, no_decay = parameter_groups(model, 0.05)
-    assert (decay["weight_decay"], no_decay["weight_decay"]) == (0.05, 0.0)
-    assert {names[id(p)] for p in decay["params"]} == set(expected["decay"])
-    assert {names[id(p)] for p in no_decay["params"]} == set(expected["no_decay"])
-
-
-def trajectory_params(tag: str) -> ModelParams:
-    common = {"in_channels": 64, "channels": 32, "drop_path": 0.0, "max_seq_len": int(tag.rpartition("T")[2])}
-    if tag.startswith("local19"):
-        return ModelParams(num_classes=20, attention_window=19, **common)
-    return ModelParams(
-        num_classes=7,
-        embed_convs=3,
-        stem_blocks=1,
-        attention_window=(7, 7, 7, 7, 7, -1),
-        absolute_position_embedding=True,
-        label_smoothing=0.1,
-        reg_loss_weight=2.0,
-        keep_only_shortest_gt=False,
-        **common,
-    )
-
-
-@pytest.mark.parametrize("tag", ["local19_T576", "full_pe_win7_T192"])
-def test_thirty_iterations_follow_the_published_trajectory(tag):
-    params = trajectory_params(tag)
-    model = ActionFormer(params).train()
-    oracle.fill(model, oracle.read(f"trajectory/{tag}_state.json"))
-    settings = TrainingParams(lr=1e-3, weight_decay=0.05)
-    optimizer = adamw(model, settings)
-    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))
-    truth, expected = oracle.arrays("trajectory/trajectory_gt.npz"), TRAJECTORY[tag]["f32"]
-    T = params.max_seq_len
-    for it in range(30):
-        lengths = [T, int(oracle.drawn(f"traj/{it}/len").integers(T // 4, T))]
-        features, mask = oracle.masked_input(f"traj/{it}/inputs", params.in_channels, T, lengths)
-        segments = [torch.from_numpy(truth[f"T{T}/{it}/segs{b}"]) for b in (0, 1)]
-        labels = [torch.from_numpy(truth[f"T{T}/{it}/labels{b}"]) for b in (0, 1)]
-        rate = learning_rate(it, base=1e-3, warmup=15, total=105)
-        losses, norm = training_step(model, ema, optimizer, Batch(features, mask, segments, labels), lr=rate, clip=1.0)
-        assert losses.total.item() == pytest.approx(expected["cost"][it], rel=1e-5)
-        assert norm.item() == pytest.approx(expected["gn"][it], rel=5e-5)
-        assert model.loss_normalizer.item() == pytest.approx(expected["ln"][it], rel=1e-5)
 
 
 def test_the_first_average_is_the_initial_weights():

@@ -134,13 +134,17 @@ class DataParams(Params):
     loader: Literal["pad", "sliding", "resize"] = Field("pad", description="of the evaluation; training always crops")
     channels_used: tuple[int, int] | None = Field(None, description="half-open range of feature channels")
     class_agnostic: bool = False
-    truncate_to_frames: bool = Field(True, description="ground truth on whole frames, int(s * fps)")
+    protocol: Literal["published", "corrected"] = Field(
+        "corrected",
+        description="published: as the rows were produced, faults included; corrected: windows cover the whole video, "
+        "ground truth is not cut to whole frames, features are resampled in float32 (docs/differences.md)",
+    )
+    truncate_to_frames: bool = Field(True, description="under protocol 'published': ground truth at int(s * fps)")
     drop_short_gt_in_training: bool = False
     drop_outside_gt_in_training: bool = False
     resize_length: int | None = Field(None, gt=0)
     window_size: int | None = Field(None, gt=0)
     window_overlap_ratio: float = Field(0.0, ge=0, lt=1)
-    window_protocol: Literal["published", "covering"] = "covering"
     test_pad_length: int | None = Field(None, gt=0)
     random_trunc: RandomTruncation = RandomTruncation()
 

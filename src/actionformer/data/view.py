@@ -49,9 +49,10 @@ class View:
     fps: float | None
     stride: float
     offset: float
-    window: tuple[int, int] | None = None
-    """steps [start, stop) of a sliding test, stop possibly past the end of the features"""
+    window: Window | None = None
     resize_length: int | None = None
+    half_precision: bool = True
+    """resample in half precision, as the published rows do"""
     pad_length: int | None = None
     crop: Crop | None = None
 
@@ -60,7 +61,7 @@ class View:
         source_TC = self.features[self.video]
         segments_N2, labels_N, length = self.segments_N2, self.labels_N, None
         if self.resize_length is not None:
-            source_TC = resized(self._read(source_TC), self.resize_length)
+            source_TC = resized(self._read(source_TC), self.resize_length, half_precision=self.half_precision)
         if self.crop is not None:
             source_TC, segments_N2, labels_N = random_truncation(
                 source_TC, segments_N2, labels_N, length=self.crop.length, threshold=self.crop.threshold,
@@ -68,8 +69,8 @@ class View:
             )  # fmt: skip
             length = self.crop.length
         elif self.window is not None:
-            start, stop = self.window
-            source_TC, length = source_TC[start : min(stop, len(source_TC))], stop - start
+            stop = min(self.window.stop, len(source_TC))
+            source_TC, length = source_TC[self.window.start : stop], self.window.size
         features_TC = source_TC if self.resize_length is not None else self._read(source_TC)
         if self.pad_length is not None:
             length = self.pad_length
@@ -90,9 +91,9 @@ class View:
         """All steps of a stored array or a part of one, the used channels of it, as float32."""
         return np.asarray(source_TC[:, self.channels], np.float32)
 
-    def to_seconds(self, segments_N2: Tensor) -> Tensor:
+    def to_seconds(self, segments_N2: Tensor | NDArray[Any]) -> Tensor:
         """Grid units -> seconds within [0, duration], in float32."""
-        segments_N2 = segments_N2.float()
+        segments_N2 = torch.as_tensor(segments_N2, dtype=torch.float32)
         if self.resize_length is not None:
             seconds = segments_N2 / self.resize_length * self.duration
         else:
@@ -101,9 +102,18 @@ class View:
             if self.pad_length is not None:
                 scale = max(1.0, len(self.features[self.video]) / self.pad_length)
                 stride, offset = stride * scale, offset * scale
-            window_start_frame = 0 if self.window is None else self.window[0] * self.stride
+            window_start_frame = 0 if self.window is None else self.window.start * self.stride
             seconds = (segments_N2 * stride + window_start_frame + offset) / self.fps
         return seconds.clamp(min=0.0, max=self.duration)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Steps [start, stop) of a sliding test, zero-padded to `size`; `stop` may lie past the end of the features."""
+
+    start: int
+    stop: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -155,39 +165,39 @@ def views(
             "stride": feature_set.stride_frames or 0.0,
             "offset": feature_set.offset_frames or 0.0,
             "resize_length": data.resize_length if resize else None,
+            "half_precision": data.protocol == "published",
         }
         if split == "train":
             trunc = data.random_trunc
             result.append(View(**common, crop=Crop(trunc.length, trunc.threshold, trunc.crop_ratio)))
         elif data.loader == "sliding":
             assert data.window_size is not None
-            frames = _frames(video, feature_set.fps)
-            total = math.ceil(frames / common["stride"])
-            for window in windows(total, data.window_size, data.window_overlap_ratio, data.window_protocol):
+            if data.protocol == "published":
+                total = math.ceil(_frames(video, feature_set.fps) / common["stride"])
+            else:
+                total = len(features[video.name])
+            for window in windows(total, data.window_size, data.window_overlap_ratio, data.protocol):
                 result.append(View(**common, window=window))
         else:
             result.append(View(**common, pad_length=data.test_pad_length))
     return result
 
 
-def windows(total: int, size: int, overlap: float, protocol: str) -> list[tuple[int, int]]:
-    """Windows [start, stop) of `size` steps over a video of `total` steps.
+def windows(total: int, size: int, overlap: float, protocol: Literal["published", "corrected"]) -> list[Window]:
+    """Windows of `size` steps over a video of `total` steps; one that passes the end is moved back to it.
 
-    'published' can leave a tail unseen or repeat a window, as the published rows do; 'covering' reaches the end.
+    'published' can leave a tail unseen or repeat a window, as the published rows do; 'corrected' covers the video.
     """
     step = max(int(size * (1 - overlap)), 1)
     count = max(1, total // step)
-    if protocol == "covering":
+    if protocol == "corrected":
         count = max(1, math.ceil(max(total - size, 0) / step) + 1)
     result = []
-    for i in range(count):
-        start = i * step
+    for start in range(0, count * step, step):
         if start + size > total:
-            # the window that passes the end is moved back to it, and is the last
-            start = max(0, total - size)
-            result.append((start, start + size))
+            result.append(Window(max(0, total - size), total, size))
             break
-        result.append((start, start + size))
+        result.append(Window(start, start + size, size))
     return result
 
 
@@ -204,30 +214,29 @@ def _training_ground_truth(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Segments on the grid and class indices, filtered and without exact duplicates."""
     data, feature_set = experiment.data, experiment.features
-    kept: dict[tuple[float, float, int], tuple[float, float]] = {}
+    kept: dict[tuple[float, float, int], None] = {}
     for (start, end), label in zip(video.segments_N2.tolist(), video.labels, strict=True):
         if data.loader == "resize":
-            assert data.resize_length is not None
             if data.drop_short_gt_in_training and not end - start > 0.01 * video.duration:
                 continue
-            key = (start, end, class_index[label])
-            relative = np.array([start, end], np.float32) / np.float32(video.duration)
-            grid = tuple(relative.clip(0, 1) * np.float32(data.resize_length))
-        else:
-            frames = (_frame(start, video, experiment), _frame(end, video, experiment))
-            if data.drop_short_gt_in_training and not frames[1] > frames[0]:
-                continue
-            assert feature_set.stride_frames is not None
+            kept[start, end, class_index[label]] = None
+            continue
+        first, last = _frame(start, video, experiment), _frame(end, video, experiment)
+        if data.drop_short_gt_in_training and not last > first:
+            continue
+        if data.drop_outside_gt_in_training:
             assert feature_set.offset_frames is not None
-            if data.drop_outside_gt_in_training:
-                last = video.duration * video.fps(feature_set.fps)
-                if not (frames[1] > feature_set.offset_frames and frames[0] - feature_set.offset_frames <= last):
-                    continue
-            key = (frames[0], frames[1], class_index[label])
-            grid = tuple((frame - feature_set.offset_frames) / feature_set.stride_frames for frame in frames)
-        kept.setdefault(key, grid)
-    segments_N2 = np.array(list(kept.values()), dtype=np.float32).reshape(-1, 2)
-    return segments_N2, np.array([label for _, _, label in kept], dtype=np.int64)
+            frames = video.duration * video.fps(feature_set.fps)
+            if not (last > feature_set.offset_frames and first - feature_set.offset_frames <= frames):
+                continue
+        kept[first, last, class_index[label]] = None
+    times_N2 = np.array([(first, last) for first, last, _ in kept], np.float32).reshape(-1, 2)
+    labels_N = np.array([label for _, _, label in kept], np.int64)
+    if data.loader == "resize":
+        assert data.resize_length is not None
+        return (times_N2 / np.float32(video.duration)).clip(0, 1) * np.float32(data.resize_length), labels_N
+    # from here on in float32, as the published loaders compute
+    return (times_N2 - np.float32(feature_set.offset_frames)) / np.float32(feature_set.stride_frames), labels_N
 
 
 def _frame(seconds: float, video: Video, experiment: Experiment) -> float:
@@ -238,7 +247,7 @@ def _frame(seconds: float, video: Video, experiment: Experiment) -> float:
         video.fps(None)
         assert video.frame is not None
         frame = seconds / video.duration * video.frame
-    return int(frame) if experiment.data.truncate_to_frames else frame
+    return int(frame) if experiment.data.protocol == "published" and experiment.data.truncate_to_frames else frame
 
 
 def random_truncation(
@@ -256,6 +265,7 @@ def random_truncation(
     A crop is kept if at least one segment has `threshold` of its own length inside; after 200 draws the last counts.
     """
     T = len(features_TC)
+    segments_N2, labels_N = np.asarray(segments_N2, np.float32), np.asarray(labels_N)
     size = length
     if length >= T:
         size = (
@@ -263,7 +273,6 @@ def random_truncation(
         )
         if size == T:
             return features_TC, segments_N2, labels_N
-    segments_N2 = np.asarray(segments_N2, np.float32)
     duration_N = segments_N2[:, 1] - segments_N2[:, 0]
     for _ in range(CROP_TRIALS):
         start = rng.randint(0, T - size)
@@ -273,18 +282,18 @@ def random_truncation(
             kept_N = inside_N / duration_N >= np.float32(threshold)
         if kept_N.any():
             break
-    return features_TC[start : start + size], clipped_N2[kept_N] - np.float32(start), np.asarray(labels_N)[kept_N]
+    return features_TC[start : start + size], clipped_N2[kept_N] - np.float32(start), labels_N[kept_N]
 
 
-def resized(features_TC: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+def resized(features_TC: NDArray[np.float32], length: int, *, half_precision: bool = True) -> NDArray[np.float32]:
     """Resample (T, C) to (length, C) as RoIAlign over [0, T] does, in one dimension (aligned).
 
-    ceil(T / length) samples per bin, linearly interpolated and averaged; features and box in half precision, computed
-    in double, result float32.
+    ceil(box / length) samples per bin, linearly interpolated and averaged, in double. The published rows round features
+    and box to half precision first; above 2048 steps that moves the end of the box.
     """
     T = len(features_TC)
-    box = float(np.float16(T))
-    samples = math.ceil(T / length)
+    box = float(np.float16(T)) if half_precision else float(T)
+    samples = math.ceil(box / length)
     bin_size = box / length
     bins, within = np.arange(length)[:, None], np.arange(samples)[None, :]
     position = (-0.5 + bins * bin_size + (within + 0.5) * bin_size / samples).reshape(-1)
@@ -293,8 +302,8 @@ def resized(features_TC: NDArray[np.float32], length: int) -> NDArray[np.float32
     low = np.minimum(position.astype(np.int64), T - 1)
     high = np.minimum(low + 1, T - 1)
     fraction = np.where(low == T - 1, 0.0, position - low)[:, None]
-    half_TC = features_TC.astype(np.float16).astype(np.float64)
-    sampled = half_TC[low] * (1 - fraction) + half_TC[high] * fraction
+    source_TC = (features_TC.astype(np.float16) if half_precision else features_TC).astype(np.float64)
+    sampled = source_TC[low] * (1 - fraction) + source_TC[high] * fraction
     sampled[outside] = 0.0
     return sampled.reshape(length, samples, -1).mean(1).astype(np.float32)
 

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import numba
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 Float32 = NDArray[np.float32]
 Detections = tuple[Float32, Float32, NDArray[np.int64]]
-_METHODS = {"gaussian": 0, "linear": 1, "hard": 2}
 
 
 def batched_nms(
@@ -45,17 +45,18 @@ def batched_nms(
     kept_parts, score_parts = [], []
     groups = [np.flatnonzero(labels == label) for label in np.unique(labels)] if per_class else [np.arange(len(labels))]
     for group in groups:
-        if method == "hard" and min_score > 0:
-            group = group[scores[group] > min_score]
-        kept, decayed = _suppress(
-            segments[group],
-            scores[group],
-            np.float32(sigma),
-            np.float32(min_score),
-            max_segments,
-            _METHODS[method],
-            np.float32(iou_threshold),
-        )
+        if method == "hard":
+            if min_score > 0:
+                group = group[scores[group] > min_score]
+            # among equals in the order of torch's sort, as the published implementation
+            group = group[torch.from_numpy(scores[group]).sort(descending=True).indices.numpy()]
+            kept = _hard(segments[group], max_segments, np.float32(iou_threshold))
+            decayed = scores[group][kept]
+        else:
+            kept, decayed = _soft(
+                segments[group], scores[group], np.float32(sigma), np.float32(min_score), max_segments,
+                method == "linear", np.float32(iou_threshold),
+            )  # fmt: skip
         kept_parts.append(group[kept])
         score_parts.append(decayed)
     kept = np.concatenate([np.zeros(0, np.int64), *kept_parts])
@@ -82,49 +83,64 @@ def vote(kept_M2: Float32, segments_N2: Float32, scores_N: Float32, threshold: f
 
 
 @numba.njit(cache=True, nogil=True)
-def _suppress(
-    segments: Any, scores: Any, sigma: Any, min_score: Any, max_segments: int, method: int, iou_threshold: Any
+def _soft(
+    segments: Any, scores: Any, sigma: Any, min_score: Any, max_segments: int, linear: bool, iou_threshold: Any
 ) -> Any:
-    """Indices kept, in order of their decayed scores, and these scores."""
+    """Indices kept, in order of their decayed scores, and these scores.
+
+    Positions [0, count) hold what is taken, [count, n) what remains. A segment that is taken changes places with the
+    first that remains, one that is dropped is replaced by the last: among equal scores the first position wins, and
+    with these moves that is the segment that the published implementation takes.
+    """
     n = len(scores)
     start, end = segments[:, 0].copy(), segments[:, 1].copy()
     area = end - start + np.float32(1e-6)
-    score = scores.copy()
-    index = np.arange(n)
-    kept = np.empty(min(n, max_segments), np.int64)
-    decayed = np.empty(min(n, max_segments), np.float32)
+    score, index = scores.copy(), np.arange(n)
     count = 0
-    while n > 0 and count < max_segments:
-        best = 0
-        for i in range(1, n):
-            # at equal scores the one that came first, wherever swaps have put it
-            if score[i] > score[best] or (score[i] == score[best] and index[i] < index[best]):
+    while count < min(n, max_segments):
+        best = count
+        for i in range(count + 1, n):
+            if score[i] > score[best]:
                 best = i
         s, e, a = start[best], end[best], area[best]
-        kept[count], decayed[count] = index[best], score[best]
+        for values in (start, end, area, score):
+            values[count], values[best] = values[best], values[count]
+        index[count], index[best] = index[best], index[count]
         count += 1
-        n -= 1
-        start[best], end[best], area[best] = start[n], end[n], area[n]
-        score[best], index[best] = score[n], index[n]
-        i = 0
+        i = count
         while i < n:
             intersection = min(e, end[i]) - max(s, start[i])
-            dropped = False
             if intersection > np.float32(0):
                 iou = intersection / (a + area[i] - intersection)
-                if method == 0:
+                if not linear:
                     score[i] *= np.float32(math.exp(-(iou * iou) / sigma))
-                elif method == 1 and iou > iou_threshold:
+                elif iou > iou_threshold:
                     score[i] *= np.float32(1) - iou
-                elif method == 2:
-                    dropped = iou >= iou_threshold
-            if method != 2:
-                # tested after every pick, whether it overlapped or not
-                dropped = score[i] < min_score
-            if dropped:
+            # tested after every pick, whether it overlapped or not
+            if score[i] < min_score:
                 n -= 1
                 start[i], end[i], area[i] = start[n], end[n], area[n]
                 score[i], index[i] = score[n], index[n]
             else:
                 i += 1
-    return kept[:count], decayed[:count]
+    return index[:count].copy(), score[:count].copy()
+
+
+@numba.njit(cache=True, nogil=True)
+def _hard(segments: Any, max_segments: int, iou_threshold: Any) -> Any:
+    """Indices kept of segments sorted by score: those that overlap none before them by `iou_threshold`."""
+    start, end = segments[:, 0], segments[:, 1]
+    area = end - start + np.float32(1e-6)
+    kept = np.empty(min(len(segments), max_segments), np.int64)
+    count = 0
+    for i in range(len(segments)):
+        free = count < len(kept)
+        for k in kept[:count]:
+            intersection = min(end[i], end[k]) - max(start[i], start[k])
+            if intersection > np.float32(0) and intersection / (area[i] + area[k] - intersection) >= iou_threshold:
+                free = False
+                break
+        if free:
+            kept[count] = i
+            count += 1
+    return kept[:count]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +52,7 @@ class ActionFormer(nn.Module):
         self.backbone = Backbone(params)
         self.head = Head(params)
         self.register_buffer("loss_normalizer", torch.tensor(float(params.loss_normalizer_init)))
+        self.register_load_state_dict_pre_hook(_keep_normalizer)
 
     def forward(self, features_BCT: Tensor, mask_BT: Tensor) -> list[Level]:
         """Features and their mask (valid steps first) -> levels, finest first."""
@@ -137,6 +139,11 @@ class ActionFormer(nn.Module):
         momentum = self.params.loss_normalizer_momentum
         self.loss_normalizer.mul_(momentum).add_(positives * (1 - momentum))
         return self.loss_normalizer.clone()
+
+
+def _keep_normalizer(model: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Weights without a running normaliser, as actionformer_release keeps them, leave ours as it is."""
+    state_dict.setdefault(f"{prefix}loss_normalizer", model.loss_normalizer)
 
 
 def _decoded(position_P: Tensor, stride_P: Tensor, offsets_P2: Tensor) -> Tensor:
