@@ -51,9 +51,10 @@ def _stopped(parsed: argparse.Namespace, why: str, code: int) -> int:
 
 
 def run_demo_data(args: argparse.Namespace) -> None:
-    from actionformer.data import demo
+    from actionformer.data import demo, demo_checkpoint
 
     demo.write_all(args.out)
+    demo_checkpoint.write_all(args.out)
     print(f"wrote the demo edition's publisher files under {args.out}")
 
 
@@ -119,6 +120,12 @@ def run_evaluate(args: argparse.Namespace) -> None:
     print("\n".join(f"{key:<16} {value:6.2f}" for key, value in percent.items()))
 
 
+def run_evaluate_released(args: argparse.Namespace) -> None:
+    from actionformer import stages
+
+    print(stages.evaluate_released(_experiment(args), device=args.device))
+
+
 def run_timeline(args: argparse.Namespace) -> None:
     from actionformer import stages
 
@@ -136,7 +143,7 @@ def run_tabulate(args: argparse.Namespace) -> None:
     chosen = [row for row in rows if args.table in (None, row.table)]
     if not chosen:
         raise InputError(f"no row belongs to table '{args.table}'; there are {', '.join({row.table for row in rows})}")
-    print("\n".join(stages.tabulate(chosen, args.seeds, args.params)))
+    print("\n".join(stages.tabulate(chosen, args.seeds, args.params, released=args.released)))
 
 
 def run_page(args: argparse.Namespace) -> None:
@@ -240,6 +247,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--tiou", type=float, nargs="+", default=[0.3, 0.4, 0.5, 0.6, 0.7], help="tIoU thresholds")
     sub.add_argument("--out", type=Path, help="also write the metrics as JSON")
 
+    sub = command("evaluate-released", run_evaluate_released, "score a row's published checkpoint, without training")
+    row(sub, seed=False)
+    device(sub)
+
     sub = command("timeline", run_timeline, "picture of a video's ground truth and detections")
     row(sub, seed=True)
     sub.add_argument("--video", required=True, help="a video of the evaluated subset")
@@ -252,6 +263,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--rows", nargs="+", metavar="ROW", help="rows (default: all)")
     sub.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="seeds (default: those of the edition)")
     sub.add_argument("--dataset", help="data set to use instead of the rows' (name or path of a YAML file)")
+    sub.add_argument("--no-released", dest="released", action="store_false", help="without the published checkpoints")
 
     sub = command("page", run_page, "one page with the named tables")
     edition(sub)

@@ -55,6 +55,7 @@ class File(Params):
     size: int | Literal["unknown"] = "unknown"
     licence: str = "unknown"
     gated: str | None = Field(None, description="what to ask for, and where, before this file can be had")
+    only_by_name: bool = Field(False, description="no stage reads it: fetched only where it is named")
 
 
 class FeatureSet(Params):
@@ -111,9 +112,7 @@ class Dataset(Params):
 
     def needed_files(self) -> list[str]:
         """Files that a stage reads, of those that have sources."""
-        read = {*self.annotations, *(f.file for f in self.features.values() if f.dataset is None), self.blocked}
-        read.add(self.classifier.file if self.classifier is not None else None)
-        return [name for name in self.files if name in read]
+        return [name for name, file in self.files.items() if not file.only_by_name]
 
 
 # ---------------------------------------------------------------------------------------------- experiment
@@ -261,6 +260,16 @@ class EvaluationParams(Params):
     use_blocked_list: bool = False
 
 
+class Released(Params):
+    """The checkpoint that was published with a row."""
+
+    file: str = Field(description="under data/{edition}/{dataset}/")
+    shared_with: str | None = Field(
+        None,
+        description="row that the publisher links the same checkpoint to: it fits one of the two, the other has none",
+    )
+
+
 class Expectation(Params):
     """What a reader should expect of a row: score, time and hardware."""
 
@@ -285,6 +294,7 @@ class Experiment(Params):
     inference: InferenceParams = InferenceParams()
     evaluation: EvaluationParams = EvaluationParams()
     expect: Expectation = Expectation()
+    released: Released | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Experiment:
@@ -300,9 +310,17 @@ class Experiment(Params):
         """The feature set that this row reads."""
         return self.dataset.features[self.data.features]
 
-    def key(self, stage: Literal["train", "detect", "evaluate"]) -> dict[str, Any]:
-        """The params that a stage's result depends on: what makes it run again when it changes."""
-        parts = {"train": {"data", "model", "training"}, "detect": {"data", "inference"}, "evaluate": {"evaluation"}}
+    def key(self, stage: Literal["train", "released", "detect", "evaluate"]) -> dict[str, Any]:
+        """The params that a stage's result depends on: what makes it run again when it changes.
+
+        'released' stands where training would: the weights are those of the published checkpoint.
+        """
+        parts = {
+            "train": {"data", "model", "training"},
+            "released": {"model", "released"},
+            "detect": {"data", "inference"},
+            "evaluate": {"evaluation"},
+        }
         key: dict[str, Any] = self.model_dump(mode="json", include=parts[stage])
         key["features"] = self.features.model_dump(mode="json", exclude={"file"})
         key["subsets"] = [self.dataset.train_subset, self.dataset.eval_subset]
@@ -326,7 +344,7 @@ class Experiment(Params):
 
     def table_key(self) -> dict[str, Any]:
         """What a table prints of a row, beside its runs."""
-        shown = self.model_dump(mode="json", include={"table", "row", "comparable", "expect", "training"})
+        shown = self.model_dump(mode="json", include={"table", "row", "comparable", "expect", "training", "released"})
         return shown | {"dataset": self.dataset.name, "protocol": self.dataset.protocol}
 
     @property

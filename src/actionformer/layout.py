@@ -3,6 +3,7 @@
     data/{edition}/{dataset}/                 publishers' files
     build/{edition}/{dataset}/                database and feature stores
     results/{edition}/{experiment}/seed{n}/   runs
+    results/{edition}/{experiment}/released/  the published checkpoint, evaluated
     results/{edition}/tables/                 tables
 
 All paths are relative to the folder that the command runs in; `own` is the edition of experiments given by path.
@@ -35,6 +36,18 @@ def feature_store(edition: str, dataset: str, features: str) -> Path:
 
 def run(edition: str, experiment: str, seed: int) -> Path:
     return Path("results") / edition / experiment / f"seed{seed}"
+
+
+def released_run(experiment: Experiment) -> Path:
+    """Where the evaluation of a row's published checkpoint goes."""
+    return Path("results") / experiment.edition / experiment.name / "released"
+
+
+def released_checkpoint_of(experiment: Experiment) -> Path | None:
+    """The checkpoint that was published with a row."""
+    if experiment.released is None:
+        return None
+    return raw_root(experiment.dataset, experiment.data.dataset, experiment.edition) / experiment.released.file
 
 
 def tables(edition: str) -> Path:
@@ -88,6 +101,6 @@ def audit(experiment: Experiment) -> Path:
     return Path("build") / experiment.edition / "audit" / f"{experiment.name}.json"
 
 
-def run_name(seed: int, identity: str) -> str:
-    """Name of a seed's run in tables and in MLflow; equal inputs give an equal name."""
-    return f"seed{seed}-{identity[:8]}"
+def run_name(seed: int | None, identity: str) -> str:
+    """Name of a run in tables and in MLflow: of a seed, or of the published checkpoint; equal inputs, equal name."""
+    return f"{'released' if seed is None else f'seed{seed}'}-{identity[:8]}"

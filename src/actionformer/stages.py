@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -154,8 +154,7 @@ def detect(experiment: Experiment, seed: int, *, device: str) -> str:
     network, _, classes = load_model(run / "model.pt")
     with leased_device(device) as chosen:
         results = _detector(experiment, *_inputs(experiment))(network.to(chosen), classes, chosen)
-    write_json(run / "detections.json", {"version": "actionformer", "results": results}, indent=None)
-    return f"{run / 'detections.json'}: {sum(map(len, results.values()))} detections in {len(results)} videos"
+    return _write_detections(run, results)
 
 
 def evaluate(experiment: Experiment, seed: int) -> dict[str, float]:
@@ -170,6 +169,60 @@ def evaluate(experiment: Experiment, seed: int) -> dict[str, float]:
     write_json(run / "metrics.json", metrics)
     tracking.log_result(run)
     return dict(metrics["percent"])
+
+
+def evaluate_released(experiment: Experiment, *, device: str) -> str:
+    """Run a row's published checkpoint over its evaluated videos and score it, without training; says what it found.
+
+    A checkpoint that two rows share fits one of them; of the other the metrics say that it has none.
+    """
+    import torch
+
+    from actionformer import tracking
+    from actionformer.model.actionformer import ActionFormer
+    from actionformer.model.state_dict_adapter import (
+        from_published,
+        params_for_layout,
+        published_layout,
+        why_not_fitting,
+    )
+    from actionformer.training.checkpoint import load_published
+    from actionformer.training.device import leased_device
+
+    path, run = layout.released_checkpoint_of(experiment), layout.released_run(experiment)
+    if path is None or experiment.released is None:
+        raise InputError(f"{experiment.name}: no checkpoint was published with this row (params: released)")
+    torch.set_num_threads(experiment.training.threads)
+    weights = load_published(path)
+    lineage = {
+        "seed": None,
+        "git": provenance.git_state(),
+        "environment": provenance.environment(),
+        **data_lineage(experiment, None),
+    }
+    record = {"lineage": lineage, "experiment": experiment.model_dump(mode="json")}
+    try:
+        network = ActionFormer(params_for_layout(experiment.model, published_layout(weights)))
+        misfit = why_not_fitting(network, from_published(weights))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if misfit and experiment.released.shared_with is None:
+        raise InputError(f"{path}: {misfit}")
+    if misfit:
+        why = f"{experiment.released.file} is also linked from {experiment.released.shared_with}; here {misfit}"
+        (run / "detections.json").unlink(missing_ok=True)
+        write_json(run / "lineage.json", lineage)
+        write_json(run / "metrics.json", record | {"none": why})
+        return f"{experiment.name}: no checkpoint of its own: {why}"
+    network.load_state_dict(from_published(weights))
+    database, features = _inputs(experiment)
+    with leased_device(device) as chosen:
+        results = _detector(experiment, database, features)(network.to(chosen).eval(), database.classes, chosen)
+    said = _write_detections(run, results)
+    write_json(run / "lineage.json", lineage)
+    write_json(run / "metrics.json", record | _metrics(experiment, database, results))
+    tracking.log_result(run)
+    return said
 
 
 def evaluate_files(
@@ -188,14 +241,17 @@ def evaluate_files(
 # ---------------------------------------------------------------------------------------------- what people look at
 
 
-def tabulate(experiments: Sequence[Experiment], seeds: Sequence[int] | None, params: Path) -> list[str]:
-    """Write the tables that these rows belong to; returns their texts."""
+def tabulate(
+    experiments: Sequence[Experiment], seeds: Sequence[int] | None, params: Path, *, released: bool = True
+) -> list[str]:
+    """Write the tables that these rows belong to, with their published checkpoints if `released`; returns the texts."""
     from actionformer.reporting import tables
 
     rows: dict[str, list[tables.Row]] = {}
     for experiment in experiments:
         runs = [_run(experiment, seed) for seed in seeds or seeds_of(experiment, params)]
-        rows.setdefault(experiment.table, []).append(tables.Row(experiment, runs))
+        checkpoint = _released(experiment) if released else None
+        rows.setdefault(experiment.table, []).append(tables.Row(experiment, runs, checkpoint))
     texts = []
     for table, members in rows.items():
         first = members[0].experiment
@@ -240,20 +296,26 @@ def timeline(experiment: Experiment, seed: int, video: str, *, min_score: float,
 # ---------------------------------------------------------------------------------------------- shared steps
 
 
-def data_lineage(experiment: Experiment, seed: int) -> dict[str, Any]:
+def data_lineage(experiment: Experiment, seed: int | None) -> dict[str, Any]:
     """What a run's numbers are a function of: the data and their version, and a name for all of it.
 
-    `weights` names what the trained weights depend on, `identity` what the metrics depend on.
+    `weights` names what the weights depend on, `identity` what the metrics depend on. Without a seed the weights are
+    those of the published checkpoint.
     """
     database = read_json(databases.manifest_path(layout.database_of(experiment)))
     store = read_manifest(layout.store_of(experiment))
     classifier = layout.classifier_of(experiment)
-    files = database["sources"] | store["sources"] | provenance.sources([classifier] if classifier else [])
+    checkpoint = layout.released_checkpoint_of(experiment) if seed is None else None
+    files = provenance.sources([path for path in (classifier, checkpoint) if path is not None])
     weights = [experiment.key("train"), seed, database["md5"], store["md5"]]
+    if checkpoint is not None:
+        weights = [experiment.key("released"), files[checkpoint.as_posix()], database["md5"], store["md5"]]
     scores = None if classifier is None else files[classifier.as_posix()]
+    files = database["sources"] | store["sources"] | files
+    made_by: Literal["train", "released"] = "train" if checkpoint is None else "released"
     return {
         "weights": digest(weights),
-        "params": digest([experiment.key(stage) for stage in ("train", "detect", "evaluate")]),
+        "params": digest([experiment.key(stage) for stage in (made_by, "detect", "evaluate")]),
         "identity": digest([weights, experiment.key("detect"), experiment.key("evaluate"), scores]),
         "data_version": provenance.data_version(),
         "files": files,
@@ -280,6 +342,11 @@ def _alone_in(run: Path) -> Any:
         return lock.acquire(timeout=0)
     except Timeout:
         raise InputError(f"{run}: another process trains here; wait for it, or end it") from None
+
+
+def _write_detections(run: Path, results: Mapping[str, Sequence[Any]]) -> str:
+    write_json(run / "detections.json", {"version": "actionformer", "results": results}, indent=None)
+    return f"{run / 'detections.json'}: {sum(map(len, results.values()))} detections in {len(results)} videos"
 
 
 def _detector(experiment: Experiment, database: Database, features: FeatureStore) -> Detector:
@@ -341,3 +408,13 @@ def _run(experiment: Experiment, seed: int) -> Any:
     metrics = read_json(layout.run(experiment.edition, experiment.name, seed) / "metrics.json")
     name = layout.run_name(seed, metrics["lineage"]["identity"])
     return Run(seed, metrics["percent"], metrics["videos"], metrics["instances"], metrics["lineage"], name)
+
+
+def _released(experiment: Experiment) -> Any:
+    from actionformer.reporting.tables import Released
+
+    if experiment.released is None:
+        return None
+    metrics = read_json(layout.released_run(experiment) / "metrics.json")
+    name = layout.run_name(None, metrics["lineage"]["identity"])
+    return Released(metrics.get("percent", {}), metrics.get("none", ""), name)

@@ -1,4 +1,6 @@
-"""MLflow: an experiment per results table, a parent run per row, a child run per seed. Nothing else knows MLflow.
+"""MLflow: an experiment per results table, a parent run per row, a child run per seed and published checkpoint.
+
+Nothing else knows MLflow.
 
 The run folder is the record, MLflow a view of it: `restore` makes the view anew from the folders.
 The tracking URI is left unset, so that `mlflow ui` in the same folder finds sqlite:///mlflow.db; MLFLOW_TRACKING_URI
@@ -67,11 +69,12 @@ def start(experiment: Experiment, lineage: Mapping[str, Any], run_id: str | None
     with FileLock(LOCK):
         experiment_id = _experiment(client, experiment)
         parent = _parent(client, experiment, experiment_id)
-    name = layout.run_name(int(lineage["seed"]), lineage["identity"])
+    name = layout.run_name(lineage["seed"], lineage["identity"])
     tags = _tags(experiment, lineage) | {"mlflow.parentRunId": parent}
     run = client.create_run(experiment_id, run_name=name, tags=tags)
     params = [Param(key, str(value)[:6000]) for key, value in _flat(_resolved(experiment))]
-    params.append(Param("seed", str(lineage["seed"])))
+    if lineage["seed"] is not None:
+        params.append(Param("seed", str(lineage["seed"])))
     for first in range(0, len(params), 100):
         client.log_batch(run.info.run_id, params=params[first : first + 100])
     return str(run.info.run_id)
@@ -79,9 +82,11 @@ def start(experiment: Experiment, lineage: Mapping[str, Any], run_id: str | None
 
 def _tags(experiment: Experiment, lineage: Mapping[str, Any]) -> dict[str, str]:
     """Where a run's numbers come from."""
+    kind = "released" if lineage["seed"] is None else "seed"
+    what = "the published checkpoint, not trained here" if kind == "released" else f"seed {lineage['seed']}"
     return {
-        "mlflow.note.content": f"{experiment.dataset.name}, {experiment.row}, seed {lineage['seed']}",
-        "kind": "seed",
+        "mlflow.note.content": f"{experiment.dataset.name}, {experiment.row}, {what}",
+        "kind": kind,
         "edition": experiment.edition,
         "row": experiment.name,
         "seed": str(lineage["seed"]),
@@ -117,6 +122,8 @@ def log_history(run_id: str, history: Sequence[Mapping[str, float]]) -> None:
 def log_result(run: Path) -> str:
     """Metrics and artifacts of an evaluated run folder, into its child run; returns the run's id.
 
+    A folder of a published checkpoint has no history.
+
     Metrics under other post-processing or evaluation params than the run has, or in a store that lacks the run,
     become a run of their own.
     """
@@ -125,8 +132,9 @@ def log_result(run: Path) -> str:
     experiment = stored_experiment(metrics["experiment"], str(run / "metrics.json"))
     lineage = trained | metrics["lineage"]
     run_id = start(experiment, lineage, _find(client, experiment, lineage))
-    table = pd.read_csv(run / "history.csv", float_precision="round_trip").drop(columns="epoch")
-    log_history(run_id, [{str(k): float(v) for k, v in row.dropna().items()} for _, row in table.iterrows()])
+    if (run / "history.csv").exists():
+        table = pd.read_csv(run / "history.csv", float_precision="round_trip").drop(columns="epoch")
+        log_history(run_id, [{str(k): float(v) for k, v in row.dropna().items()} for _, row in table.iterrows()])
     _log_new(client, run_id, metrics["percent"], step=experiment.training.epochs)
     for name in ARTIFACTS:
         if (run / name).exists():
@@ -140,9 +148,16 @@ def log_result(run: Path) -> str:
 
 
 def _summarise(client: MlflowClient, run_id: str, experiment: Experiment) -> None:
-    """Give a row's run the mean over seeds of the runs with the same params as this one."""
+    """Give a row's run the mean over seeds of the runs with the same params as this one.
+
+    The published checkpoint's metrics stand beside them, under released/.
+    """
     child = client.get_run(run_id)
     parent, params = child.data.tags["mlflow.parentRunId"], child.data.tags["params"]
+    if child.data.tags["kind"] == "released":
+        metrics = {f"released/{key}": value for key, value in child.data.metrics.items()}
+        _log_new(client, parent, metrics, step=experiment.training.epochs)
+        return
     children = client.search_runs(
         [child.info.experiment_id],
         f"tags.`mlflow.parentRunId` = '{parent}' and tags.params = '{params}' and tags.evaluated = 'true'",
@@ -187,10 +202,12 @@ def restore(results: Path) -> int:
     """Bring every finished run folder that the store lacks into it; returns how many there were."""
     client = open_store()
     count = 0
-    finished = (path.parent for path in results.glob("*/*/seed*/metrics.json"))
+    finished = [path.parent for kind in ("seed*", "released") for path in results.glob(f"*/*/{kind}/metrics.json")]
     folders = sorted(run for run in finished if (run / "lineage.json").exists())
     for run in progress(folders, "restore runs", unit="run"):
         metrics = read_json(run / "metrics.json")
+        if "percent" not in metrics:  # a row without a published checkpoint of its own
+            continue
         lineage = read_json(run / "lineage.json") | metrics["lineage"]
         experiment = stored_experiment(metrics["experiment"], str(run / "metrics.json"))
         if _find(client, experiment, lineage) is None:
@@ -223,8 +240,9 @@ def _parent(client: MlflowClient, experiment: Experiment, experiment_id: str) ->
 
 def _find(client: MlflowClient, experiment: Experiment, lineage: Mapping[str, Any]) -> str | None:
     """The child run of these params and data: the one that trained, or one of this identity in this store."""
-    if _tag(client, lineage["mlflow_run"], "identity") == lineage["identity"]:
-        return str(lineage["mlflow_run"])
+    trained = lineage.get("mlflow_run")  # none trained the published checkpoint
+    if trained is not None and _tag(client, trained, "identity") == lineage["identity"]:
+        return str(trained)
     wanted = {
         "identity": lineage["identity"],
         "edition": experiment.edition,

@@ -30,7 +30,15 @@ def listed(value):
 
 def planned():
     """(edition's name, edition, rows by name, params folder) of this call."""
-    known = ["edition", "params", "seeds", "rows", "experiment", "dataset"]
+    known = [
+        "edition",
+        "params",
+        "seeds",
+        "rows",
+        "experiment",
+        "dataset",
+        "released",
+    ]
     unknown = sorted(set(config) - set(known))
     if unknown:
         raise InputError(
@@ -71,6 +79,12 @@ try:
 except InputError as error:
     raise WorkflowError(str(error))
 
+if str(config["released"]).lower() not in ("true", "false"):
+    raise WorkflowError(
+        f"--config: released={config['released']}: expected true or false"
+    )
+RELEASED = str(config["released"]).lower() == "true"
+
 TABLES = {}
 for _row in ROWS.values():
     TABLES.setdefault(_row.table, []).append(_row)
@@ -90,6 +104,7 @@ RAW = sorted(
             *layout.annotation_files_of(row),
             layout.features_of(row),
             layout.classifier_of(row),
+            layout.released_checkpoint_of(row) if RELEASED else None,
         )
         if path is not None
     }
@@ -142,6 +157,12 @@ def classifier_files(row):
     """The external classifier's file of a row, if it reads one."""
     path = layout.classifier_of(row)
     return [] if path is None else [path]
+
+
+def released_of(table):
+    """The metrics of every published checkpoint of a table."""
+    rows = [row for row in TABLES[table] if row.released is not None and RELEASED]
+    return [layout.released_run(row) / "metrics.json" for row in rows]
 
 
 def runs_of(table, name):

@@ -1,4 +1,4 @@
-# Detections against ground truth.
+# Detections against ground truth: of the runs trained here, and of the published checkpoints.
 
 
 rule evaluate:
@@ -25,3 +25,45 @@ rule evaluate:
         "Evaluate {wildcards.row}, seed {wildcards.seed}"
     shell:
         "actionformer evaluate {params.row} {params.options} --seed {wildcards.seed} >> {log} 2> >(tee -ia {log} >&2)"
+
+
+rule evaluate_released:
+    input:
+        checkpoint=lambda w: ancient(layout.released_checkpoint_of(ROWS[w.row])),
+        database=lambda w: ancient(layout.database_of(ROWS[w.row])),
+        store=lambda w: ancient(layout.store_of(ROWS[w.row])),
+        database_manifest=lambda w: databases.manifest_path(
+            layout.database_of(ROWS[w.row])
+        ),
+        store_manifest=lambda w: stores.manifest_path(layout.store_of(ROWS[w.row])),
+        audit=lambda w: ancient(f"build/{EDITION}/audit/{w.row}.json"),
+        classifier=lambda w: [ancient(path) for path in classifier_files(ROWS[w.row])],
+    output:
+        metrics=f"results/{EDITION}/{{row}}/released/metrics.json",
+    log:
+        f"results/{EDITION}/logs/evaluate_released/{{row}}.log",
+    benchmark:
+        f"results/{EDITION}/benchmarks/evaluate_released/{{row}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: lambda w: ROWS[w.row].training.threads
+    resources:
+        mem_mb=CHOSEN.memory_mb,
+        gpu=1,
+    params:
+        row=untracked(lambda w: row_name(ROWS[w.row])),
+        options=untracked(ROW_OPTIONS),
+        key=lambda w: digest(
+            [ROWS[w.row].key(stage) for stage in ("released", "detect", "evaluate")]
+        ),
+        md5s=lambda w: md5s(
+            [
+                layout.released_checkpoint_of(ROWS[w.row]),
+                *classifier_files(ROWS[w.row]),
+            ],
+            layout.released_run(ROWS[w.row]) / "lineage.json",
+        ),
+    message:
+        "Evaluate the released checkpoint of {wildcards.row}"
+    shell:
+        "actionformer evaluate-released {params.row} {params.options} >> {log} 2> >(tee -ia {log} >&2)"

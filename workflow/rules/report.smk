@@ -4,6 +4,7 @@
 rule tabulate:
     input:
         metrics=lambda w: runs_of(w.table, "metrics.json"),
+        released=lambda w: released_of(w.table),
     output:
         markdown=report(
             layout.tables(EDITION) / "{table}.md",
@@ -20,15 +21,20 @@ rule tabulate:
     params:
         rows=untracked(lambda w: [row_name(row) for row in TABLES[w.table]]),
         options=untracked(ROW_OPTIONS),
+        released=untracked("" if RELEASED else "--no-released"),
         seeds=SEEDS,
         key=lambda w: digest(
-            [CHOSEN.why_not_comparable, *(row.table_key() for row in TABLES[w.table])]
+            [
+                CHOSEN.why_not_comparable,
+                RELEASED,
+                *(row.table_key() for row in TABLES[w.table]),
+            ]
         ),
     message:
         "Tabulate {wildcards.table}"
     shell:
         "actionformer tabulate {params.options} --table {wildcards.table} --rows {params.rows}"
-        " --seeds {params.seeds} >> {log} 2> >(tee -ia {log} >&2)"
+        " --seeds {params.seeds} {params.released} >> {log} 2> >(tee -ia {log} >&2)"
 
 
 rule page:
@@ -59,7 +65,7 @@ if TRACKING:
             metrics=[
                 ancient(path)
                 for table in TABLES
-                for path in runs_of(table, "metrics.json")
+                for path in [*runs_of(table, "metrics.json"), *released_of(table)]
             ],
         output:
             database=update(TRACKING),

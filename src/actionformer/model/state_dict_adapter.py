@@ -131,20 +131,18 @@ def from_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def load_published(model: ActionFormer, state_dict: Mapping[str, Tensor]) -> None:
-    """Give the model published weights.
-
-    Raises:
-        InputError: as `from_published`, or weights of a model of other sizes; names the first tensor.
-    """
-    layout, weights = published_layout(state_dict), from_published(state_dict)
+def why_not_fitting(model: ActionFormer, weights: Mapping[str, Tensor]) -> str:
+    """The first tensor (by our name) in which these weights and the model differ in size; empty where they fit."""
     expected = model.state_dict()
     for name in [*expected, *(name for name in weights if name not in expected)]:
-        shapes = [tuple(part[name].shape) if name in part else None for part in (weights, expected)]
-        if shapes[0] != shapes[1] and not (name == "loss_normalizer" and shapes[0] is None):
-            found, wanted = ("no such tensor" if shape is None else f"{shape}" for shape in shapes)
-            raise InputError(f"tensor '{published_name(name, layout)}': the checkpoint has {found}, the model {wanted}")
-    model.load_state_dict(weights)
+        if name == "loss_normalizer":
+            continue
+        found, wanted = (
+            str(tuple(part[name].shape)) if name in part else "no such tensor" for part in (weights, expected)
+        )
+        if found != wanted:
+            return f"the first tensor that doesn't fit is {name}: the checkpoint has {found}, the model {wanted}"
+    return ""
 
 
 def _network_of(theirs: Mapping[str, Tensor], layout: Layout) -> ActionFormer:

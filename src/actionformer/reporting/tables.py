@@ -15,8 +15,8 @@ from typing import Any
 from actionformer.experiment import Experiment
 
 COLUMNS = (
-    "table", "row", "experiment", "metric", "published", "reproduced", "std", "difference", "seeds", "protocol",
-    "videos", "instances", "data_version", "data_pinned", "threads", "mlflow_runs",
+    "table", "row", "experiment", "metric", "published", "reproduced", "std", "difference", "released_checkpoint",
+    "seeds", "protocol", "videos", "instances", "data_version", "data_pinned", "threads", "mlflow_runs",
 )  # fmt: skip
 
 
@@ -33,11 +33,21 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Released:
+    """The published checkpoint of a row, evaluated here; or why there is none."""
+
+    percent: Mapping[str, float]
+    why_none: str
+    mlflow_name: str
+
+
+@dataclass(frozen=True)
 class Row:
     """One row of a results table with all its seeds."""
 
     experiment: Experiment
     runs: Sequence[Run]
+    released: Released | None = None
 
     def metrics(self) -> list[tuple[str, str]]:
         """(heading, key in metrics.json) per column, in the published order."""
@@ -77,6 +87,7 @@ def records(row: Row) -> list[dict[str, Any]]:
                 "reproduced": mean,
                 "std": statistics.stdev(values) if len(values) > 1 else None,
                 "difference": mean - published if comparable and published is not None else None,
+                "released_checkpoint": None if row.released is None else row.released.percent.get(key),
                 "seeds": " ".join(str(run.seed) for run in row.runs),
                 "protocol": experiment.dataset.protocol,
                 "videos": row.runs[0].videos,
@@ -122,6 +133,8 @@ def as_markdown(title: str, rows: Sequence[Row], *, edition: str, remark: str) -
         ]
         if not row.experiment.expect.published:
             lines_of_row = [("reproduced", reproduced)]
+        if any(other.released is not None for other in rows):
+            lines_of_row.append(("released checkpoint", [cell(r["released_checkpoint"]) for r in found]))
         for i, (what, cells) in enumerate(lines_of_row):
             lines.append(f"| {row.experiment.row if i == 0 else ''} | {what} | " + " | ".join(cells) + " |")
     lines += [
@@ -138,14 +151,25 @@ def as_markdown(title: str, rows: Sequence[Row], *, edition: str, remark: str) -
             f"| {first['threads']} | `{row.experiment.edition}/{row.experiment.table}` > `{row.experiment.name}` > "
             f"{', '.join(f'`{name}`' for name in first['mlflow_runs'].split())} |"
         )
-    recall = _recall_lines(rows)
-    return "\n".join(lines + recall) + "\n"
+    return "\n".join(lines + _released_lines(rows) + _recall_lines(rows)) + "\n"
 
 
 def _span(tiou: Sequence[float]) -> str:
     """first:last:step of evenly spaced thresholds, as the published page writes them."""
     step = f":{tiou[1] - tiou[0]:g}" if len(tiou) > 1 else ""
     return f"{tiou[0]:g}:{tiou[-1]:g}{step}"
+
+
+def _released_lines(rows: Sequence[Row]) -> list[str]:
+    """Which checkpoints were evaluated, and which rows have none."""
+    lines = []
+    for row in rows:
+        if row.released is not None:
+            found = f"MLflow run `{row.released.mlflow_name}`"
+            lines.append(
+                f"- {row.experiment.row}: {f'none; {row.released.why_none}' if row.released.why_none else found}"
+            )
+    return ["", "Released checkpoints, evaluated without training:", "", *lines] if lines else []
 
 
 def _recall_lines(rows: Sequence[Row]) -> list[str]:
@@ -174,7 +198,9 @@ LEGEND = """\
 mAP in percent at a temporal IoU threshold, and its average over the thresholds named; R@kx is the share of ground
 truth that the best k * n detections of its class find, n being their number in the video. *Evaluated* counts what the
 protocol leaves. *Data version* is the md5 of `data/` in `data.dvc`; *pinned* says whether the files used are that
-version's. *Threads* are those of training. An MLflow run stands under experiment > row > seed in `mlflow ui`.
+version's. *Released checkpoint*: the published weights, evaluated here without training; in the demo edition weights
+that are drawn, in the published layout, whose scores mean nothing. *Threads* are those of training. An MLflow run
+stands under experiment > row > seed in `mlflow ui`.
 """
 
 

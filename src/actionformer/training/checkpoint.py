@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from actionformer.errors import InputError
 from actionformer.experiment import Experiment, stored_experiment
@@ -19,15 +20,15 @@ def save(path: Path, content: dict[str, Any]) -> None:
         torch.save(content, part)
 
 
-def load(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint or model file, on the CPU."""
+def load(path: Path, *, maker: str = "train") -> dict[str, Any]:
+    """The content of a checkpoint or model file, on the CPU; `maker` is the command that makes such files."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; train the row first") from None
+        raise InputError(f"{path}: no such file; {maker} first") from None
     except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: not a complete checkpoint ({reason}); delete it and train again") from None
+        raise InputError(f"{path}: not a complete checkpoint ({reason}); delete it and {maker} again") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a checkpoint of this project")
     return content
@@ -43,3 +44,17 @@ def load_model(path: Path) -> tuple[ActionFormer, Experiment, list[str]]:
     model = ActionFormer(experiment.model)
     model.load_state_dict(content["state_dict"])
     return model.eval(), experiment, list(content["classes"])
+
+
+def load_published(path: Path) -> dict[str, Tensor]:
+    """The averaged weights of a published checkpoint, under their published names.
+
+    Raises:
+        InputError: no such file, not a checkpoint, or content other than tensors and plain values.
+    """
+    content = load(path, maker="fetch")
+    weights = content.get("state_dict_ema", content)
+    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        found = ", ".join(str(key) for key in content)
+        raise InputError(f"{path}: holds {found or 'nothing'}; expected the averaged weights, state_dict_ema")
+    return weights
