@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from actionformer.data import demo
+from actionformer.data import demo, demo_checkpoint
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 REAL = CHECKOUT.parent / "shared" / "real"
@@ -27,6 +27,7 @@ def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """data/demo as `actionformer demo-data` writes it. Read only."""
     root = tmp_path_factory.mktemp("demo")
     demo.write_all(root)
+    demo_checkpoint.write_all(root)
     return root
 
 

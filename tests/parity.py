@@ -247,7 +247,7 @@ def targets(case: dict[str, Any]) -> Deviations:
         torch.from_numpy(stored[f"{i}/segs"]),
         torch.from_numpy(stored[f"{i}/labels"]),
         num_classes=case["num_classes"],
-        center_sample_radius=case["radius"] if case["center_sample"] == "radius" else math.inf,
+        center_sample_radius=case["radius"] if case["center_sample"] == "radius" else None,
         keep_only_shortest=case["filter_similar_gt"],
     )
     positive = np.flatnonzero(classes_PK.sum(1).numpy())

@@ -41,9 +41,61 @@ def test_covering_windows_cover_every_step(total, size, overlap):
 
 
 @settings(deadline=None)
-@given(st.integers(1, 400), st.integers(1, 64))
-def test_resizing_a_constant_gives_the_constant(length, target):
-    np.testing.assert_array_equal(resized(np.full((length, 2), 0.5, np.float32), target), np.full((target, 2), 0.5))
+@given(st.integers(1, 400), st.integers(1, 64), st.booleans())
+def test_resizing_a_constant_gives_the_constant(length, target, half_precision):
+    found = resized(np.full((length, 2), 0.5, np.float32), target, half_precision=half_precision)
+    np.testing.assert_array_equal(found, np.full((target, 2), 0.5))
+
+
+def one_video(protocol, steps, **data):
+    """Views of a demo THUMOS-like row on one video of 1,000 frames at 30 per second with `steps` features."""
+    experiment = load_experiment("thumos14_i3d", "demo")
+    data = experiment.data.model_copy(update={"protocol": protocol, **data})
+    video = {"duration": 1000 / 30, "frame": 1000, "annotations": [{"segment": [2.31, 9.99], "label": "a"}]}
+    database = {"database": {"v": video | {"subset": "training"}, "w": video | {"subset": "validation"}}}
+    features = {name: np.arange(steps, dtype=np.float32)[:, None] for name in "vw"}
+    experiment = experiment.model_copy(update={"data": data})
+    return {split: views(database, features, experiment, split) for split in ("train", "test")}
+
+
+def test_the_corrected_protocol_keeps_fractions_of_a_frame():
+    """Offset 8, stride 4: 2.31 s is frame 69.3."""
+    segments = {protocol: one_video(protocol, 250)["train"][0].segments_N2 for protocol in ("published", "corrected")}
+    np.testing.assert_allclose(segments["corrected"], [[(69.3 - 8) / 4, (299.7 - 8) / 4]], rtol=1e-6)
+    np.testing.assert_array_equal(segments["published"], [[(69 - 8) / 4, (299 - 8) / 4]])
+
+
+def test_published_windows_follow_the_annotated_frames_and_corrected_ones_the_features():
+    sliding = {"loader": "sliding", "window_size": 100, "window_overlap_ratio": 0.0}
+    published, corrected = (one_video(protocol, 260, **sliding)["test"] for protocol in ("published", "corrected"))
+    assert [(v.window.start, v.window.stop) for v in published] == [(0, 100), (100, 200)]  # 50 steps go unseen
+    assert [(v.window.start, v.window.stop) for v in corrected] == [(0, 100), (100, 200), (160, 260)]
+    short = one_video("published", 260, **sliding | {"window_size": 300})["test"][0].load(random.Random(0))
+    assert (short.features_CT.shape[1], int(short.mask_T.sum())) == (300, 250)  # cut where the annotation ends
+
+
+def test_the_corrected_protocol_resamples_in_full_precision():
+    resize = {"loader": "resize", "resize_length": 4}
+    features = [
+        one_video(protocol, 4095, **resize)["test"][0].load(random.Random(0)).features_CT[0]
+        for protocol in ("published", "corrected")
+    ]
+    np.testing.assert_allclose(features[1], (np.arange(4) + 0.5) * 4095 / 4 - 0.5, rtol=1e-6)
+    assert (features[0] != features[1]).all()
+
+
+def test_hacs_ground_truth_is_put_on_the_grid_in_float32():
+    """s * fps in double, then (frame - offset) / stride in single precision; frames are not cut."""
+    experiment = load_experiment("hacs_slowfast", "paper")
+    times = [[68.6715, 123.4567], [1.0, 1.05], [200.0, 300.0]]
+    annotations = [{"segment": segment, "label": "a"} for segment in times]
+    database = {"database": {"v": {"subset": "training", "duration": 150.0, "annotations": annotations}}}
+    view = views(database, {"v": np.zeros((300, 2304), np.float32)}, experiment, "train")[0]
+    frames = np.array([[second * 15.0 for second in times[0]]]).astype(np.float32)
+    expected = (frames - np.float32(16)) / np.float32(8)
+    assert view.segments_N2.dtype == np.float32
+    # the second ends before the first feature's centre, the third starts after the video's end
+    np.testing.assert_array_equal(view.segments_N2, expected)
 
 
 # ---------------------------------------------------------------------------------------------- params

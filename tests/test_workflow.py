@@ -115,6 +115,29 @@ def test_mlflow_has_an_experiment_per_table_a_parent_per_row_and_a_child_per_see
         assert artifacts >= {"checkpoint.pt", "model.pt", "params.yaml", "detections.json", "metrics.json"}
 
 
+def test_a_published_checkpoint_is_a_line_of_the_table_and_a_run_of_its_own(done):
+    """THUMOS has one in the demo, HACS has none."""
+    page = (done / "results/demo/tables/index.md").read_text()
+    assert page.count("| demo checkpoint |") == 1
+    metrics = json.loads((done / "results/demo/thumos14_i3d/released/metrics.json").read_text())
+    found = client(done)
+    experiments = [e.experiment_id for e in found.search_experiments()]
+    (run,) = found.search_runs(experiments, "tags.kind = 'released'")
+    assert run.info.run_name == f"released-{metrics['lineage']['identity'][:8]}"
+    assert run.info.run_name in page
+    assert run.data.metrics == metrics["percent"]
+    parent = found.get_run(run.data.tags["mlflow.parentRunId"])
+    assert parent.data.metrics["released/mAP/average"] == metrics["percent"]["mAP/average"]
+    assert parent.data.metrics["mAP/average"] != metrics["percent"]["mAP/average"]
+    without = run_command(
+        done, "actionformer", "tabulate", "--params", "params", "--rows", "thumos14_i3d", "--no-released"
+    )
+    assert "checkpoint" not in without.stdout
+    (done / "results/demo/tables/thumos14.md").unlink()
+    snakemake(done)
+    assert_nothing_planned(done)
+
+
 def test_page_and_mlflow_agree_to_the_last_digit(done):
     page = (done / "results/demo/tables/index.md").read_text()
     tables = {path.stem: path.read_text() for path in (done / "results/demo/tables").glob("*.csv")}
@@ -300,7 +323,7 @@ def test_dvc_pull_restores_the_demo_data_on_a_fresh_clone(tmp_path):
     run_command(tmp_path, "git", "clone", "--quiet", str(CHECKOUT), "clone")
     clone = tmp_path / "clone"
     run_command(clone, "dvc", "pull", "--quiet")
-    assert len([path for path in (clone / "data/demo").rglob("*") if path.is_file()]) == 31
+    assert len([path for path in (clone / "data/demo").rglob("*") if path.is_file()]) == 36
     assert "up to date" in run_command(clone, "dvc", "status").stdout
 
 
@@ -336,7 +359,10 @@ def test_the_paper_edition_plans_fourteen_rows_and_three_seeds(tmp_path):
         "edition=paper",
     ).stdout
     assert len(set(re.findall(r"^Job \d+: Train (.*)$", said, re.M))) == 42
-    assert len(set(re.findall(r"^Job \d+: Fetch (.*)$", said, re.M))) > 20
+    fetched = set(re.findall(r"^Job \d+: Fetch (.*)$", said, re.M))
+    assert len({name for name in fetched if name.startswith("checkpoints/")}) == 13  # two rows share one
+    assert len(fetched) > 30
+    assert len(set(re.findall(r"^Job \d+: Evaluate the released checkpoint of (.*)$", said, re.M))) == 14
 
 
 def test_an_own_experiment_on_a_published_data_set_fetches_the_publishers_files(tmp_path):
@@ -352,6 +378,7 @@ def test_an_own_experiment_on_a_published_data_set_fetches_the_publishers_files(
     [
         ("row=thumos14_i3d", "unknown key row; there are edition"),
         ("seeds=abc", "seeds=abc: expected numbers"),
+        ("released=no way", "released=no way: expected true or false"),
         ("rows=thumos15", "no experiment 'thumos15'"),
         ("dataset=thumos14", "dataset= goes with experiment="),
         ("experiment=thumos14_i3d", "is no YAML file"),

@@ -118,6 +118,8 @@ def run_evaluate(args: argparse.Namespace) -> None:
             args.annotations, args.detections, subset=args.subset, tiou=args.tiou, out=args.out
         )
     print("\n".join(f"{key:<16} {value:6.2f}" for key, value in percent.items()))
+    if args.annotations is not None:
+        print(f"written to {args.out}")
 
 
 def run_evaluate_released(args: argparse.Namespace) -> None:
@@ -245,7 +247,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--detections", type=Path, help="a result file {'results': {video: [...]}}")
     sub.add_argument("--subset", help="the subset to evaluate")
     sub.add_argument("--tiou", type=float, nargs="+", default=[0.3, 0.4, 0.5, 0.6, 0.7], help="tIoU thresholds")
-    sub.add_argument("--out", type=Path, help="also write the metrics as JSON")
+    sub.add_argument(
+        "--out", type=Path, default=Path("metrics.json"), help="of --annotations: JSON to write (default: metrics.json)"
+    )
 
     sub = command("evaluate-released", run_evaluate_released, "score a row's published checkpoint, without training")
     row(sub, seed=False)

@@ -226,15 +226,14 @@ def evaluate_released(experiment: Experiment, *, device: str) -> str:
 
 
 def evaluate_files(
-    database: Path, detections: Path, *, subset: str, tiou: Sequence[float], out: Path | None
+    database: Path, detections: Path, *, subset: str, tiou: Sequence[float], out: Path
 ) -> dict[str, float]:
-    """Score any detections in the published form against any database."""
+    """Score any detections in the published form against any database; `out` gets the metrics as JSON."""
     from actionformer.evaluation import mean_average_precision
 
     result = mean_average_precision(database, detections, subset=subset, tiou_thresholds=tiou)
     percent = _percent(result)
-    if out is not None:
-        write_json(out, {"percent": percent, "classes": _per_class(result)})
+    write_json(out, {"percent": percent, "subset": subset, "classes": _per_class(result)})
     return percent
 
 

@@ -28,15 +28,15 @@ def assign_targets(
     labels_N: Tensor,
     *,
     num_classes: int,
-    center_sample_radius: float,
+    center_sample_radius: float | None,
     keep_only_shortest: bool,
 ) -> tuple[Tensor, Tensor]:
     """Class targets (P, K) in {0, 1} and offsets to start and end (P, 2) in strides, zero at negative points.
 
     A segment is a candidate at a point that lies strictly inside it and strictly within `center_sample_radius`
-    strides of its centre, and whose larger boundary distance lies in the level's regression range, ends included.
-    The shortest candidate is regressed, at equal length the first. Its classes, and those of all candidates within
-    1e-3 of its length (of all candidates, if not `keep_only_shortest`), are the class target.
+    strides of its centre (None: anywhere inside), and whose larger boundary distance lies in the level's regression
+    range, ends included. The shortest candidate is regressed, at equal length the first. Its classes, and those of
+    all candidates within 1e-3 of its length (of all candidates, if not `keep_only_shortest`), are the class target.
     """
     P, N = len(points_P4), len(segments_N2)
     if N == 0:
@@ -45,9 +45,10 @@ def assign_targets(
     start_N, end_N = segments_N2.to(points_P4.dtype).unbind(-1)
 
     left_PN, right_PN = position_P1 - start_N, end_N - position_P1
-    center_N, radius_P1 = 0.5 * (start_N + end_N), stride_P1 * center_sample_radius
     inside = (left_PN > 0) & (right_PN > 0)
-    inside &= (position_P1 > center_N - radius_P1) & (position_P1 < center_N + radius_P1)
+    if center_sample_radius is not None:
+        center_N, radius_P1 = 0.5 * (start_N + end_N), stride_P1 * center_sample_radius
+        inside &= (position_P1 > center_N - radius_P1) & (position_P1 < center_N + radius_P1)
     distance_PN = torch.maximum(left_PN, right_PN)
     candidate_PN = inside & (distance_PN >= smallest_P1) & (distance_PN <= largest_P1)
 

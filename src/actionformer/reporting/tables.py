@@ -134,7 +134,8 @@ def as_markdown(title: str, rows: Sequence[Row], *, edition: str, remark: str) -
         if not row.experiment.expect.published:
             lines_of_row = [("reproduced", reproduced)]
         if any(other.released is not None for other in rows):
-            lines_of_row.append(("released checkpoint", [cell(r["released_checkpoint"]) for r in found]))
+            kind = "released" if row.experiment.comparable else edition
+            lines_of_row.append((f"{kind} checkpoint", [cell(r["released_checkpoint"]) for r in found]))
         for i, (what, cells) in enumerate(lines_of_row):
             lines.append(f"| {row.experiment.row if i == 0 else ''} | {what} | " + " | ".join(cells) + " |")
     lines += [
@@ -169,7 +170,7 @@ def _released_lines(rows: Sequence[Row]) -> list[str]:
             lines.append(
                 f"- {row.experiment.row}: {f'none; {row.released.why_none}' if row.released.why_none else found}"
             )
-    return ["", "Released checkpoints, evaluated without training:", "", *lines] if lines else []
+    return ["", "Checkpoints evaluated without training:", "", *lines] if lines else []
 
 
 def _recall_lines(rows: Sequence[Row]) -> list[str]:

@@ -1,0 +1,167 @@
+"""Published checkpoints: both layouts are read, what doesn't fit is refused by name, nothing but tensors is loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import oracle
+import parity
+from actionformer import ActionFormer, load_experiment, stages
+from actionformer.data import demo_checkpoint
+from actionformer.errors import InputError
+from actionformer.experiment import names
+from actionformer.model.state_dict_adapter import from_published, params_for_layout, published_layout
+from actionformer.training.checkpoint import load_published
+from conftest import run_command
+
+SMALL = "full_pe_win7_T192"
+
+
+@pytest.fixture
+def opentad():
+    """(model params, OpenTAD's state dict) of a small network with the recipe's weights."""
+    params = oracle.trajectory_params(SMALL)
+    return params, oracle.published_weights(oracle.read(f"trajectory/{SMALL}_state.json"), params)
+
+
+@pytest.fixture
+def release(opentad):
+    """(model params, the same weights as actionformer_release names and shapes them)."""
+    params, weights = opentad
+    model = ActionFormer(params)
+    model.load_state_dict(from_published(weights))
+    renamed = {}
+    for name, tensor in model.state_dict().items():
+        if name != "loss_normalizer":
+            is_norm = "norm" in name and tensor.ndim == 1
+            renamed[oracle.release_name(name)] = tensor.reshape(1, -1, 1) if is_norm else tensor
+    return params, renamed
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_both_layouts_are_told_apart_and_give_the_same_weights(opentad, release, prefix):
+    params, weights = opentad
+    both = [{f"{prefix}{name}": tensor for name, tensor in state.items()} for state in (weights, release[1])]
+    assert [published_layout(state) for state in both] == ["opentad", "actionformer_release"]
+    ours, theirs = map(from_published, both)
+    assert set(ours) - set(theirs) == {"loss_normalizer"}
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(tensor, ours[name], rtol=0, atol=0)
+        assert tensor.shape == ActionFormer(params).state_dict()[name].shape
+
+
+def test_weights_without_a_normaliser_leave_the_models_own(release):
+    params, weights = release
+    model = ActionFormer(params.model_copy(update={"loss_normalizer_init": 250}))
+    model.load_state_dict(from_published(weights))
+    assert model.loss_normalizer == 250
+
+
+def test_the_layout_says_which_arithmetic_it_needs():
+    params = load_experiment("ego4d_slowfast").model
+    assert params_for_layout(params, "opentad") == params
+    theirs = params_for_layout(params, "actionformer_release")
+    assert (theirs.conv_norm_eps, theirs.mask_after_norm, theirs.keep_only_shortest_gt) == (1e-5, False, True)
+    assert theirs.channels == params.channels
+
+
+@pytest.mark.parametrize("layout", ["opentad", "release"])
+@pytest.mark.parametrize("index", [0, 7, -1])
+def test_a_missing_an_unknown_and_a_misshapen_tensor_are_named(layout, index, request):
+    _, weights = request.getfixturevalue(layout)
+    name = sorted(weights)[index]
+    with pytest.raises(InputError, match=f"'{name}' is missing"):
+        from_published({key: tensor for key, tensor in weights.items() if key != name})
+    with pytest.raises(InputError, match=f"'{name}.more' has no counterpart"):
+        from_published(weights | {f"{name}.more": torch.zeros(1)})
+    with pytest.raises(InputError, match=f"'{name}' has shape .*, the others ask for"):
+        from_published(weights | {name: torch.zeros(2, *weights[name].shape)})
+    with pytest.raises(InputError, match=r"'classifier\.weight' belongs to neither"):
+        published_layout(weights | {"classifier.weight": torch.zeros(1)})
+
+
+def test_a_network_of_another_kind_is_refused():
+    with pytest.raises(InputError, match=r"'layer1\.0\.conv1\.weight' belongs to neither"):
+        published_layout(from_resnet := {"layer1.0.conv1.weight": torch.zeros(3)})
+    with pytest.raises(InputError, match="belongs to neither"):
+        from_published(from_resnet)
+    with pytest.raises(InputError):
+        published_layout({})
+
+
+class Unwanted:
+    def __reduce__(self):
+        return os.system, ("echo loaded",)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"state_dict_ema": {}, "hook": Unwanted()}, "not a complete checkpoint .*fetch again"),
+        ({"epoch": 3, "optimizer": {}}, "holds epoch, optimizer; expected the averaged weights, state_dict_ema"),
+        (None, "no such file; fetch first"),
+    ],
+)
+def test_a_checkpoint_is_read_without_running_anything_in_it(tmp_path, content, words, capfd):
+    path = tmp_path / "c.pth"
+    if content is not None:
+        torch.save(content, path)
+    with pytest.raises(InputError, match=words):
+        load_published(path)
+    assert "loaded" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("config", parity.NETWORKS)
+def test_the_demos_checkpoints_have_the_published_layout(config):
+    entries = oracle.read(f"{config}/state_dict.json")["entries"]
+    published = {(entry["name"], tuple(entry["shape"]), entry["kind"]) for entry in entries}
+    assert set(demo_checkpoint.opentad_layout(oracle.experiment_of(config).model)) == published
+
+
+def test_every_paper_row_names_its_checkpoint_and_the_demo_has_five():
+    rows = {row: load_experiment(row, "paper") for row in names("experiments")}
+    for experiment in rows.values():
+        assert experiment.dataset.files[experiment.released.file].sources
+    shared = {
+        row: experiment.released.shared_with for row, experiment in rows.items() if experiment.released.shared_with
+    }
+    assert shared == {"multithumos_i3d": "multithumos_i3d_rgb", "multithumos_i3d_rgb": "multithumos_i3d"}
+    demo = [load_experiment(row, "demo").released for row in rows]
+    assert len({released.file for released in demo if released}) == len(demo_checkpoint.CHECKPOINTS) == 5
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, demo_data) -> Path:
+    """Databases and stores of the demo's MultiTHUMOS, and its shared checkpoint."""
+    folder = tmp_path_factory.mktemp("released")
+    (folder / "data").mkdir()
+    (folder / "data/demo").symlink_to(demo_data)
+    run_command(folder, "actionformer", "convert", "multithumos")
+    run_command(folder, "actionformer", "pack", "thumos14", "i3d")
+    return folder
+
+
+def test_a_checkpoint_that_two_rows_share_is_evaluated_for_one_and_the_other_has_none(built):
+    for row in ("multithumos_i3d_rgb", "multithumos_i3d"):
+        run_command(built, "actionformer", "evaluate-released", row)
+    rgb, both = (
+        json.loads((built / f"results/demo/{row}/released/metrics.json").read_text())
+        for row in ("multithumos_i3d_rgb", "multithumos_i3d")
+    )
+    assert rgb["percent"]["mAP/average"] < 5  # drawn weights know nothing
+    assert "data/demo/multithumos/checkpoints/multithumos.pth" in rgb["lineage"]["files"]
+    assert "embedding.0.conv.weight: the checkpoint has (32, 24, 3), the model (32, 48, 3)" in both["none"]
+    assert "percent" not in both
+
+
+def test_a_checkpoint_of_another_size_is_refused_by_the_first_tensor_that_does_not_fit(built, monkeypatch):
+    monkeypatch.chdir(built)
+    experiment = load_experiment("multithumos_i3d", "demo")
+    alone = experiment.model_copy(update={"released": experiment.released.model_copy(update={"shared_with": None})})
+    with pytest.raises(InputError, match=r"multithumos\.pth: the first tensor that doesn't fit is backbone\.embedding"):
+        stages.evaluate_released(alone, device="cpu")
