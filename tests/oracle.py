@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from actionformer import Experiment, load_experiment
 from actionformer.experiment import ModelParams
@@ -26,6 +27,11 @@ ROW_OF = {
 def experiment_of(config: str) -> Experiment:
     """Our paper row of a published config."""
     return load_experiment(ROW_OF.get(config, config), edition="paper")
+
+
+def row(config: str) -> dict[str, Any]:
+    """The published hyperparameters of a config."""
+    return yaml.safe_load((ORACLES / "rows.yaml").read_text())[ROW_OF.get(config, config)]
 
 
 def read(path: str) -> Any:

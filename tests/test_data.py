@@ -10,7 +10,6 @@ import zipfile
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,11 +21,9 @@ from actionformer.data.annotations import load_database
 from actionformer.data.features import FeatureStore, pack
 from actionformer.data.publishers import convert
 from actionformer.data.view import resized, windows
+from actionformer.errors import InputError
 from actionformer.experiment import load_dataset, names, published_rows
 from conftest import CHECKOUT, REAL
-
-CONFIGS = sorted(path.stem for path in (oracle.ORACLES / "data").glob("*_*.json") if path.stem != "random_trunc")
-PROBE = torch.tensor([[0, 1], [10, 20.5], [-3, 5], [100.25, 190.75], [1000, 5000]])
 
 
 @given(st.integers(1, 3000), st.integers(8, 512), st.sampled_from([0.0, 0.25, 0.5]))
@@ -72,6 +69,36 @@ def test_published_windows_follow_the_annotated_frames_and_corrected_ones_the_fe
     assert [(v.window.start, v.window.stop) for v in corrected] == [(0, 100), (100, 200), (160, 260)]
     short = one_video("published", 260, **sliding | {"window_size": 300})["test"][0].load(random.Random(0))
     assert (short.features_CT.shape[1], int(short.mask_T.sum())) == (300, 250)  # cut where the annotation ends
+
+
+@pytest.mark.parametrize(
+    ("total", "size", "overlap", "starts"),
+    [
+        (1500, 1024, 0.0, [0]),  # 476 steps go unseen
+        (2366, 1024, 0.0, [0, 1024]),
+        (768, 512, 0.5, [0, 256, 256]),  # the last comes twice
+        (900, 512, 0.5, [0, 256, 388]),
+        (300, 512, 0.5, [0]),
+    ],
+)
+def test_published_windows_keep_their_faults(total, size, overlap, starts):
+    assert [window.start for window in windows(total, size, overlap, "published")] == starts
+
+
+def test_windows_of_a_fixed_rate_are_counted_from_the_duration():
+    """Charades-VideoMAE: int(duration * 30) frames, not the features' length."""
+    experiment = load_experiment("charades_videomae_l", "paper")
+    database = {"database": {"v": {"subset": "testing", "duration": 70.99, "annotations": []}}}
+    found = views(database, {"v": np.zeros((1000, 1024), np.float32)}, experiment, "test")
+    steps = -(-int(70.99 * 30) // 4)
+    assert [(v.window.start, v.window.stop) for v in found] == [(0, 512), (steps - 512, steps)]
+
+
+@pytest.mark.parametrize("steps", [70_000])
+def test_features_that_half_precision_cannot_hold_are_refused(steps):
+    view = one_video("published", steps, loader="resize", resize_length=4)["test"][0]
+    with pytest.raises(InputError, match=r"video 'w': .*half precision; set data.protocol to corrected"):
+        view.load(random.Random(0))
 
 
 def test_the_corrected_protocol_resamples_in_full_precision():

@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 
 from actionformer.detection import batched_nms
 
-KINDS = {"CUHKANETClassifier": "cuhk", "TCANetHACSClassifier": "tcanet", "StandardClassifier": "standard"}
-
 
 @settings(max_examples=50, deadline=None)
 @given(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -14,8 +15,13 @@ import parity
 from actionformer import ActionFormer, load_experiment, stages
 from actionformer.data import demo_checkpoint
 from actionformer.errors import InputError
-from actionformer.experiment import names
-from actionformer.model.state_dict_adapter import from_published, params_for_layout, published_layout
+from actionformer.experiment import PARAMS, names
+from actionformer.model.state_dict_adapter import (
+    from_published,
+    params_for_layout,
+    published_layout,
+    published_model,
+)
 from actionformer.training.checkpoint import load_published
 from conftest import run_command
 
@@ -90,8 +96,26 @@ def test_a_network_of_another_kind_is_refused():
         published_layout(from_resnet := {"layer1.0.conv1.weight": torch.zeros(3)})
     with pytest.raises(InputError, match="belongs to neither"):
         from_published(from_resnet)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="no tensors in it"):
         published_layout({})
+
+
+def test_weights_that_are_twice_there_or_not_numbers_are_named(opentad):
+    _, weights = opentad
+    name = sorted(weights)[0]
+    with pytest.raises(InputError, match=f"'{name}' is there with and without 'module.'"):
+        from_published(weights | {f"module.{name}": weights[name]})
+    with pytest.raises(InputError, match=f"'{name}' has NaN"):
+        from_published(weights | {name: torch.full_like(weights[name], math.nan)})
+
+
+def test_a_published_model_is_ready_to_use_and_refuses_a_row_of_other_sizes(release):
+    params, weights = release
+    model = published_model(params, weights)
+    assert model.params.mask_after_norm is False
+    assert not model.training
+    with pytest.raises(InputError, match=r"'cls_head\.cls_head\.conv\.weight': the checkpoint has \(7, 32, 3\)"):
+        published_model(params.model_copy(update={"num_classes": 8}), weights)
 
 
 class Unwanted:
@@ -105,11 +129,15 @@ class Unwanted:
         ({"state_dict_ema": {}, "hook": Unwanted()}, "not a complete checkpoint .*fetch again"),
         ({"epoch": 3, "optimizer": {}}, "holds epoch, optimizer; expected the averaged weights, state_dict_ema"),
         (None, "no such file; fetch first"),
+        (b"", r"not a complete checkpoint \(.*\); delete it and fetch again"),
+        (b"a" * 1000, r"not a complete checkpoint \(.*\); delete it and fetch again"),
     ],
 )
 def test_a_checkpoint_is_read_without_running_anything_in_it(tmp_path, content, words, capfd):
     path = tmp_path / "c.pth"
-    if content is not None:
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
         torch.save(content, path)
     with pytest.raises(InputError, match=words):
         load_published(path)
@@ -155,13 +183,24 @@ def test_a_checkpoint_that_two_rows_share_is_evaluated_for_one_and_the_other_has
     )
     assert rgb["percent"]["mAP/average"] < 5  # drawn weights know nothing
     assert "data/demo/multithumos/checkpoints/multithumos.pth" in rgb["lineage"]["files"]
-    assert "embedding.0.conv.weight: the checkpoint has (32, 24, 3), the model (32, 48, 3)" in both["none"]
+    assert "that of I3D (rgb): the first tensor" in both["none"]
+    assert "'projection.embed.0.conv.weight': the checkpoint has (32, 24, 3), the model (32, 48, 3)" in both["none"]
     assert "percent" not in both
 
 
-def test_a_checkpoint_of_another_size_is_refused_by_the_first_tensor_that_does_not_fit(built, monkeypatch):
+def test_a_checkpoint_that_fits_neither_row_is_refused_by_its_first_tensor(built, monkeypatch):
     monkeypatch.chdir(built)
     experiment = load_experiment("multithumos_i3d", "demo")
-    alone = experiment.model_copy(update={"released": experiment.released.model_copy(update={"shared_with": None})})
-    with pytest.raises(InputError, match=r"multithumos\.pth: the first tensor that doesn't fit is backbone\.embedding"):
-        stages.evaluate_released(alone, device="cpu")
+    wide = experiment.model_copy(update={"model": experiment.model.model_copy(update={"channels": 64})})
+    for released in ({"shared_with": None}, {"shared_with": "thumos14_i3d"}):
+        other = wide.model_copy(update={"released": experiment.released.model_copy(update=released)})
+        with pytest.raises(
+            InputError, match=r"multithumos\.pth: the first tensor .* 'projection\.embed\.0\.conv\.weight'"
+        ):
+            stages.evaluate_released(other, PARAMS, device="cpu")
+
+
+def test_a_row_without_a_checkpoint_says_so(built, monkeypatch):
+    monkeypatch.chdir(built)
+    with pytest.raises(InputError, match="hacs_slowfast: no checkpoint was published"):
+        stages.evaluate_released(load_experiment("hacs_slowfast", "demo"), PARAMS, device="cpu")

@@ -79,7 +79,13 @@ def run_fetch(args: argparse.Namespace) -> None:
 def run_convert(args: argparse.Namespace) -> None:
     from actionformer import stages
 
-    print(stages.convert(*_dataset(args)))
+    if args.source is None:
+        if args.out is not None or args.video_info is not None:
+            raise InputError("--out and --video-info go with --source")
+        print(stages.convert(*_dataset(args)))
+    else:
+        out = args.out or Path("annotations.json")
+        print(stages.convert_folder(_dataset(args)[0], args.source, args.video_info, out))
 
 
 def run_pack(args: argparse.Namespace) -> None:
@@ -125,7 +131,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
 def run_evaluate_released(args: argparse.Namespace) -> None:
     from actionformer import stages
 
-    print(stages.evaluate_released(_experiment(args), device=args.device))
+    print(stages.evaluate_released(_experiment(args), args.params, device=args.device))
 
 
 def run_timeline(args: argparse.Namespace) -> None:
@@ -224,6 +230,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("convert", run_convert, "publisher's annotations -> the one database")
     sub.add_argument("dataset", metavar="DATASET", help="a data set of params/datasets, or the path of a YAML file")
     edition(sub)
+    sub.add_argument(
+        "--source", type=Path, help="folder with annotation files in any form (default: the edition's files)"
+    )
+    sub.add_argument("--video-info", type=Path, help="with --source: csv or JSON of durations, which THUMOS files lack")
+    sub.add_argument("--out", type=Path, help="with --source: database to write (default: annotations.json)")
 
     sub = command("pack", run_pack, "publisher's features -> one HDF5 store")
     sub.add_argument("dataset", metavar="DATASET", help="a data set of params/datasets, or the path of a YAML file")
@@ -248,7 +259,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--subset", help="the subset to evaluate")
     sub.add_argument("--tiou", type=float, nargs="+", default=[0.3, 0.4, 0.5, 0.6, 0.7], help="tIoU thresholds")
     sub.add_argument(
-        "--out", type=Path, default=Path("metrics.json"), help="of --annotations: JSON to write (default: metrics.json)"
+        "--out",
+        type=Path,
+        default=Path("evaluation.json"),
+        help="of --annotations: JSON to write (default: evaluation.json)",
     )
 
     sub = command("evaluate-released", run_evaluate_released, "score a row's published checkpoint, without training")

@@ -102,13 +102,27 @@ class Dataset(Params):
     features: dict[str, FeatureSet]
     classifier: Classifier | None = None
     blocked: str | None = Field(None, description="JSON list of videos left out of the evaluation")
+    class_lists: dict[str, str] = Field(
+        {}, description="label field -> published class order, one class per line; none: labels by code point"
+    )
     excluded_videos: list[str] = Field([], description="left out of the database by the published protocol")
     drop_segments_past_end: bool = Field(False, description="drop instances that start after their video's end")
     train_subset: str = "training"
     eval_subset: str = "validation"
     num_classes: int | dict[str, int] = Field(description="per label field where there are several")
-    protocol: str = "all videos and instances of the annotation files"
+    protocol: str | None = Field(None, description="more about the protocol than the params below say")
     published: dict[str, Counts] = Field({}, description="subset -> counts")
+
+    def protocol_text(self) -> str:
+        """What the protocol leaves out, in words, from the params that leave it out."""
+        parts = []
+        if self.excluded_videos:
+            parts.append(f"without {', '.join(self.excluded_videos)}")
+        if self.drop_segments_past_end:
+            parts.append("without instances past their video's end")
+        if self.blocked is not None:
+            parts.append("without the blocked list")
+        return "; ".join([*(parts or ["all videos and instances"]), *([self.protocol] if self.protocol else [])])
 
     def needed_files(self) -> list[str]:
         """Files that a stage reads, of those that have sources."""
@@ -136,7 +150,7 @@ class DataParams(Params):
     protocol: Literal["published", "corrected"] = Field(
         "corrected",
         description="published: as the rows were produced, faults included; corrected: windows cover the whole video, "
-        "ground truth is not cut to whole frames, features are resampled in float32 (docs/differences.md)",
+        "ground truth is not cut to whole frames, features are resampled in full precision (docs/differences.md)",
     )
     truncate_to_frames: bool = Field(True, description="under protocol 'published': ground truth at int(s * fps)")
     drop_short_gt_in_training: bool = False
@@ -330,7 +344,7 @@ class Experiment(Params):
 
     def conversion_key(self) -> dict[str, Any]:
         """What the data set's database depends on, beside the content of its files."""
-        parts = {"format", "annotations", "blocked", "excluded_videos", "drop_segments_past_end"}
+        parts = {"format", "annotations", "blocked", "class_lists", "excluded_videos", "drop_segments_past_end"}
         return self.dataset.model_dump(mode="json", include=parts)
 
     def packing_key(self) -> dict[str, Any]:
@@ -345,7 +359,7 @@ class Experiment(Params):
     def table_key(self) -> dict[str, Any]:
         """What a table prints of a row, beside its runs."""
         shown = self.model_dump(mode="json", include={"table", "row", "comparable", "expect", "training", "released"})
-        return shown | {"dataset": self.dataset.name, "protocol": self.dataset.protocol}
+        return shown | {"dataset": self.dataset.name, "protocol": self.dataset.protocol_text()}
 
     @property
     def feature_owner(self) -> str:
@@ -385,6 +399,11 @@ AnyParams = TypeVar("AnyParams", bound=Params)
 
 def stored_experiment(content: Any, origin: str) -> Experiment:
     """An experiment from a file of ours, written by this or an older version."""
+    data = content.get("data") if isinstance(content, dict) else None
+    if isinstance(data, dict) and "protocol" not in data:
+        # what older versions did is now called 'published'
+        kept = {key: value for key, value in data.items() if key != "window_protocol"}
+        content = content | {"data": kept | {"protocol": "published"}}
     return _validated(Experiment, content, origin)
 
 

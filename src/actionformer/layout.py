@@ -80,7 +80,8 @@ def features_of(experiment: Experiment) -> Path:
 def annotation_files(dataset: Dataset, name: str, edition: str) -> list[Path]:
     """The publisher's files that a data set's database is made from."""
     root = raw_root(dataset, name, edition)
-    return [root / file for file in [*dataset.annotations, *([dataset.blocked] if dataset.blocked else [])]]
+    listed = [*dataset.annotations, *dataset.class_lists.values(), *([dataset.blocked] if dataset.blocked else [])]
+    return [root / file for file in listed]
 
 
 def annotation_files_of(experiment: Experiment) -> list[Path]:

@@ -17,7 +17,7 @@ from actionformer.data import annotations as databases
 from actionformer.data.annotations import Database, load_database
 from actionformer.data.features import FeatureStore, read_manifest
 from actionformer.errors import InputError
-from actionformer.experiment import Dataset, Experiment, as_yaml, seeds_of, why_not_comparable
+from actionformer.experiment import Dataset, Experiment, as_yaml, load_experiment, seeds_of, why_not_comparable
 from actionformer.files import atomic_path, digest, read_json, write_json, write_text
 
 Detector = Callable[[Any, Sequence[str], str], dict[str, Any]]
@@ -34,9 +34,18 @@ def convert(dataset: Dataset, name: str, edition: str) -> str:
     content = converted(dataset, root)
     out = layout.database(edition, name)
     read = layout.annotation_files(dataset, name, edition)
-    fields = list(dataset.num_classes) if isinstance(dataset.num_classes, dict) else ["label"]
-    databases.save_database(out, content, label_fields=fields, sources=lambda: provenance.sources(read))
+    databases.save_database(out, content, label_fields=_fields(content), sources=lambda: provenance.sources(read))
     return f"{out}: {len(content['database'])} videos"
+
+
+def convert_folder(dataset: Dataset, folder: Path, video_info: Path | None, out: Path) -> str:
+    """Annotations of any form in any folder -> a database file; says what it wrote."""
+    from actionformer.data.publishers import convert_folder as converted
+
+    content = converted(dataset, folder, video_info)
+    databases.save_database(out, content, label_fields=_fields(content), sources=dict)
+    instances = sum(len(entry["annotations"]) for entry in content["database"].values())
+    return f"{out}: {len(content['database'])} videos, {instances} instances; {dataset.protocol_text()}"
 
 
 def pack(dataset: Dataset, name: str, edition: str, features: str) -> str:
@@ -171,7 +180,7 @@ def evaluate(experiment: Experiment, seed: int) -> dict[str, float]:
     return dict(metrics["percent"])
 
 
-def evaluate_released(experiment: Experiment, *, device: str) -> str:
+def evaluate_released(experiment: Experiment, params: Path, *, device: str) -> str:
     """Run a row's published checkpoint over its evaluated videos and score it, without training; says what it found.
 
     A checkpoint that two rows share fits one of them; of the other the metrics say that it has none.
@@ -179,21 +188,16 @@ def evaluate_released(experiment: Experiment, *, device: str) -> str:
     import torch
 
     from actionformer import tracking
-    from actionformer.model.actionformer import ActionFormer
-    from actionformer.model.state_dict_adapter import (
-        from_published,
-        params_for_layout,
-        published_layout,
-        why_not_fitting,
-    )
+    from actionformer.model.state_dict_adapter import published_model
     from actionformer.training.checkpoint import load_published
     from actionformer.training.device import leased_device
 
     path, run = layout.released_checkpoint_of(experiment), layout.released_run(experiment)
-    if path is None or experiment.released is None:
+    if path is None:
         raise InputError(f"{experiment.name}: no checkpoint was published with this row (params: released)")
     torch.set_num_threads(experiment.training.threads)
     weights = load_published(path)
+    why_none = _fits_the_other_row(experiment, path, weights, params)
     lineage = {
         "seed": None,
         "git": provenance.git_state(),
@@ -201,28 +205,38 @@ def evaluate_released(experiment: Experiment, *, device: str) -> str:
         **data_lineage(experiment, None),
     }
     record = {"lineage": lineage, "experiment": experiment.model_dump(mode="json")}
-    try:
-        network = ActionFormer(params_for_layout(experiment.model, published_layout(weights)))
-        misfit = why_not_fitting(network, from_published(weights))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    if misfit and experiment.released.shared_with is None:
-        raise InputError(f"{path}: {misfit}")
-    if misfit:
-        why = f"{experiment.released.file} is also linked from {experiment.released.shared_with}; here {misfit}"
+    if why_none:
         (run / "detections.json").unlink(missing_ok=True)
         write_json(run / "lineage.json", lineage)
-        write_json(run / "metrics.json", record | {"none": why})
-        return f"{experiment.name}: no checkpoint of its own: {why}"
-    network.load_state_dict(from_published(weights))
+        write_json(run / "metrics.json", record | {"none": why_none})
+        return f"{experiment.name}: no checkpoint of its own: {why_none}"
     database, features = _inputs(experiment)
     with leased_device(device) as chosen:
-        results = _detector(experiment, database, features)(network.to(chosen).eval(), database.classes, chosen)
+        network = published_model(experiment.model, weights).to(chosen)
+        results = _detector(experiment, database, features)(network, database.classes, chosen)
     said = _write_detections(run, results)
     write_json(run / "lineage.json", lineage)
     write_json(run / "metrics.json", record | _metrics(experiment, database, results))
     tracking.log_result(run)
     return said
+
+
+def _fits_the_other_row(experiment: Experiment, path: Path, weights: Mapping[str, Any], params: Path) -> str:
+    """Why a checkpoint that two rows share is the other row's; empty where it fits this one, an error if neither."""
+    from actionformer.model.state_dict_adapter import why_not_fitting
+
+    try:
+        misfit = why_not_fitting(experiment.model, weights)
+        shared_with = experiment.released.shared_with if experiment.released is not None else None
+        if misfit and shared_with is not None:
+            other = load_experiment(shared_with, experiment.edition, params=params)
+            if not why_not_fitting(other.model, weights):
+                return f"the checkpoint linked is that of {other.row}: {misfit}"
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if misfit:
+        raise InputError(f"{path}: {misfit}")
+    return ""
 
 
 def evaluate_files(
@@ -320,6 +334,14 @@ def data_lineage(experiment: Experiment, seed: int | None) -> dict[str, Any]:
         "files": files,
         "pinned": provenance.is_pinned(files),
     }
+
+
+def _fields(content: Mapping[str, Any]) -> list[str]:
+    """The label fields that a database's annotations have."""
+    first: Mapping[str, Any] = next(
+        (entry["annotations"][0] for entry in content["database"].values() if entry["annotations"]), {}
+    )
+    return [field for field in ("label", "noun", "verb") if field in first] or ["label"]
 
 
 def _inputs(experiment: Experiment) -> tuple[Database, FeatureStore]:

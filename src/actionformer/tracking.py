@@ -90,7 +90,7 @@ def _tags(experiment: Experiment, lineage: Mapping[str, Any]) -> dict[str, str]:
         "edition": experiment.edition,
         "row": experiment.name,
         "seed": str(lineage["seed"]),
-        "protocol": experiment.dataset.protocol,
+        "protocol": experiment.dataset.protocol_text(),
         "identity": lineage["identity"],
         "params": lineage["params"],
         "git.commit": lineage["git"]["commit"],
@@ -157,6 +157,7 @@ def _summarise(client: MlflowClient, run_id: str, experiment: Experiment) -> Non
     if child.data.tags["kind"] == "released":
         metrics = {f"released/{key}": value for key, value in child.data.metrics.items()}
         _log_new(client, parent, metrics, step=experiment.training.epochs)
+        client.set_terminated(parent, "FINISHED")
         return
     children = client.search_runs(
         [child.info.experiment_id],
@@ -233,7 +234,7 @@ def _parent(client: MlflowClient, experiment: Experiment, experiment_id: str) ->
         "kind": "row",
         "row": experiment.name,
         "edition": experiment.edition,
-        "mlflow.note.content": f"{experiment.dataset.name}, {experiment.row}; one child run per seed",
+        "mlflow.note.content": f"{experiment.dataset.name}, {experiment.row}; a child run per seed and checkpoint",
     }
     return str(client.create_run(experiment_id, run_name=experiment.name, tags=tags).info.run_id)
 

@@ -159,6 +159,14 @@ def classifier_files(row):
     return [] if path is None else [path]
 
 
+def released_checkpoint(row):
+    """The published checkpoint of a row, or one line that says that it has none."""
+    path = layout.released_checkpoint_of(ROWS[row])
+    if path is None:
+        raise WorkflowError(f"{row}: has no released checkpoint in the {EDITION} edition")
+    return path
+
+
 def released_of(table):
     """The metrics of every published checkpoint of a table."""
     rows = [row for row in TABLES[table] if row.released is not None and RELEASED]

@@ -29,7 +29,7 @@ rule evaluate:
 
 rule evaluate_released:
     input:
-        checkpoint=lambda w: ancient(layout.released_checkpoint_of(ROWS[w.row])),
+        checkpoint=lambda w: ancient(released_checkpoint(w.row)),
         database=lambda w: ancient(layout.database_of(ROWS[w.row])),
         store=lambda w: ancient(layout.store_of(ROWS[w.row])),
         database_manifest=lambda w: databases.manifest_path(

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actionformer.data.annotations import Database, Video, load_database
+from actionformer.errors import InputError
 from actionformer.experiment import Experiment
 
 CROP_TRIALS = 200
@@ -51,7 +52,7 @@ class View:
     offset: float
     window: Window | None = None
     resize_length: int | None = None
-    half_precision: bool = True
+    half_precision: bool = False
     """resample in half precision, as the published rows do"""
     pad_length: int | None = None
     crop: Crop | None = None
@@ -62,6 +63,11 @@ class View:
         segments_N2, labels_N, length = self.segments_N2, self.labels_N, None
         if self.resize_length is not None:
             source_TC = resized(self._read(source_TC), self.resize_length, half_precision=self.half_precision)
+            if not np.isfinite(source_TC).all():
+                raise InputError(
+                    f"video '{self.video}': its features or its length do not fit into half precision; "
+                    "set data.protocol to corrected"
+                )
         if self.crop is not None:
             source_TC, segments_N2, labels_N = random_truncation(
                 source_TC, segments_N2, labels_N, length=self.crop.length, threshold=self.crop.threshold,
@@ -285,14 +291,17 @@ def random_truncation(
     return features_TC[start : start + size], clipped_N2[kept_N] - np.float32(start), labels_N[kept_N]
 
 
-def resized(features_TC: NDArray[np.float32], length: int, *, half_precision: bool = True) -> NDArray[np.float32]:
+def resized(features_TC: NDArray[np.float32], length: int, *, half_precision: bool) -> NDArray[np.float32]:
     """Resample (T, C) to (length, C) as RoIAlign over [0, T] does, in one dimension (aligned).
 
     ceil(box / length) samples per bin, linearly interpolated and averaged, in double. The published rows round features
     and box to half precision first; above 2048 steps that moves the end of the box.
     """
     T = len(features_TC)
-    box = float(np.float16(T)) if half_precision else float(T)
+    with np.errstate(over="ignore"):
+        box = float(np.float16(T)) if half_precision else float(T)
+    if math.isinf(box):
+        return np.full((length, features_TC.shape[1]), np.inf, np.float32)
     samples = math.ceil(box / length)
     bin_size = box / length
     bins, within = np.arange(length)[:, None], np.arange(samples)[None, :]

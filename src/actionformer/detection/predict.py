@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from actionformer.data.loader import test_batches
 from actionformer.data.view import View
@@ -30,35 +31,47 @@ def predict(
     classifier: VideoClassifier | None = None,
     device: str = "cpu",
 ) -> Results:
-    """Video -> detections {"segment": [start, end] in seconds, "label", "score"}, best first.
-
-    Views with a window are one sliding test: NMS runs over all windows of a video, on rounded seconds.
-    """
+    """Video -> detections {"segment": [start, end] in seconds, "label", "score"}, best first."""
     collected: dict[str, list[Detections]] = {}
     batches = test_batches(views, batch_size=params.batch_size)
     total = -(-len(views) // params.batch_size)
     for chosen, batch in progress(batches, "detect", unit="batch", total=total):
         levels = model(batch.features_BCT.to(device), batch.mask_BT.to(device))
         for b, view in enumerate(chosen):
-            segments, scores, labels = candidates(*decode(levels, b), params)
-            if view.window is None:
-                detections = _nms((segments.cpu().numpy(), scores.cpu().numpy(), labels.cpu().numpy()), params)
-                seconds = view.to_seconds(torch.from_numpy(detections[0])).numpy()
-                collected[view.video] = [(seconds, *detections[1:])]
-            else:
-                found = _rounded((view.to_seconds(segments.cpu()).numpy(), scores.cpu().numpy(), labels.cpu().numpy()))
-                collected.setdefault(view.video, []).append(found)
-
+            segments_P2, scores_PK = decode(levels, b)
+            collected.setdefault(view.video, []).append(of_view(view, segments_P2, scores_PK, params))
     sliding = any(view.window is not None for view in views)
-    results: Results = {}
-    for video, parts in collected.items():
-        joined = tuple(np.concatenate([part[i] for part in parts]) for i in range(3))
-        segments_N2, scores_N, labels_N = _nms(joined, params) if sliding else joined  # type: ignore[arg-type]
-        names = [classes[label] for label in labels_N] if classifier is None else []
-        if classifier is not None:
-            segments_N2, scores_N, names = classifier.fuse(video, segments_N2, scores_N)
-        results[video] = as_published(segments_N2, scores_N, names)
-    return results
+    return {
+        video: of_video(video, parts, params, classes, classifier, sliding=sliding)
+        for video, parts in collected.items()
+    }
+
+
+def of_view(view: View, segments_P2: Tensor, scores_PK: Tensor, params: InferenceParams) -> Detections:
+    """What the decoded points of one view give, in seconds: after NMS, or of a window before it, rounded."""
+    best = tuple(part.cpu().numpy() for part in candidates(segments_P2, scores_PK, params))
+    if view.window is None:
+        best = _nms(best, params)  # type: ignore[arg-type]
+    seconds = (view.to_seconds(best[0]).numpy(), *best[1:])
+    return seconds if view.window is None else _rounded(seconds)  # type: ignore[arg-type, return-value]
+
+
+def of_video(
+    video: str,
+    parts: Sequence[Detections],
+    params: InferenceParams,
+    classes: Sequence[str],
+    classifier: VideoClassifier | None = None,
+    *,
+    sliding: bool,
+) -> list[dict[str, Any]]:
+    """The detections of a video from those of its views; NMS runs over all windows of a sliding test at once."""
+    segments_N2, scores_N, labels_N = (np.concatenate([part[i] for part in parts]) for i in range(3))
+    if sliding:
+        segments_N2, scores_N, labels_N = _nms((segments_N2, scores_N, labels_N), params)
+    if classifier is None:
+        return as_published(segments_N2, scores_N, [classes[label] for label in labels_N])
+    return as_published(*classifier.fuse(video, segments_N2, scores_N))
 
 
 def _nms(detections: Detections, params: InferenceParams) -> Detections:

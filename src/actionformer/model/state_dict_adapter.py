@@ -78,12 +78,14 @@ def published_layout(state_dict: Mapping[str, Tensor]) -> Layout:
     Raises:
         InputError: neither; names the first tensor that belongs to no layout.
     """
-    names = [name.removeprefix("module.") for name in state_dict]
+    names = [str(name).removeprefix("module.") for name in state_dict]
+    if not names:
+        raise InputError("not a published ActionFormer: no tensors in it")
     # `neck.` is common to both
     of_opentad = any(name.startswith(("projection.", "rpn_head.")) for name in names)
     layout: Layout = "opentad" if of_opentad else "actionformer_release"
     stranger = next((name for name in names if not name.startswith(_ROOTS[layout])), None)
-    if stranger is not None or not names:
+    if stranger is not None:
         raise InputError(
             f"not a published ActionFormer: tensor '{stranger}' belongs to neither OpenTAD's nor the authors' layout"
         )
@@ -107,6 +109,9 @@ def from_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     layout = published_layout(state_dict)
     theirs = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
+    if len(theirs) < len(state_dict):
+        twice = next(name for name in theirs if name in state_dict and f"module.{name}" in state_dict)
+        raise InputError(f"published weights: tensor '{twice}' is there with and without 'module.'")
     network = _network_of(theirs, layout)
     norms = {name for name, module in network.named_modules() if isinstance(module, nn.LayerNorm)}
     result = {}
@@ -124,6 +129,8 @@ def from_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise InputError(
                 f"published weights: tensor '{published}' has shape {tuple(tensor.shape)}, the others ask for {shape}"
             )
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"published weights: tensor '{published}' has NaN or infinite values")
         # the normaliser is an integer until the first training step
         result[name] = tensor.reshape(ours.shape).to(torch.float32)
     if theirs:
@@ -131,18 +138,38 @@ def from_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def why_not_fitting(model: ActionFormer, weights: Mapping[str, Tensor]) -> str:
-    """The first tensor (by our name) in which these weights and the model differ in size; empty where they fit."""
-    expected = model.state_dict()
+def why_not_fitting(params: ModelParams, state_dict: Mapping[str, Tensor]) -> str:
+    """The first tensor, by its published name, in which published weights and a model differ in size; '' if they fit.
+
+    Raises:
+        InputError: as `from_published`.
+    """
+    layout, weights = published_layout(state_dict), from_published(state_dict)
+    with torch.device("meta"):
+        expected = ActionFormer(params).state_dict()
     for name in [*expected, *(name for name in weights if name not in expected)]:
-        if name == "loss_normalizer":
-            continue
-        found, wanted = (
-            str(tuple(part[name].shape)) if name in part else "no such tensor" for part in (weights, expected)
-        )
-        if found != wanted:
-            return f"the first tensor that doesn't fit is {name}: the checkpoint has {found}, the model {wanted}"
+        if name != "loss_normalizer":
+            found, wanted = (str(tuple(p[name].shape)) if name in p else "no such tensor" for p in (weights, expected))
+            if found != wanted:
+                tensor = published_name(name, layout)
+                return (
+                    f"the first tensor that doesn't fit is '{tensor}': the checkpoint has {found}, the model {wanted}"
+                )
     return ""
+
+
+def published_model(params: ModelParams, state_dict: Mapping[str, Tensor]) -> ActionFormer:
+    """The network of published weights, with the arithmetic that they were trained with, in evaluation mode.
+
+    Raises:
+        InputError: as `from_published`, or weights of a model of other sizes; names the first tensor.
+    """
+    misfit = why_not_fitting(params, state_dict)
+    if misfit:
+        raise InputError(f"published weights: {misfit}")
+    model = ActionFormer(params_for_layout(params, published_layout(state_dict)))
+    model.load_state_dict(from_published(state_dict))
+    return model.eval()
 
 
 def _network_of(theirs: Mapping[str, Tensor], layout: Layout) -> ActionFormer:

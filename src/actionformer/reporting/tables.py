@@ -89,7 +89,7 @@ def records(row: Row) -> list[dict[str, Any]]:
                 "difference": mean - published if comparable and published is not None else None,
                 "released_checkpoint": None if row.released is None else row.released.percent.get(key),
                 "seeds": " ".join(str(run.seed) for run in row.runs),
-                "protocol": experiment.dataset.protocol,
+                "protocol": experiment.dataset.protocol_text(),
                 "videos": row.runs[0].videos,
                 "instances": row.runs[0].instances,
                 "data_version": " ".join(sorted({lineage["data_version"] for lineage in lineages})),
@@ -112,7 +112,7 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def as_markdown(title: str, rows: Sequence[Row], *, edition: str, remark: str) -> str:
-    """One table of the page: the published columns, three lines per row, then where the numbers come from."""
+    """One table of the page: the published columns, a few lines per row, then where the numbers come from."""
     headings = [
         f"{heading} ({_span(rows[0].experiment.evaluation.tiou)})" if heading == "average mAP" else heading
         for heading, _ in rows[0].metrics()
@@ -134,8 +134,7 @@ def as_markdown(title: str, rows: Sequence[Row], *, edition: str, remark: str) -
         if not row.experiment.expect.published:
             lines_of_row = [("reproduced", reproduced)]
         if any(other.released is not None for other in rows):
-            kind = "released" if row.experiment.comparable else edition
-            lines_of_row.append((f"{kind} checkpoint", [cell(r["released_checkpoint"]) for r in found]))
+            lines_of_row.append((_checkpoint(edition, row), [cell(r["released_checkpoint"]) for r in found]))
         for i, (what, cells) in enumerate(lines_of_row):
             lines.append(f"| {row.experiment.row if i == 0 else ''} | {what} | " + " | ".join(cells) + " |")
     lines += [
@@ -152,7 +151,7 @@ def as_markdown(title: str, rows: Sequence[Row], *, edition: str, remark: str) -
             f"| {first['threads']} | `{row.experiment.edition}/{row.experiment.table}` > `{row.experiment.name}` > "
             f"{', '.join(f'`{name}`' for name in first['mlflow_runs'].split())} |"
         )
-    return "\n".join(lines + _released_lines(rows) + _recall_lines(rows)) + "\n"
+    return "\n".join(lines + _released_lines(edition, rows) + _recall_lines(rows)) + "\n"
 
 
 def _span(tiou: Sequence[float]) -> str:
@@ -161,16 +160,27 @@ def _span(tiou: Sequence[float]) -> str:
     return f"{tiou[0]:g}:{tiou[-1]:g}{step}"
 
 
-def _released_lines(rows: Sequence[Row]) -> list[str]:
-    """Which checkpoints were evaluated, and which rows have none."""
-    lines = []
+def _checkpoint(edition: str, row: Row) -> str:
+    """What a table calls a checkpoint that is evaluated without training: the demo's were not released by anybody."""
+    return f"{'released' if row.experiment.comparable else edition} checkpoint"
+
+
+def _released_lines(edition: str, rows: Sequence[Row]) -> list[str]:
+    """Which checkpoints were evaluated, and which rows have none, if any has one."""
+    if all(row.released is None for row in rows):
+        return []
+    lines = ["", f"{_checkpoint(edition, rows[0]).capitalize()}, evaluated without training:", ""]
     for row in rows:
-        if row.released is not None:
-            found = f"MLflow run `{row.released.mlflow_name}`"
-            lines.append(
-                f"- {row.experiment.row}: {f'none; {row.released.why_none}' if row.released.why_none else found}"
+        if row.released is None:
+            found = f"none in the {edition} edition"
+        else:
+            found = (
+                f"none: {row.released.why_none}"
+                if row.released.why_none
+                else f"MLflow run `{row.released.mlflow_name}`"
             )
-    return ["", "Checkpoints evaluated without training:", "", *lines] if lines else []
+        lines.append(f"- {row.experiment.row}: {found}")
+    return lines
 
 
 def _recall_lines(rows: Sequence[Row]) -> list[str]:
@@ -199,7 +209,7 @@ LEGEND = """\
 mAP in percent at a temporal IoU threshold, and its average over the thresholds named; R@kx is the share of ground
 truth that the best k * n detections of its class find, n being their number in the video. *Evaluated* counts what the
 protocol leaves. *Data version* is the md5 of `data/` in `data.dvc`; *pinned* says whether the files used are that
-version's. *Released checkpoint*: the published weights, evaluated here without training; in the demo edition weights
+version's. *Released checkpoint*: the published weights, evaluated here without training. *Demo checkpoint*: weights
 that are drawn, in the published layout, whose scores mean nothing. *Threads* are those of training. An MLflow run
 stands under experiment > row > seed in `mlflow ui`.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,8 @@ def load(path: Path, *, maker: str = "train") -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; {maker} first") from None
-    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # a damaged file can raise anything
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{path}: not a complete checkpoint ({reason}); delete it and {maker} again") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a checkpoint of this project")

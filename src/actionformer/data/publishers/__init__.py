@@ -1,18 +1,60 @@
-"""One module per publisher's annotation format; each gives the one database of `data.annotations`."""
+"""One module per publisher's annotation format; each gives the one database of `data.annotations`.
+
+Every data set is read in its publisher's own files, and in the JSON that others made of them (`database_json`).
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from actionformer.data.publishers import activitynet, charades, ego4d, epic, multithumos, thumos14
+from actionformer.data.publishers import (
+    charades,
+    class_list,
+    database_json,
+    ego4d,
+    epic,
+    multithumos,
+    thumos14,
+)
 from actionformer.errors import InputError
 from actionformer.experiment import Dataset
 from actionformer.files import read_json
 
+# format -> the forms that a folder may hold it in, best first: patterns that must match, then those that may
+FORMS: dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "thumos14": [
+        (
+            ("*emporal_annotations_validation.zip", "*emporal_annotations_test.zip"),
+            ("*video_info*.csv", "*thumos*14*.json"),
+        ),
+        (("*_val.txt", "*_test.txt"), ("*video_info*.csv", "*thumos*14*.json")),
+        (("*thumos*14*.json",), ()),
+    ],
+    "multithumos": [
+        (("multithumos.zip",), ("*video_info*.csv",)),
+        (("annotation*/*.txt",), ("*video_info*.csv",)),
+        (("multithumos*.json",), ("class_ids.json", "class_list.txt")),
+    ],
+    "activitynet": [(("activity_net*.json",), ()), (("anet1.3*.json",), ())],
+    "hacs": [(("HACS_segments*.json",), ())],
+    "epic": [
+        (("EPIC_100_train.csv", "EPIC_100_validation.csv", "EPIC_100_video_info.csv"), ()),
+        (("epic_kitchens*verb.json", "epic_kitchens*noun.json"), ()),
+        (("epic_kitchens*.json",), ()),
+    ],
+    "ego4d": [(("moments_train.json", "moments_val.json"), ()), (("ego4d*.json",), ())],
+    "charades": [
+        (("Charades_v1_train.csv", "Charades_v1_test.csv"), ("Charades_v1_classes.txt",)),
+        (("charades*.json",), ()),
+    ],
+    "fineaction": [(("annotations_gt*.json",), ()), (("*fineaction*.json",), ())],
+    "database": [(("annotations.json",), ()), (("*.json",), ())],
+}  # fmt: skip
+
 
 def convert(dataset: Dataset, root: Path) -> dict[str, Any]:
-    """The database of a data set from the publisher's files under `root`.
+    """The database of a data set from the publisher's files that its params name, under `root`.
 
     Raises:
         InputError: a missing file, or one that is not in the publisher's format.
@@ -21,37 +63,75 @@ def convert(dataset: Dataset, root: Path) -> dict[str, Any]:
     for path in paths:
         if not path.exists():
             raise InputError(f"{path}: no such annotation file; `dvc pull` or the fetch rule brings it")
+    lists = {field: root / name for field, name in dataset.class_lists.items()}
+    blocked = None if dataset.blocked is None else root / dataset.blocked
+    return convert_files(dataset, paths, class_lists=lists, blocked=blocked)
+
+
+def convert_folder(dataset: Dataset, folder: Path, video_info: Path | None = None) -> dict[str, Any]:
+    """The database of a data set from whatever form of its annotations a folder holds.
+
+    Class lists (`category_idx*.txt`) and the blocked list (`blocked.json`) are used where they are.
+
+    Args:
+        video_info: csv or JSON of durations, for THUMOS-14 and MultiTHUMOS, whose own files lack them.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    paths = found_in(folder, dataset.format)
+    if video_info is not None:
+        paths = [path for path in paths if "video_info" not in path.name] + [video_info]
+    listed = sorted(folder.rglob("category_idx*.txt"))
+    fields = {next((f for f in ("noun", "verb") if f in path.stem), "label"): path for path in listed}
+    blocked = sorted(folder.rglob("blocked.json"))
+    return convert_files(dataset, paths, class_lists=fields, blocked=blocked[0] if blocked else None)
+
+
+def found_in(folder: Path, form: str) -> list[Path]:
+    """The annotation files of one form in a folder, the publisher's own before others'."""
+    for needed, optional in FORMS[form]:
+        matches = [sorted(folder.rglob(pattern)) for pattern in needed]
+        if all(matches):
+            more = [path for pattern in optional for path in sorted(folder.rglob(pattern))[:1]]
+            # several files match only where there is one per class
+            some = [path for found in matches for path in (found if found[0].suffix == ".txt" else found[:1])]
+            return list(dict.fromkeys([*some, *more]))
+    expected = "; or ".join(", ".join(needed) for needed, _ in FORMS[form])
+    raise InputError(f"{folder}: no {form} annotations in it; expected {expected}")
+
+
+def convert_files(
+    dataset: Dataset, paths: list[Path], *, class_lists: dict[str, Path], blocked: Path | None
+) -> dict[str, Any]:
+    """The database from annotation files of any form of the data set, under the protocol of its params."""
     match dataset.format:
-        case "database":
-            content = _database(paths)
         case "thumos14":
-            content = thumos14.convert(paths, drop_past_end=dataset.drop_segments_past_end)
+            database = thumos14.convert(paths)
         case "multithumos":
-            content = multithumos.convert(paths)
-        case "activitynet" | "hacs" | "fineaction":
-            content = activitynet.convert(paths)
+            database = multithumos.convert(paths)
         case "epic":
-            content = epic.convert(paths)
+            database = epic.convert(paths)
         case "ego4d":
-            content = ego4d.convert(paths)
+            database = ego4d.convert(paths)
         case "charades":
-            content = charades.convert(paths)
+            database = charades.convert(paths)
+        case "activitynet" | "hacs" | "fineaction" | "database":
+            database = database_json.convert(paths)
     for video in dataset.excluded_videos:
-        content["database"].pop(video, None)
-    if dataset.blocked is not None:
-        content["blocked"] = read_json(root / dataset.blocked)
-    if not content["database"]:
-        raise InputError(f"{root}: no video in {', '.join(dataset.annotations)}")
-    return content
-
-
-def _database(paths: list[Path]) -> dict[str, Any]:
-    """Files in our own form, merged."""
-    content: dict[str, Any] = {"database": {}}
-    for path in paths:
-        read = read_json(path)
-        if not isinstance(read, dict) or not isinstance(read.get("database"), dict):
-            raise InputError(f"{path}: expected a JSON object with the key 'database'")
-        content["database"] |= read["database"]
-        content |= {key: read[key] for key in ("classes", "blocked") if key in read}
+        database.pop(video, None)
+    if dataset.drop_segments_past_end:
+        for entry in database.values():
+            entry["annotations"] = [a for a in entry["annotations"] if a["segment"][0] < entry["duration"]]
+    if not database:
+        raise InputError(f"no video in {', '.join(map(str, paths))}")
+    content: dict[str, Any] = {"database": database}
+    if dataset.format == "database":
+        content |= database_json.lists(paths)
+    classes = {field: class_list.read(path) for field, path in class_lists.items()}
+    if dataset.format == "charades" and not classes:
+        classes = {"label": listed} if (listed := charades.class_list(paths)) else {}
+    if classes:
+        content["classes"] = classes["label"] if set(classes) == {"label"} else classes
+    if blocked is not None:
+        content["blocked"] = read_json(blocked)
     return content

@@ -4,7 +4,7 @@ Publisher: Allen Institute for AI, https://prior.allenai.org/projects/charades (
 `Charades_v1_train.csv`, `Charades_v1_test.csv`:
     id, subject, scene, quality, relevance, verified, script, objects, descriptions, actions, length (s)
     `actions` holds `class start end` in seconds, separated by semicolons: `c092 11.90 21.20;c147 0.00 12.60`
-`Charades_v1_classes.txt`: one line per class, `c000 Holding some clothes`.
+`Charades_v1_classes.txt`: one line per class, `c000 Holding some clothes`. Also read: OpenTAD's `charades.json`.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from actionformer.data.publishers import database_json
 from actionformer.errors import InputError
 
 SUBSETS = {"_train": "training", "_test": "testing"}
 
 
 def convert(paths: list[Path]) -> dict[str, Any]:
-    """Database from the csv files, class order from the class list; videos without actions are kept."""
-    content: dict[str, Any] = {"database": {}}
+    """Database from the csv files or the JSON; videos without actions are kept."""
+    if all(path.suffix == ".json" for path in paths):
+        return database_json.convert(paths)
+    database: dict[str, Any] = {}
     for path in paths:
         if path.suffix == ".txt":
-            content["classes"] = [
-                line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
-            ]
             continue
         subset = next((name for word, name in SUBSETS.items() if path.stem.endswith(word)), None)
         if subset is None:
@@ -33,14 +33,21 @@ def convert(paths: list[Path]) -> dict[str, Any]:
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 try:
-                    content["database"][row["id"]] = {
+                    database[row["id"]] = {
                         "subset": subset,
                         "duration": float(row["length"]),
                         "annotations": [_action(action) for action in row["actions"].split(";") if action],
                     }
                 except (KeyError, ValueError, TypeError, AttributeError) as error:
                     raise InputError(f"{path}: video '{row.get('id', '?')}': malformed line ({error})") from None
-    return content
+    return database
+
+
+def class_list(paths: list[Path]) -> list[str]:
+    """Class order of the publisher's list, if it is there."""
+    listed = [path for path in paths if path.suffix == ".txt"]
+    lines = listed[0].read_text(encoding="utf-8").splitlines() if listed else []
+    return [line.split()[0] for line in lines if line.strip()]
 
 
 def _action(text: str) -> dict[str, Any]:

@@ -10,7 +10,8 @@ agreement needed). Fields:
             label, primary, start_time, end_time (s within the clip), start_frame, end_frame,
             video_start_time, video_end_time, video_start_frame, video_end_frame ]]]]
 
-A clip is what the tables call a video. Labels of all annotators count, those marked `primary` only.
+A clip is what the tables call a video. Labels of all annotators count, those marked `primary` only. Also read:
+OpenTAD's converted form (`ego4d_v2_220429.json`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from actionformer.data.publishers import database_json
 from actionformer.errors import InputError
 from actionformer.files import read_json
 
@@ -27,6 +29,9 @@ def convert(paths: list[Path]) -> dict[str, Any]:
     database: dict[str, Any] = {}
     for path in paths:
         content = read_json(path)
+        if isinstance(content, dict) and "database" in content:
+            database |= database_json.convert([path])
+            continue
         if not isinstance(content, dict) or not isinstance(content.get("videos"), list):
             raise InputError(f"{path}: expected a JSON object with the key 'videos'")
         for video in content["videos"]:
@@ -36,7 +41,7 @@ def convert(paths: list[Path]) -> dict[str, Any]:
                 except (KeyError, TypeError) as error:
                     uid = clip.get("clip_uid", "?")
                     raise InputError(f"{path}: clip '{uid}' lacks the key {error}") from None
-    return {"database": database}
+    return database
 
 
 def _clip(clip: dict[str, Any], subset: str) -> dict[str, Any]:

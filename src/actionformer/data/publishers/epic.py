@@ -8,6 +8,8 @@ Publisher: https://github.com/epic-kitchens/epic-kitchens-100-annotations.
     video_id, duration (s), fps, resolution
 
 A segment has one verb and one noun: rows of the tables read one of the two. Labels are `id_` and three digits.
+Also read: the converted JSON of OpenTAD (`epic_kitchens_noun.json`, `epic_kitchens_verb.json`) and of the authors
+(`epic_kitchens_100_verb.json`, ...), one field per file, both together or one alone.
 """
 
 from __future__ import annotations
@@ -16,13 +18,17 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from actionformer.data.publishers import database_json
 from actionformer.errors import InputError
 
 SUBSETS = {"train": "train", "validation": "val"}
+JSON_SUBSETS = {"training": "train", "validation": "val"}
 
 
 def convert(paths: list[Path]) -> dict[str, Any]:
-    """Database with `verb` and `noun` per annotation, from the csv files named above."""
+    """Database with `verb` and `noun` per annotation, from the files named above."""
+    if all(path.suffix == ".json" for path in paths):
+        return _merged(paths)
     durations: dict[str, float] = {}
     for path in paths:
         if "video_info" in path.name:
@@ -48,7 +54,25 @@ def convert(paths: list[Path]) -> dict[str, Any]:
                     "noun": f"id_{int(_number(row['noun_class'], where)):03d}",
                 }
             )
-    return {"database": database}
+    return database
+
+
+def _merged(paths: list[Path]) -> dict[str, Any]:
+    """Database from one JSON per field; segments stand in the same order in both."""
+    database: dict[str, Any] = {}
+    for path in paths:
+        field = next((name for name in ("noun", "verb") if name in path.stem), None)
+        if field is None:
+            raise InputError(f"{path}: expected 'noun' or 'verb' in the file's name")
+        for video, entry in database_json.convert([path], subsets=JSON_SUBSETS, label_from_id="id_{:03d}").items():
+            annotations = [{"segment": a["segment"], field: a["label"]} for a in entry["annotations"]]
+            known = database.get(video)
+            if known is not None:
+                if [a["segment"] for a in known["annotations"]] != [a["segment"] for a in annotations]:
+                    raise InputError(f"{path}: video '{video}' has other segments than in {paths[0]}")
+                annotations = [a | b for a, b in zip(known["annotations"], annotations, strict=True)]
+            database[video] = entry | {"annotations": annotations}
+    return database
 
 
 def seconds(timestamp: str, where: str) -> float:

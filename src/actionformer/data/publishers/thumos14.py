@@ -7,7 +7,8 @@ leaves out. A line is
 
     video name   start (s)   end (s)          separated by blanks: `video_validation_0000690  13.9 20.3`
 
-Durations are not published with them: a csv `video_id,duration_s,fps,frames` gives them (from the feature archives).
+Durations are not published with them. They come from a csv `video_id,duration_s,fps,frames`, or from a JSON database
+(OpenTAD's `thumos_14_anno.json`, the authors' `thumos14.json`); such a JSON alone is a whole database, too.
 By the field's convention the challenge's validation set is the training subset, its test set the validation subset.
 """
 
@@ -21,44 +22,52 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from actionformer.data.annotations import AMBIGUOUS
+from actionformer.data.publishers import database_json
 from actionformer.errors import InputError
+from actionformer.files import read_json
 
 SUBSETS = {"video_validation": "training", "video_test": "validation"}
 SUFFIXES = ("_val", "_test")
 
 
-def convert(paths: list[Path], *, drop_past_end: bool) -> dict[str, Any]:
-    """Database from zips, folders or text files, and one csv of durations; class files in name order.
-
-    `drop_past_end` leaves out instances that start at or after their video's end, as the published protocol does.
-    """
-    durations = read_video_info([path for path in paths if path.suffix == ".csv"])
+def convert(paths: list[Path]) -> dict[str, Any]:
+    """Database from zips, folders or text files, class files in name order, and durations; or from a JSON alone."""
+    informed = [path for path in paths if path.suffix in (".csv", ".json")]
+    classes = [path for path in paths if path not in informed]
+    if not classes:
+        return _renamed(database_json.convert(informed))
+    durations = read_video_info(informed)
     database: dict[str, Any] = {}
-    for path in paths:
-        if path.suffix == ".csv":
+    files = [(path, name, text) for path in classes for name, text in class_files(path)]
+    for path, name, text in sorted(files, key=lambda file: file[1]):
+        label = PurePosixPath(name).stem
+        for suffix in SUFFIXES:
+            label = label.removesuffix(suffix)
+        if label == AMBIGUOUS:
             continue
-        for name, text in sorted(class_files(path)):
-            label = PurePosixPath(name).stem
-            for suffix in SUFFIXES:
-                label = label.removesuffix(suffix)
-            if label == AMBIGUOUS:
-                continue
-            for video, start, end in lines(text, f"{path}: {name}"):
-                if video not in durations:
-                    raise InputError(f"{path}: {name}: video '{video}' is not in the csv of durations")
-                duration, frames = durations[video]
-                if drop_past_end and start >= duration:
-                    continue
-                entry = database.setdefault(video, _entry(video, duration, frames))
-                entry["annotations"].append({"segment": [start, end], "label": label})
-    return {"database": dict(sorted(database.items()))}
+        for video, start, end in lines(text, f"{path}: {name}"):
+            if video not in durations:
+                raise InputError(f"{path}: {name}: video '{video}' is not in {informed[0]}, which gives the durations")
+            duration, frames = durations[video]
+            entry = database.setdefault(video, _entry(video, duration, frames))
+            entry["annotations"].append({"segment": [start, end], "label": label})
+    return dict(sorted(database.items()))
 
 
-def _entry(video: str, duration: float, frames: float) -> dict[str, Any]:
+def _renamed(database: dict[str, Any]) -> dict[str, Any]:
+    """The challenge's subsets (Validation, Test) under the published rows' names, which the videos' names tell."""
+    return {video: entry | {"subset": _subset(video)} for video, entry in database.items()}
+
+
+def _subset(video: str) -> str:
     subset = next((subset for prefix, subset in SUBSETS.items() if video.startswith(prefix)), None)
     if subset is None:
         raise InputError(f"video '{video}': expected a name that begins with {' or '.join(SUBSETS)}")
-    return {"subset": subset, "duration": duration, "frame": frames, "annotations": []}
+    return subset
+
+
+def _entry(video: str, duration: float, frames: float) -> dict[str, Any]:
+    return {"subset": _subset(video), "duration": duration, "frame": frames, "annotations": []}
 
 
 def class_files(path: Path) -> Iterator[tuple[str, str]]:
@@ -92,11 +101,30 @@ def lines(text: str, where: str) -> Iterator[tuple[str, float, float]]:
 
 
 def read_video_info(paths: list[Path]) -> dict[str, tuple[float, float]]:
-    """Video -> (duration in seconds, number of frames)."""
-    if len(paths) != 1:
-        raise InputError(f"expected one csv of durations (video_id,duration_s,fps,frames), found {len(paths)}")
-    with paths[0].open(newline="", encoding="utf-8") as file:
-        try:
+    """Video -> (duration in seconds, number of frames), from the first file that gives them."""
+    if not paths:
+        raise InputError(
+            "durations are missing, which the publisher's text files lack: give a csv "
+            "(video_id,duration_s,fps,frames) or a JSON database with --video-info"
+        )
+    path = paths[0]
+    try:
+        if path.suffix == ".json":
+            entries = read_json(path)["database"].items()
+            return {
+                video: (
+                    float(entry["duration"]),
+                    float(entry["frame"])
+                    if "frame" in entry
+                    else round(float(entry["duration"]) * float(entry["fps"])),
+                )
+                for video, entry in entries
+            }
+        with path.open(newline="", encoding="utf-8") as file:
             return {row["video_id"]: (float(row["duration_s"]), float(row["frames"])) for row in csv.DictReader(file)}
-        except (KeyError, ValueError, TypeError) as error:
-            raise InputError(f"{paths[0]}: expected columns video_id,duration_s,fps,frames ({error})") from None
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: expected columns video_id,duration_s,fps,frames, or a JSON database with fps ({error})"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path}: not readable ({error})") from None
