@@ -193,7 +193,7 @@ REAL_COUNTS = {
 @pytest.mark.parametrize("name", REAL_COUNTS)
 def test_real_annotation_files_give_the_published_counts(name):
     files, folder, field, classes, expected = REAL_COUNTS[name]
-    dataset = load_dataset(name).model_copy(update={"annotations": files, "blocked": None})
+    dataset = load_dataset(name).model_copy(update={"annotations": files, "blocked": None, "class_lists": {}})
     database = load_database(convert(dataset, REAL / folder), field)
     assert len(database.classes) == classes
     for subset, (videos, instances) in expected.items():

@@ -43,7 +43,8 @@ class Source(Params):
     kind: Literal["google_drive", "google_drive_folder", "https", "hugging_face", "local", "manual"]
     address: str
     path: str | None = Field(None, description="the file's name inside a folder or a Hugging Face data set")
-    md5: str = Field("unknown", description="as published beside this address")
+    member: str | None = Field(None, description="where the address is an archive, of which only this file is kept")
+    md5: str = Field("unknown", description="of what lies at the address, as published beside it")
     note: str | None = None
 
 

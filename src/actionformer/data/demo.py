@@ -185,6 +185,11 @@ def _write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content) + "\n")
 
 
+def _write_classes(path: Path, labels: Sequence[str]) -> None:
+    """A published class order, `category_idx.txt`: one class per line."""
+    write_text(path, "".join(f"{label}\n" for label in sorted(labels)))
+
+
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -274,6 +279,8 @@ def write_thumos(root: Path) -> None:
         f"{i} {label}\n" for i, label in enumerate(sorted(dense), 1)
     ).encode()
     _write_zip(root / "multithumos/annotations/multithumos.zip", members)
+    _write_classes(root / "multithumos/annotations/category_idx.txt", list(dense))
+    _write_classes(root / "thumos14/annotations/category_idx.txt", [*THUMOS_CLASSES, "Diving"])
 
     dim, missing = 48, [recordings[5].name, recordings[-2].name]
     shown = [replace(r, actions=(*r.actions, *parts[r.name])) for r in recordings if r.name not in missing]
@@ -307,6 +314,7 @@ def write_activitynet(root: Path) -> None:
     {"results": {id: [probability per class]}, "class": [names]}.
     """
     recordings = _clips("activitynet", (112, 40, 4), ACTIVITYNET_CLASSES, (24.0, 200.0), (0.06, 0.24), (1, 3), 11)
+    _write_classes(root / "activitynet/annotations/category_idx.txt", ACTIVITYNET_CLASSES)
     _write_json(
         root / "activitynet/annotations/activity_net.v1-3.min.json",
         {
@@ -356,6 +364,7 @@ def write_hacs(root: Path) -> None:
     [[logit per class]]}, "class": [names]}.
     """
     recordings = _clips("hacs", (112, 40, 4), HACS_CLASSES, (18.0, 80.0), (0.06, 0.2), (1, 3), 11)
+    _write_classes(root / "hacs/annotations/category_idx.txt", HACS_CLASSES)
     _write_json(
         root / "hacs/annotations/HACS_segments_v1.1.1.json",
         {
@@ -401,6 +410,7 @@ def write_fineaction(root: Path) -> None:
     {"results": {id: [probability per class]}, "classes": [names]}.
     """
     recordings = _clips("fineaction", (112, 40, 4), FINEACTION_CLASSES, (20.0, 110.0), (0.07, 0.26), (1, 3), 0)
+    _write_classes(root / "fineaction/annotations/category_idx.txt", FINEACTION_CLASSES)
     _write_json(
         root / "fineaction/annotations/annotations_gt.json",
         {
@@ -543,6 +553,9 @@ def write_epic(root: Path) -> None:
         ("video_id", "duration", "fps", "resolution"),
         [(r.name, r.duration, r.fps, "1920x1080") for r in recordings],
     )
+    for field, labels in (("verb", EPIC_VERBS), ("noun", EPIC_NOUNS)):
+        ids = [f"id_{i:03d}" for i in labels]
+        _write_classes(root / f"epic/annotations/category_idx_{field}.txt", ids)
     missing = [names[7]]
     shown = [replace(r, actions=tuple(_both(r.actions))) for r in recordings if r.name not in missing]
     features = {
@@ -611,6 +624,7 @@ def write_ego4d(root: Path) -> None:
                 "videos": videos,
             },
         )
+    _write_classes(root / "ego4d/annotations/category_idx.txt", EGO4D_CLASSES)
     for key, dim, stride, offset in (
         ("mq_slowfast", 24, 16, 16),
         ("mq_egovlp", 16, 16, 8),
@@ -720,6 +734,7 @@ def write_charades(root: Path) -> None:
         root / "charades/annotations/Charades_v1_classes.txt",
         "".join(f"{label} {text}\n" for label, text in CHARADES_CLASSES.items()),
     )
+    _write_classes(root / "charades/annotations/category_idx.txt", list(CHARADES_CLASSES))
     missing = [names[6]]
     for key, folder, stride, offset, fps, listed in (
         ("i3d-charades", "i3d_charades_finetuned_stride8", 8, 0, 24, missing),

@@ -1,7 +1,7 @@
-"""Publishers' feature files -> one HDF5 store per feature set; and the store's reader.
+"""One HDF5 store per feature set, packed from the publisher's files; and the store's reader.
 
-A publisher gives one (T, C) array per video, as .npy in a zip, a tar or a folder. A store holds one data set
-`videos/NAME` per video in the publisher's dtype and an `index` of lengths (JSON), and has a small manifest beside it:
+A store holds one data set `videos/NAME` per video in the publisher's dtype (double becomes single), in chunks of some
+256 steps and at most 1,024 channels, and an `index` of lengths (JSON). A small manifest lies beside it:
 
     {"md5": of the content, "dim": C, "videos": how many, "missing": [videos that the publisher lists as missing],
      "sources": {raw file: md5}}
@@ -11,28 +11,25 @@ The manifest stays small, so that Snakemake compares its content and not its tim
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
-import io
 import json
-import lzma
-import tarfile
-import zipfile
-import zlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import h5py
-import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from actionformer.data.feature_files import MISSING_LIST, features_in, members, missing_list
 from actionformer.errors import InputError
-from actionformer.files import atomic_path, read_json, write_json
+from actionformer.files import read_json, write_json
 from actionformer.progress import progress
 
-MISSING_LIST = "missing_files.txt"
+CHUNK_STEPS, CHUNK_CHANNELS = 256, 1024
+FLUSH_BYTES = 64_000_000
+"""how much may have to be packed again after an interruption"""
 
 
 def manifest_path(store: Path) -> Path:
@@ -43,111 +40,137 @@ def manifest_path(store: Path) -> Path:
 def pack(
     source: Path, store: Path, *, dim: int, prefix: str = "", sources: Callable[[], Mapping[str, str]] = dict
 ) -> dict[str, Any]:
-    """Pack a publisher's archive or folder into `store`, one video in memory at a time; returns the manifest.
+    """Pack a publisher's archive, folder or file into `store`, one video in memory at a time; returns the manifest.
 
+    Interrupted, the next call goes on after the last videos that were written out; the manifest is the same.
     `sources` gives the md5s of the raw files, and is asked once the store is complete.
 
     Raises:
-        InputError: a corrupt archive, a member outside the archive's folder, an array that is truncated, pickled,
-            not (T, dim), empty or not finite; names the file and the video.
+        InputError: what `feature_files` raises, a video that occurs twice, no features at all, or another process that
+            packs the same store.
     """
-    lengths: dict[str, int] = {}
-    digests: dict[str, str] = {}
-    missing: list[str] = []
-    with atomic_path(store) as part:
-        with h5py.File(part, "w", track_order=False) as file:
-            for name, content in progress(_members(source), f"pack {source.name}", unit="video"):
-                path = PurePosixPath(name)
-                if path.name == MISSING_LIST:
-                    missing = sorted(line.strip() for line in content.decode().splitlines() if line.strip())
+    store.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(store.with_name(f".{store.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"{store}: another process packs it; wait for it, or end it") from None
+    with lock:
+        partial = _Partial(store, _stamp(source, dim, prefix))
+        try:
+            missing: list[str] = []
+            seen: set[str] = set()
+            for member in progress(members(source), f"pack {source.name}", unit="file"):
+                if PurePosixPath(member.name).name == MISSING_LIST:
+                    missing = missing_list(member, prefix)
                     continue
-                if path.suffix != ".npy":
-                    continue
-                video = path.stem.removeprefix(prefix)
-                if video in lengths:
-                    raise InputError(f"{source}: video '{video}' occurs twice; keep one of them")
-                array_TC = _array(content, dim, f"{source}: video '{video}' ({name})")
-                file.create_dataset(f"videos/{video}", data=array_TC)
-                lengths[video] = len(array_TC)
-                header = f"{array_TC.dtype.str} {array_TC.shape}".encode()
-                digests[video] = hashlib.md5(header + array_TC.tobytes(), usedforsecurity=False).hexdigest()
-            file["index"] = json.dumps(dict(sorted(lengths.items())))
-        if not lengths:
-            raise InputError(f"{source}: no .npy file in it; expected one array per video")
+                for features in features_in(member, dim=dim, prefix=prefix):
+                    if features.video in seen:
+                        raise InputError(f"{source}: video '{features.video}' occurs twice; keep one of them")
+                    seen.add(features.video)
+                    if features.video not in partial.digests:
+                        partial.add(features.video, features.load())
+            if not seen:
+                raise InputError(f"{source}: no features in it; expected one npy, npz or pt file per video, or h5")
+        except InputError:
+            partial.discard()  # what is wrong with the source will have to be mended first
+            Path(lock.lock_file).unlink(missing_ok=True)
+            raise
+        except BaseException:
+            partial.keep()
+            raise
+        digests = partial.finish()
+        Path(lock.lock_file).unlink(missing_ok=True)
     whole = "".join(f"{video} {digests[video]}\n" for video in sorted(digests))
     manifest = {
         "md5": hashlib.md5(whole.encode(), usedforsecurity=False).hexdigest(),
         "dim": dim,
-        "videos": len(lengths),
-        "missing": [name.removeprefix(prefix) for name in missing],
+        "videos": len(digests),
+        "missing": missing,
         "sources": dict(sources()),
     }
     write_json(manifest_path(store), manifest)
     return manifest
 
 
-def _members(source: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of every file of an archive or a folder, in name order where that costs nothing."""
-    if source.is_dir():
-        for path in sorted(source.rglob("*")):
-            if path.is_file():
-                yield path.relative_to(source).as_posix(), path.read_bytes()
-        return
-    if not source.exists():
-        raise InputError(f"{source}: no such file; `dvc pull` or the fetch rule brings it")
-    try:
-        yield from _zip_members(source) if zipfile.is_zipfile(source) else _tar_members(source)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, zlib.error, lzma.LZMAError) as error:
-        raise InputError(f"{source}: corrupt or truncated archive ({error}); delete it and fetch it again") from None
+class _Partial:
+    """A store in the making: videos beside a journal of those that are safely on disk."""
+
+    def __init__(self, store: Path, stamp: Any) -> None:
+        self._store, self._path = store, store.with_name(f".{store.name}.partial")
+        self._journal = store.with_name(f".{store.name}.partial.json")
+        self.digests: dict[str, str] = {}
+        self._pending = 0
+        self._stamp = stamp
+        self._file: Any = self._reopened() or h5py.File(self._path, "w")
+
+    def _reopened(self) -> h5py.File | None:
+        """The file of an interrupted call on the same source, less what its journal doesn't vouch for."""
+        if not (self._path.exists() and self._journal.exists()):
+            return None
+        try:
+            journal = read_json(self._journal)
+            if journal["stamp"] != json.loads(json.dumps(self._stamp)):
+                return None
+            file = h5py.File(self._path, "a")
+            for video in [name for name in file.get("videos", {}) if name not in journal["digests"]]:
+                del file["videos"][video]
+            if all(_digest(file["videos"][video][()]) == md5 for video, md5 in journal["digests"].items()):
+                self.digests = dict(journal["digests"])
+                return file
+            file.close()
+        except (InputError, OSError, KeyError, RuntimeError, TypeError, ValueError):
+            pass  # an interruption may leave anything: begin anew
+        return None
+
+    def add(self, video: str, array_TC: NDArray[Any]) -> None:
+        T, C = array_TC.shape
+        steps = -(-T // -(-T // CHUNK_STEPS))  # chunks of one size, so that the last isn't mostly empty
+        self._file.create_dataset(f"videos/{video}", data=array_TC, chunks=(steps, min(C, CHUNK_CHANNELS)))
+        self.digests[video] = _digest(array_TC)
+        self._pending += array_TC.nbytes
+        if self._pending > FLUSH_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._file.flush()
+        with self._path.open("rb") as file:
+            os.fsync(file.fileno())
+        write_json(self._journal, {"stamp": self._stamp, "digests": self.digests}, indent=None)
+        self._pending = 0
+
+    def keep(self) -> None:
+        """Leave what there is for the next call."""
+        self._flush()
+        self._file.close()
+
+    def discard(self) -> None:
+        self._file.close()
+        self._path.unlink()
+        self._journal.unlink(missing_ok=True)
+
+    def finish(self) -> dict[str, str]:
+        """Make it the store; returns the md5 of every video."""
+        lengths = {video: len(self._file["videos"][video]) for video in sorted(self.digests)}
+        self._file["index"] = json.dumps(lengths)
+        self._file.close()
+        with self._path.open("rb") as file:
+            os.fsync(file.fileno())
+        self._path.replace(self._store)
+        self._journal.unlink(missing_ok=True)
+        return self.digests
 
 
-def _zip_members(source: Path) -> Iterator[tuple[str, bytes]]:
-    with zipfile.ZipFile(source) as archive:
-        for info in archive.infolist():
-            if not info.is_dir():
-                yield _inside(info.filename, source), archive.read(info)
+def _digest(array_TC: NDArray[Any]) -> str:
+    header = f"{array_TC.dtype.str} {array_TC.shape}".encode()
+    return hashlib.md5(header + array_TC.tobytes(), usedforsecurity=False).hexdigest()
 
 
-def _tar_members(source: Path) -> Iterator[tuple[str, bytes]]:
-    """Members of a tar, compressed or not, read to the very end: the compression's checksum stands there."""
-    openers = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-    opener: Any = openers.get(source.suffix, open)
-    with opener(source, "rb") as stream:
-        with tarfile.open(fileobj=stream, mode="r:") as archive:
-            for member in archive:
-                if member.isdir():
-                    continue
-                name = _inside(member.name, source)
-                reader = archive.extractfile(member) if member.isfile() else None
-                if reader is None:
-                    raise InputError(f"{source}: member '{name}' is not a plain file; get the archive again")
-                yield name, reader.read()
-        while rest := stream.read(1 << 20):
-            if rest.strip(b"\0"):
-                raise tarfile.TarError("something that is no member follows the last one")
-
-
-def _inside(name: str, source: Path) -> str:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise InputError(f"{source}: member '{name}' lies outside the archive's folder; don't use this archive")
-    return name
-
-
-def _array(content: bytes, dim: int, where: str) -> NDArray[Any]:
-    try:
-        array = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{where}: not a complete .npy array ({error}); fetch it again") from None
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{where}: an archive of arrays, expected one .npy array")
-    if array.ndim != 2 or array.shape[1] != dim:
-        raise InputError(f"{where}: shape {array.shape}, expected (steps, {dim}); check the feature set's 'dim'")
-    if len(array) == 0 or array.dtype.kind != "f":
-        raise InputError(f"{where}: {len(array)} steps of type {array.dtype}, expected floats and at least one step")
-    if not np.isfinite(array).all():
-        raise InputError(f"{where}: contains NaN or infinite values")
-    return np.ascontiguousarray(array)
+def _stamp(source: Path, dim: int, prefix: str) -> list[Any]:
+    """What an interrupted call and the next must have in common."""
+    paths = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
+    files = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in paths if p.exists()]
+    return [hashlib.md5(json.dumps(files).encode(), usedforsecurity=False).hexdigest(), dim, prefix]
 
 
 class FeatureStore(Mapping[str, Any]):

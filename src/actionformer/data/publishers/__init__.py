@@ -21,19 +21,19 @@ from actionformer.errors import InputError
 from actionformer.experiment import Dataset
 from actionformer.files import read_json
 
+VIDEO_INFO = "*video_info*.csv"
 # format -> the forms that a folder may hold it in, best first: patterns that must match, then those that may
 FORMS: dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "thumos14": [
-        (
-            ("*emporal_annotations_validation.zip", "*emporal_annotations_test.zip"),
-            ("*video_info*.csv", "*thumos*14*.json"),
-        ),
-        (("*_val.txt", "*_test.txt"), ("*video_info*.csv", "*thumos*14*.json")),
+        (("*emporal_annotations_validation.zip", "*emporal_annotations_test.zip", VIDEO_INFO), ()),
+        (("*emporal_annotations_validation.zip", "*emporal_annotations_test.zip", "*thumos*14*.json"), ()),
+        (("*_val.txt", "*_test.txt", VIDEO_INFO), ()),
+        (("*_val.txt", "*_test.txt", "*thumos*14*.json"), ()),
         (("*thumos*14*.json",), ()),
     ],
     "multithumos": [
-        (("multithumos.zip",), ("*video_info*.csv",)),
-        (("annotation*/*.txt",), ("*video_info*.csv",)),
+        (("multithumos.zip", VIDEO_INFO), ()),
+        (("annotation*/*.txt", VIDEO_INFO), ()),
         (("multithumos*.json",), ("class_ids.json", "class_list.txt")),
     ],
     "activitynet": [(("activity_net*.json",), ()), (("anet1.3*.json",), ())],
@@ -78,26 +78,28 @@ def convert_folder(dataset: Dataset, folder: Path, video_info: Path | None = Non
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    paths = found_in(folder, dataset.format)
-    if video_info is not None:
-        paths = [path for path in paths if "video_info" not in path.name] + [video_info]
+    paths = found_in(folder, dataset.format, video_info)
     listed = sorted(folder.rglob("category_idx*.txt"))
     fields = {next((f for f in ("noun", "verb") if f in path.stem), "label"): path for path in listed}
     blocked = sorted(folder.rglob("blocked.json"))
     return convert_files(dataset, paths, class_lists=fields, blocked=blocked[0] if blocked else None)
 
 
-def found_in(folder: Path, form: str) -> list[Path]:
+def found_in(folder: Path, form: str, video_info: Path | None = None) -> list[Path]:
     """The annotation files of one form in a folder, the publisher's own before others'."""
     for needed, optional in FORMS[form]:
-        matches = [sorted(folder.rglob(pattern)) for pattern in needed]
+        matches = [
+            [video_info] if pattern == VIDEO_INFO and video_info is not None else sorted(folder.rglob(pattern))
+            for pattern in needed
+        ]
         if all(matches):
             more = [path for pattern in optional for path in sorted(folder.rglob(pattern))[:1]]
             # several files match only where there is one per class
             some = [path for found in matches for path in (found if found[0].suffix == ".txt" else found[:1])]
             return list(dict.fromkeys([*some, *more]))
     expected = "; or ".join(", ".join(needed) for needed, _ in FORMS[form])
-    raise InputError(f"{folder}: no {form} annotations in it; expected {expected}")
+    hint = ", or give the durations with --video-info" if VIDEO_INFO in expected else ""
+    raise InputError(f"{folder}: no {form} annotations in it; expected {expected}{hint}")
 
 
 def convert_files(

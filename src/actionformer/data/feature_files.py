@@ -1,0 +1,228 @@
+"""Publishers' feature files, read one video at a time: npy, npz, pt and h5, as they lie or inside zip and tar.
+
+A video is one (T, C) array of floats. Nothing is unpacked to disk and nothing in a file is run: pickles are refused.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from actionformer.errors import InputError
+
+MISSING_LIST = "missing_files.txt"
+# keys of arrays in npz and pt files that hold more than one
+KEYS = ("feats", "features")
+_MAGIC: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+_BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, zlib.error, lzma.LZMAError)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of an archive or folder; `open` gives its bytes, and can be left uncalled."""
+
+    source: Path
+    name: str
+    open: Callable[[], IO[bytes]]
+
+    def read(self) -> bytes:
+        """All of it; archives check their checksums here."""
+        with _complete(self.source), self.open() as file:
+            return file.read()
+
+
+@dataclass(frozen=True)
+class Features:
+    """One video's features; `load` reads and checks them."""
+
+    video: str
+    load: Callable[[], NDArray[Any]]
+
+
+def missing_list(member: Member, prefix: str) -> list[str]:
+    """Videos that the publisher lists as missing."""
+    lines = member.read().decode().splitlines()
+    return sorted(line.strip().removeprefix(prefix) for line in lines if line.strip())
+
+
+def members(source: Path) -> Iterator[Member]:
+    """Every file of a folder or an archive, or the file itself, in name order where that costs nothing.
+
+    Raises:
+        InputError: no such file, a corrupt or truncated archive, a member that lies outside the archive's folder.
+    """
+    if source.is_dir():
+        for path in sorted(p for p in source.rglob("*") if p.is_file()):
+            yield Member(source, path.relative_to(source).as_posix(), _opener(path))
+        return
+    if not source.exists():
+        raise InputError(f"{source}: no such file; `dvc pull` or the fetch rule brings it")
+    if h5py.is_hdf5(source):
+        yield Member(source, source.with_suffix(".h5").name, _opener(source))
+        return
+    with _complete(source):
+        yield from _zip_members(source) if zipfile.is_zipfile(source) else _tar_members(source)
+
+
+def features_in(member: Member, *, dim: int, prefix: str = "") -> Iterator[Features]:
+    """The videos that a file holds: one, or in h5 one per data set; none in files of other kinds.
+
+    Raises:
+        InputError: on `load`, an array that is truncated, pickled, not (T, dim), empty or not finite; names the file
+            and the video.
+    """
+    path = PurePosixPath(member.name)
+    video = path.stem.removeprefix(prefix)
+    where = f"{member.source}: video '{video}' ({member.name})"
+    match path.suffix:
+        case ".npy" | ".npz":
+            yield Features(video, lambda: _checked(_numpy(member, where), dim, where))
+        case ".pt" | ".pth":
+            yield Features(video, lambda: _checked(_torch(member, where), dim, where))
+        case ".h5" | ".hdf5":
+            yield from _hdf5(member, dim, prefix)
+        case ".pkl" | ".pickle":
+            raise InputError(f"{where}: {_PICKLED}")
+
+
+_PICKLED = (
+    'pickled, which can run code and is not read; where you trust it: python -c "import numpy, pickle, sys; '
+    "numpy.save(sys.argv[1] + '.npy', numpy.asarray(pickle.load(open(sys.argv[1], 'rb')), 'float32'))\" FILE"
+)
+
+
+# ---------------------------------------------------------------------------------------------- archives
+
+
+def _opener(path: Path) -> Callable[[], IO[bytes]]:
+    return lambda: path.open("rb")
+
+
+@contextmanager
+def _complete(source: Path) -> Iterator[None]:
+    """Says of any failure to read an archive that the archive is broken."""
+    try:
+        yield
+    except _BROKEN as error:
+        raise InputError(f"{source}: corrupt or truncated archive ({error}); delete it and fetch it again") from None
+
+
+def _zip_members(source: Path) -> Iterator[Member]:
+    with zipfile.ZipFile(source) as archive:
+        for info in archive.infolist():
+            if not info.is_dir():
+                yield Member(source, _inside(info.filename, source), lambda info=info: archive.open(info))  # type: ignore[misc]
+
+
+def _tar_members(source: Path) -> Iterator[Member]:
+    """Members of a tar, compressed or not, read to the very end: the compression's checksum stands there."""
+    with source.open("rb") as file:
+        start = file.read(6)
+    opener: Any = next((opener for magic, opener in _MAGIC.items() if start.startswith(magic)), open)
+    with opener(source, "rb") as stream:
+        with tarfile.open(fileobj=stream, mode="r:") as archive:
+            for member in archive:
+                if member.isdir():
+                    continue
+                name = _inside(member.name, source)
+                reader = archive.extractfile(member) if member.isfile() else None
+                if reader is None:
+                    raise InputError(f"{source}: member '{name}' is not a plain file; get the archive again")
+                yield Member(source, name, lambda reader=reader: reader)  # type: ignore[misc]
+                archive.members = []  # type: ignore[attr-defined]  # it would keep a record of every member
+        while rest := stream.read(1 << 20):
+            if rest.strip(b"\0"):
+                raise tarfile.TarError("something that is no member follows the last one")
+
+
+def _inside(name: str, source: Path) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise InputError(f"{source}: member '{name}' lies outside the archive's folder; don't use this archive")
+    return name
+
+
+# ---------------------------------------------------------------------------------------------- arrays
+
+
+def _numpy(member: Member, where: str) -> NDArray[Any]:
+    content = io.BytesIO(member.read())
+    try:
+        loaded = np.load(content, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        keys = [key for key in loaded.files if len(loaded.files) == 1 or key in KEYS]
+        return np.asarray(_chosen({key: loaded[key] for key in keys}, where))
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        if "pickle" in str(error):
+            raise InputError(f"{where}: {_PICKLED}") from None
+        raise InputError(f"{where}: not a complete array ({error}); fetch it again") from None
+
+
+def _torch(member: Member, where: str) -> NDArray[Any]:
+    import torch
+
+    content = io.BytesIO(member.read())
+    try:
+        loaded = torch.load(content, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can raise anything
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{where}: not a tensor that can be read safely ({reason}); {_PICKLED}") from None
+    if isinstance(loaded, dict):
+        loaded = _chosen({key: value for key, value in loaded.items() if len(loaded) == 1 or key in KEYS}, where)
+    if not isinstance(loaded, torch.Tensor):
+        raise InputError(f"{where}: holds {type(loaded).__name__}, expected one tensor")
+    return loaded.float().numpy() if loaded.dtype is torch.bfloat16 else loaded.numpy()
+
+
+def _chosen(arrays: dict[str, Any], where: str) -> Any:
+    if len(arrays) != 1:
+        raise InputError(f"{where}: holds several arrays, expected one, or one called {' or '.join(KEYS)}")
+    return next(iter(arrays.values()))
+
+
+def _hdf5(member: Member, dim: int, prefix: str) -> Iterator[Features]:
+    """One video per data set, as TSP's official release has them; the file's own order."""
+    with member.open() as stream:
+        try:
+            file = h5py.File(stream, "r")
+        except OSError as error:
+            raise InputError(
+                f"{member.source}: {member.name}: not a complete h5 file ({error}); fetch it again"
+            ) from None
+        with file:
+            names: list[str] = []
+            file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+            for name in names:
+                video = PurePosixPath(name).name.removeprefix(prefix)
+                where = f"{member.source}: video '{video}' ({member.name}/{name})"
+
+                def load(name: str = name, where: str = where) -> NDArray[Any]:
+                    with _complete(member.source):
+                        return _checked(np.asarray(file[name][()]), dim, where)
+
+                yield Features(video, load)
+
+
+def _checked(array: NDArray[Any], dim: int, where: str) -> NDArray[Any]:
+    if array.ndim != 2 or array.shape[1] != dim:
+        raise InputError(f"{where}: shape {array.shape}, expected (steps, {dim}); check the feature set's 'dim'")
+    if len(array) == 0 or array.dtype.kind != "f":
+        raise InputError(f"{where}: {len(array)} steps of type {array.dtype}, expected floats and at least one step")
+    if not np.isfinite(array).all():
+        raise InputError(f"{where}: contains NaN or infinite values")
+    return np.ascontiguousarray(array if array.dtype.itemsize <= 4 else array.astype(np.float32))
