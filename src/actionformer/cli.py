@@ -9,9 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from actionformer import experiment as params_files
-from actionformer import layout, provenance
 from actionformer.errors import InputError
-from actionformer.experiment import PARAMS, Dataset, Experiment, load_dataset, load_edition, load_experiment
+from actionformer.experiment import (
+    PARAMS,
+    Dataset,
+    Experiment,
+    load_dataset,
+    load_edition,
+    load_experiment,
+    published_rows,
+)
 from actionformer.files import write_text
 
 
@@ -59,21 +66,24 @@ def run_demo_data(args: argparse.Namespace) -> None:
 
 
 def run_fetch(args: argparse.Namespace) -> None:
-    from actionformer.data.fetch import fetch
+    from actionformer import stages
 
     if load_edition(args.edition, args.params).origin == "dvc":
         raise InputError(f"the files of the {args.edition} edition come with `dvc pull`, not from their publishers")
     dataset = load_dataset(args.dataset, args.edition, args.params)
-    root = layout.raw_root(dataset, args.dataset, args.edition)
-    for name in args.files or dataset.needed_files():
-        if name not in dataset.files:
-            raise InputError(f"data set {args.dataset} has no file '{name}'; it has {', '.join(dataset.files)}")
-        file = dataset.files[name]
-        if file.gated and not (root / name).exists():
-            print(f"{name}: {file.gated}", file=sys.stderr)
-        fetch(root / name, file)
-        print(f"{root / name}: md5 {provenance.source_md5(root / name)}")
-    print(f"to make these files part of the version: dvc add {root}")
+    names = args.files or dataset.needed_files()
+    stages.fetch(
+        dataset, args.dataset, args.edition, names, mirror=args.mirror, say=lambda line: print(line, flush=True)
+    )
+
+
+def run_plan(args: argparse.Namespace) -> None:
+    from actionformer.data import plan
+
+    rows = [
+        load_experiment(name, args.edition, params=args.params) for name in args.rows or published_rows(args.params)
+    ]
+    print(plan.as_markdown(rows) if args.markdown else plan.as_text(rows), end="")
 
 
 def run_convert(args: argparse.Namespace) -> None:
@@ -146,7 +156,7 @@ def run_tabulate(args: argparse.Namespace) -> None:
 
     rows = [
         load_experiment(name, args.edition, dataset=args.dataset, params=args.params)
-        for name in args.rows or params_files.published_rows(args.params)
+        for name in args.rows or published_rows(args.params)
     ]
     chosen = [row for row in rows if args.table in (None, row.table)]
     if not chosen:
@@ -224,6 +234,13 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("fetch", run_fetch, "download a data set's files from their publishers")
     sub.add_argument("dataset", metavar="DATASET", help="a data set of params/datasets")
     sub.add_argument("--files", nargs="+", metavar="FILE", help="only these (default: all)")
+    sub.add_argument("--mirror", help="folder or http address that holds the same files; tried first")
+    edition(sub)
+    sub.set_defaults(edition="paper")
+
+    sub = command("plan", run_plan, "what each row needs: files, sources, sizes, what is gated, and the disk it takes")
+    sub.add_argument("rows", metavar="ROW", nargs="*", help="rows (default: all)")
+    sub.add_argument("--markdown", action="store_true", help="the table of docs/data.md")
     edition(sub)
     sub.set_defaults(edition="paper")
 

@@ -53,7 +53,8 @@ class File(Params):
 
     sources: list[Source] = []
     md5: str = Field("unknown", description="as published; 'unknown' where the publisher names none")
-    size: int | Literal["unknown"] = "unknown"
+    size: int | Literal["unknown"] = Field("unknown", description="bytes, as published")
+    estimate: int | None = Field(None, description="bytes, reckoned from steps x channels, where no size is published")
     licence: str = "unknown"
     gated: str | None = Field(None, description="what to ask for, and where, before this file can be had")
     only_by_name: bool = Field(False, description="no stage reads it: fetched only where it is named")

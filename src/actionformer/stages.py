@@ -26,11 +26,39 @@ Detector = Callable[[Any, Sequence[str], str], dict[str, Any]]
 # ---------------------------------------------------------------------------------------------- data
 
 
+def fetch(
+    dataset: Dataset, name: str, edition: str, files: Sequence[str], *, mirror: str | None, say: Callable[[str], None]
+) -> None:
+    """Bring files of a data set from their publishers, and remember what came."""
+    from actionformer.data import fetch as fetching
+
+    root = layout.raw_root(dataset, name, edition)
+    pinned = provenance.pinned_md5s()
+    layout.MD5_CACHE.parent.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        if file not in dataset.files:
+            raise InputError(f"data set {name} has no file '{file}'; it has {', '.join(dataset.files)}")
+        target, known = root / file, {}
+        if target.as_posix() in pinned:
+            known["pinned in data.dvc"] = pinned[target.as_posix()]
+        if file in fetching.recorded(root):
+            known[f"recorded in {root / fetching.RECORD} at its first use"] = fetching.recorded(root)[file]
+        facts = dataset.files[file]
+        if facts.gated and not target.exists():
+            say(f"{target}: {facts.gated}")
+        md5 = fetching.fetch(target, facts, known=known, mirror=mirror, name=f"{name}/{file}")
+        with FileLock(layout.MD5_CACHE.with_name("checksums.lock")):
+            fetching.record(root, file, md5)
+        say(f"{target}: md5 {md5}")
+    say(f"to make these files part of the version: dvc add {root}")
+
+
 def convert(dataset: Dataset, name: str, edition: str) -> str:
     """Publisher's annotations -> the database; says what it wrote."""
     from actionformer.data.publishers import convert as converted
 
     root = layout.raw_root(dataset, name, edition)
+    _refuse_changed(layout.annotation_files(dataset, name, edition))
     content = converted(dataset, root)
     out = layout.database(edition, name)
     read = layout.annotation_files(dataset, name, edition)
@@ -57,6 +85,7 @@ def pack(dataset: Dataset, name: str, edition: str, features: str) -> str:
     chosen = dataset.features[features]
     source = layout.raw_root(dataset, name, edition) / chosen.file
     store = layout.feature_store(edition, name, features)
+    _refuse_changed([source])
     manifest = packed(source, store, dim=chosen.dim, prefix=chosen.prefix, sources=lambda: provenance.sources([source]))
     return f"{store}: {manifest['videos']} videos, md5 {manifest['md5']}"
 
@@ -334,6 +363,21 @@ def data_lineage(experiment: Experiment, seed: int | None) -> dict[str, Any]:
         "files": files,
         "pinned": provenance.is_pinned(files),
     }
+
+
+def _refuse_changed(paths: Sequence[Path]) -> None:
+    """Files that came from their publisher must still be what they were when they first came."""
+    from actionformer.data.fetch import RECORD, recorded
+
+    for path in paths:
+        for folder in path.parents:
+            expected = recorded(folder).get(path.relative_to(folder).as_posix())
+            if expected is not None and path.exists() and provenance.source_md5(path) != expected:
+                found = provenance.source_md5(path)
+                raise InputError(
+                    f"{path}: md5 is {found}, {folder / RECORD} recorded {expected} at its first use; "
+                    "fetch it again, or delete its line there if the change is meant"
+                )
 
 
 def _fields(content: Mapping[str, Any]) -> list[str]:

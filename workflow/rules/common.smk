@@ -9,6 +9,7 @@ from snakemake.exceptions import WorkflowError
 from actionformer import layout, provenance
 from actionformer.data import annotations as databases
 from actionformer.data import features as stores
+from actionformer.data import plan
 from actionformer.errors import InputError
 from actionformer.experiment import (
     OWN,
@@ -38,6 +39,7 @@ def planned():
         "experiment",
         "dataset",
         "released",
+        "mirror",
     ]
     unknown = sorted(set(config) - set(known))
     if unknown:
@@ -119,6 +121,9 @@ MISSING = [
     if path.startswith(f"data/{RAW_EDITION}/") and not Path(path).exists()
 ]
 
+# a lab's own copy of the files, tried before their publishers
+MIRROR = f" --mirror {shlex.quote(config['mirror'])}" if config["mirror"] else ""
+
 # options of every command
 OPTIONS = f"--edition {EDITION} --params {shlex.quote(str(PARAMS))}"
 ROW_OPTIONS = OPTIONS + (
@@ -163,7 +168,9 @@ def released_checkpoint(row):
     """The published checkpoint of a row, or one line that says that it has none."""
     path = layout.released_checkpoint_of(ROWS[row])
     if path is None:
-        raise WorkflowError(f"{row}: has no released checkpoint in the {EDITION} edition")
+        raise WorkflowError(
+            f"{row}: has no released checkpoint in the {EDITION} edition"
+        )
     return path
 
 

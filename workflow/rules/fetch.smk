@@ -17,6 +17,8 @@ if MISSING and CHOSEN.origin == "dvc":
             "dvc pull --quiet {output.files:q} >> {log} 2> >(tee -ia {log} >&2)"
 
 elif MISSING:
+    if workflow.is_main_process:
+        print(plan.as_text(list(ROWS.values())), file=sys.stderr)
 
     rule fetch:
         output:
@@ -31,7 +33,7 @@ elif MISSING:
             "../../environment.yml"
         params:
             options=untracked(
-                f"--edition {RAW_EDITION} --params {shlex.quote(str(PARAMS))}"
+                f"--edition {RAW_EDITION} --params {shlex.quote(str(PARAMS))}{MIRROR}"
             ),
         message:
             "Fetch {wildcards.file} of {wildcards.folder}"

@@ -1,67 +1,119 @@
-"""Bring a publisher's file: its sources in order, resumed where it broke off, checked before it counts."""
+"""Bring a publisher's file: its sources in order, resumed where it broke off, checked before it counts.
+
+What a file must be is known from up to three places: the md5 published beside an address, the md5 that the pinned
+version of the data has, and the md5 recorded when the file first came (`checksums.json` in the data set's folder).
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import requests
 from tqdm import tqdm
 
+from actionformer.data.feature_files import members
 from actionformer.errors import InputError
 from actionformer.experiment import File, Source
-from actionformer.files import atomic_path, file_md5
+from actionformer.files import atomic_path, file_md5, read_json, write_json
 
 ATTEMPTS = 5
 TIMEOUT = (15, 60)
+LONGEST_PAUSE = 60.0
+RECORD = "checksums.json"
 
 
-def fetch(target: Path, file: File) -> None:
-    """Download `target` from the first of its sources that has it; an existing file is only checked.
+def fetch(
+    target: Path, file: File, *, known: Mapping[str, str] | None = None, mirror: str | None = None, name: str = ""
+) -> str:
+    """Bring `target` from the first of its sources that has it; an existing file is only checked. Returns its md5.
+
+    Args:
+        known: what else says which md5 the file must have: where it says so -> md5.
+        mirror: folder or http address that holds the same files, tried first.
+        name: the file's name under the mirror.
 
     Raises:
-        InputError: a gated file, with what to ask for and where to put it; no source reachable; a wrong md5.
+        InputError: a file that has to be asked for or put there by hand, with what to do; no source that gives it, with
+            why each didn't; a wrong md5 or size; too little room on the disk.
     """
+    wanted = {"published": file.md5, **(known or {})}
     if target.exists():
-        _check(target, file.md5)
-        return
-    automatic = [source for source in file.sources if source.kind != "manual"]
-    if not automatic:
-        places = "; ".join(f"{s.address}{f' ({s.note})' if s.note else ''}" for s in file.sources) or "no known source"
-        raise InputError(
-            f"{target}: has to be put there by hand. {file.gated or ''} Get it from {places}, then run again"
-        )
+        return _checked(target, wanted, file.size)
+    sources = [_of_mirror(mirror, name)] if mirror is not None else []
+    sources += [source for source in file.sources if source.kind != "manual"]
+    if not sources:
+        raise InputError(by_hand(target, file))
     target.parent.mkdir(parents=True, exist_ok=True)
     failures = []
-    for source in automatic:
+    for source in sources:
         # a partial file of its own for every source: what one began another must not go on with
-        name = hashlib.md5(f"{source.address}/{source.path}".encode(), usedforsecurity=False).hexdigest()[:8]
-        part = target.with_name(f"{target.name}.{name}.part")
+        label = hashlib.md5(f"{source.address}/{source.path}".encode(), usedforsecurity=False).hexdigest()[:8]
+        part = target.with_name(f"{target.name}.{label}.part")
         try:
-            _download(source, part)
-            expected = source.md5 if source.md5 != "unknown" else file.md5
-            _check(part, expected)
+            _download(source, part, file)
+            _checked(part, {"published beside it": source.md5}, "unknown")
+            if source.member is not None:
+                _keep_member(part, source.member)
+            md5 = _checked(part, wanted, file.size)
         except (InputError, OSError, requests.RequestException) as error:
             failures.append(f"{source.kind} {source.address}: {' '.join(str(error).split())}")
             continue
         part.replace(target)
-        return
-    raise InputError(f"{target}: no source gave it ({'; '.join(failures)}). {file.gated or ''} Put it there by hand")
+        return md5
+    hint = by_hand(target, file) if file.gated else f"put it there by hand, or run again later: {target}"
+    raise InputError(f"{target}: no source gave it ({'; '.join(failures)}); {hint}")
 
 
-def _check(path: Path, expected: str) -> None:
-    if expected == "unknown":
-        return
+def by_hand(target: Path, file: File) -> str:
+    """What to do about a file that no program can bring."""
+    places = "; ".join(f"{s.address}{f' ({s.note})' if s.note else ''}" for s in file.sources) or "no known source"
+    asked = f" {file.gated}." if file.gated else ""
+    return f"{target}: has to be put there by hand.{asked} Get it from {places}, then run the same command again"
+
+
+def recorded(folder: Path) -> dict[str, str]:
+    """File name -> md5 at first use, of a data set's folder."""
+    path = folder / RECORD
+    return dict(read_json(path)) if path.exists() else {}
+
+
+def record(folder: Path, name: str, md5: str) -> None:
+    """Remember a file's md5, the first time that it comes."""
+    entries = recorded(folder)
+    if name not in entries:
+        write_json(folder / RECORD, dict(sorted((entries | {name: md5}).items())))
+
+
+def _checked(path: Path, wanted: Mapping[str, str], size: int | str) -> str:
+    """The file's md5; a partial file with another one is deleted, so that the next attempt begins anew."""
+    found_size = path.stat().st_size if path.is_file() else None
+    problem = f"has {found_size} bytes, published are {size}" if isinstance(size, int) and found_size != size else ""
     found = file_md5(path)
-    if found != expected:
+    for where, md5 in wanted.items():
+        if md5 not in ("unknown", found):
+            problem = problem or f"md5 is {found}, {where} is {md5}"
+    if problem:
         path.unlink() if path.suffix == ".part" else None
-        raise InputError(f"{path}: md5 is {found}, published is {expected}; delete it and fetch it again")
+        raise InputError(f"{path}: {problem}; delete it and fetch it again, or find out which is right")
+    return found
 
 
-def _download(source: Source, part: Path) -> None:
+def _of_mirror(mirror: str, name: str) -> Source:
+    if mirror.startswith(("http://", "https://")):
+        return Source(kind="https", address=f"{mirror.rstrip('/')}/{name}")
+    return Source(kind="local", address=mirror, path=name)
+
+
+def _download(source: Source, part: Path, file: File) -> None:
+    if isinstance(file.size, int):
+        _needs_room(part, file.size - (part.stat().st_size if part.exists() else 0))
     match source.kind:
         case "google_drive":
             _google_drive(source.address, part)
@@ -73,17 +125,40 @@ def _download(source: Source, part: Path) -> None:
             _https(f"https://huggingface.co/datasets/{source.address}/resolve/main/{source.path}", part)
         case "local":
             origin = Path(source.address) / (source.path or "")
+            _needs_room(part, origin.stat().st_size)
             with atomic_path(part) as copy:
                 shutil.copyfile(origin, copy)
         case "manual":
             raise InputError("by hand only")
 
 
-def _google_drive(file_id: str, part: Path) -> None:
+def _needs_room(part: Path, more: int) -> None:
+    """Refuse what doesn't fit before it begins."""
+    free = shutil.disk_usage(part.parent).free
+    if more > free:
+        raise InputError(f"needs {more / 1e9:.1f} GB more, {free / 1e9:.1f} GB are free in {part.parent}")
+
+
+def _keep_member(part: Path, member: str) -> None:
+    """Replace an archive by one of its files."""
+    for item in members(part):
+        if item.name == member:
+            content = item.read()
+            with atomic_path(part) as small:
+                small.write_bytes(content)
+            return
+    raise InputError(f"the archive holds no {member}")
+
+
+# ---------------------------------------------------------------------------------------------- Google Drive
+
+
+def _google_drive(address: str, part: Path) -> None:
+    """A file by its id; gdown answers the virus-scan page that large files come with."""
     import gdown
 
     try:
-        gdown.download(id=file_id, output=str(part), resume=True, retries=ATTEMPTS, quiet=not sys.stderr.isatty())
+        gdown.download(id=address, output=str(part), resume=True, retries=ATTEMPTS, quiet=not sys.stderr.isatty())
     except gdown.exceptions.DownloadError as error:
         raise InputError(str(error)) from None
     if not part.exists():
@@ -106,9 +181,13 @@ def _google_drive_folder(source: Source, part: Path) -> None:
     _google_drive(found.id, part)
 
 
+# ---------------------------------------------------------------------------------------------- http
+
+
 def _https(address: str, part: Path) -> None:
-    """Download with Range from where `part` ends; five attempts with growing pauses."""
+    """Download with Range from where `part` ends; five attempts, with growing pauses or those that the server asks."""
     for attempt in range(ATTEMPTS):
+        pause = 2.0**attempt
         try:
             _https_once(address, part)
             return
@@ -116,10 +195,11 @@ def _https(address: str, part: Path) -> None:
             if attempt == ATTEMPTS - 1:
                 raise
         except requests.HTTPError as error:
-            status = error.response.status_code
-            if attempt == ATTEMPTS - 1 or status not in (429, 500, 502, 503, 504):
+            if attempt == ATTEMPTS - 1 or error.response.status_code not in (429, 500, 502, 503, 504):
                 raise
-        time.sleep(2**attempt)
+            asked = error.response.headers.get("Retry-After", "")
+            pause = max(pause, float(asked)) if asked.isdigit() else pause
+        time.sleep(min(pause, LONGEST_PAUSE))
 
 
 def _https_once(address: str, part: Path) -> None:
@@ -133,14 +213,17 @@ def _https_once(address: str, part: Path) -> None:
             part.unlink()
             raise requests.ConnectionError(f"{address}: has fewer than the {done} bytes that were fetched before")
         response.raise_for_status()
+        _refuse_page(response)
+        # a server that ignores Range sends everything again
         resumed = response.status_code == 206
         total = int(response.headers.get("Content-Length", 0)) + (done if resumed else 0)
+        _needs_room(part, total - (done if resumed else 0))
         with (
             part.open("ab" if resumed else "wb") as file,
             tqdm(
                 total=total or None,
                 initial=done if resumed else 0,
-                desc=part.name,
+                desc=part.name.rsplit(".", 2)[0],
                 unit="B",
                 unit_scale=True,
                 disable=not sys.stderr.isatty(),
@@ -151,3 +234,12 @@ def _https_once(address: str, part: Path) -> None:
                 bar.update(len(chunk))
         if total and part.stat().st_size < total:
             raise requests.ConnectionError(f"{address}: broke off at {part.stat().st_size} of {total} bytes")
+
+
+def _refuse_page(response: requests.Response) -> None:
+    """A web page in place of the file: a login, a warning, an error that calls itself 200."""
+    if response.headers.get("Content-Type", "").startswith("text/html"):
+        text = next(response.iter_content(1 << 14), b"").decode("utf-8", "replace")
+        title = re.search(r"<title>(.*?)</title>", text, re.DOTALL | re.IGNORECASE)
+        said = json.dumps(" ".join(title[1].split())) if title else "without a title"
+        raise InputError(f"sent a web page ({said}) instead of the file")
