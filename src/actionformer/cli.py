@@ -105,9 +105,23 @@ def run_pack(args: argparse.Namespace) -> None:
 
 
 def run_audit(args: argparse.Namespace) -> None:
+    import tempfile
+
     from actionformer import stages
 
-    print(stages.audit(_experiment(args)))
+    if args.annotations is None and args.source is None:
+        stages.audit(_experiment(args), print)
+        return
+    dataset = load_dataset(args.row, args.edition, args.params)
+    if args.features is not None and args.store is None:
+        raise InputError("--features names a feature set; --store gives its packed file")
+    store = None if args.store is None else (args.features or next(iter(dataset.features)), args.store)
+    with tempfile.TemporaryDirectory() as folder:
+        annotations = args.annotations
+        if annotations is None:
+            annotations = Path(folder) / "annotations.json"
+            stages.convert_folder(dataset, args.source, args.video_info, annotations)
+        stages.audit_file(dataset, annotations, store=store, classes=args.classes, out=args.out, say=print)
 
 
 def run_train(args: argparse.Namespace) -> None:
@@ -258,8 +272,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("features", metavar="FEATURES", help="one of its feature sets")
     edition(sub)
 
-    sub = command("audit", run_audit, "check a row's database and features against each other and the published counts")
+    sub = command("audit", run_audit, "check annotations and features against each other and what is published of them")
     row(sub, seed=False)
+    sub.add_argument("--annotations", type=Path, help="audit this database file; ROW is then a data set's name")
+    sub.add_argument("--source", type=Path, help="or convert this folder of annotation files first")
+    sub.add_argument("--video-info", type=Path, help="with --source: csv or JSON of durations")
+    sub.add_argument("--features", help="with --store: the feature set's name (default: the data set's first)")
+    sub.add_argument("--store", type=Path, help="packed features to compare with")
+    sub.add_argument("--classes", type=Path, help="published class list to compare the order with")
+    sub.add_argument("--out", type=Path, default=Path("audit.json"), help="JSON report (default: audit.json)")
 
     sub = command("train", run_train, "train a row with one seed, or go on with it")
     row(sub, seed=True)

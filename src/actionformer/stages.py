@@ -17,7 +17,15 @@ from actionformer.data import annotations as databases
 from actionformer.data.annotations import Database, load_database
 from actionformer.data.features import FeatureStore, read_manifest
 from actionformer.errors import InputError
-from actionformer.experiment import Dataset, Experiment, as_yaml, load_experiment, seeds_of, why_not_comparable
+from actionformer.experiment import (
+    Dataset,
+    Experiment,
+    FeatureSet,
+    as_yaml,
+    load_experiment,
+    seeds_of,
+    why_not_comparable,
+)
 from actionformer.files import atomic_path, digest, read_json, write_json, write_text
 
 Detector = Callable[[Any, Sequence[str], str], dict[str, Any]]
@@ -90,24 +98,79 @@ def pack(dataset: Dataset, name: str, edition: str, features: str) -> str:
     return f"{store}: {manifest['videos']} videos, md5 {manifest['md5']}"
 
 
-def audit(experiment: Experiment) -> str:
-    """Check a row's database and features; the report, or an error that names what makes its numbers wrong."""
+def audit(experiment: Experiment, say: Callable[[str], None]) -> None:
+    """Check a row's database and features: says what it finds, and fails on what makes its numbers wrong."""
     database, features = _inputs(experiment)
-    dataset, field = experiment.dataset, experiment.data.label_field
-    classes = dataset.num_classes if isinstance(dataset.num_classes, int) else dataset.num_classes[field]
-    report = databases.audit(
+    report = _audited(
+        experiment.dataset,
+        experiment.data.label_field,
+        database,
+        features=experiment.features,
+        lengths=features.lengths,
+        comparable=experiment.comparable,
+    )
+    say(report.text())
+    report.raise_errors(str(layout.database_of(experiment)))
+    write_json(layout.audit(experiment), report.as_json())
+
+
+def audit_file(
+    dataset: Dataset,
+    annotations: Path,
+    *,
+    store: tuple[str, Path] | None,
+    classes: Path | None,
+    out: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Check any database file against what the params say of a data set; `out` gets the report as JSON.
+
+    Args:
+        store: name of a feature set and its packed store.
+        classes: a published class list to compare the order with.
+    """
+    from actionformer.data.publishers import class_list
+
+    order = None if classes is None else class_list.read(classes)
+    chosen = None if store is None else dataset.features[store[0]]
+    lengths = None if store is None else FeatureStore(store[1]).lengths
+    reports = {
+        field: _audited(
+            dataset, field, load_database(annotations, field), features=chosen, lengths=lengths, class_order=order
+        )
+        for field in _fields(read_json(annotations))
+    }
+    for field, report in reports.items():
+        say((f"{field}: " if len(reports) > 1 else "") + report.text())
+    write_json(out, {field: report.as_json() for field, report in reports.items()})
+    say(f"written to {out}")
+    for report in reports.values():
+        report.raise_errors(str(annotations))
+
+
+def _audited(
+    dataset: Dataset,
+    field: str,
+    database: Database,
+    *,
+    features: FeatureSet | None,
+    lengths: Mapping[str, int] | None,
+    class_order: Sequence[str] | None = None,
+    comparable: bool = True,
+) -> databases.Audit:
+    """The audit of one label field under a data set's params."""
+    classes = dataset.num_classes if isinstance(dataset.num_classes, int) else dataset.num_classes.get(field)
+    return databases.audit(
         database,
         train_subset=dataset.train_subset,
         eval_subset=dataset.eval_subset,
-        feature_lengths=features.lengths,
+        feature_lengths=lengths,
+        stride=None if features is None else features.stride_frames,
+        fps=None if features is None else features.fps,
         num_classes=classes,
-        published={s: (c.videos, c.instances) for s, c in dataset.published.items()} if experiment.comparable else None,
+        class_order=class_order,
+        published={s: (c.videos, c.instances) for s, c in dataset.published.items()} if comparable else None,
     )
-    if report.errors:
-        more = f" (and {len(report.errors) - 1} more)" if report.errors[1:] else ""
-        raise InputError(f"{layout.database_of(experiment)}: {report.errors[0]}{more}")
-    write_json(layout.audit(experiment), {"facts": report.facts, "notes": report.notes})
-    return report.text()
 
 
 # ---------------------------------------------------------------------------------------------- runs

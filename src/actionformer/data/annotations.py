@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +154,21 @@ class Audit:
     notes: list[str]
 
     def text(self) -> str:
-        lines = [f"{key}: {value}" for key, value in self.facts.items()]
+        lines = [f"{self.facts['classes']} classes"]
+        for subset, counts in self.facts["subsets"].items():
+            published = f" (published: {counts['published']})" if counts.get("published") else ""
+            lines.append(f"{subset}: {counts['videos']} videos, {counts['instances']} instances{published}")
         lines += [f"note: {note}" for note in self.notes] + [f"error: {error}" for error in self.errors]
         return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"facts": self.facts, "notes": self.notes, "errors": self.errors}
+
+    def raise_errors(self, where: str) -> None:
+        """One line with the first error, if there is one."""
+        if self.errors:
+            more = f" (and {len(self.errors) - 1} more)" if self.errors[1:] else ""
+            raise InputError(f"{where}: {self.errors[0]}{more}")
 
 
 def audit(
@@ -164,29 +177,69 @@ def audit(
     train_subset: str,
     eval_subset: str,
     feature_lengths: Mapping[str, int] | None = None,
+    stride: float | None = None,
+    fps: float | None = None,
     num_classes: int | None = None,
+    class_order: Sequence[str] | None = None,
     published: Mapping[str, tuple[int | None, int | None]] | None = None,
 ) -> Audit:
-    """Check a database against itself, its features and the published counts (subset -> videos, instances)."""
+    """Check a database against itself, its features and what is published of it.
+
+    Args:
+        feature_lengths: video -> steps; `stride` (frames) and `fps` (None: the video's own) say how many to expect.
+        class_order: the published class list.
+        published: subset -> (videos, instances); another count in `eval_subset` is an error.
+    """
     errors, notes = [], []
-    facts: dict[str, Any] = {"classes": len(database.classes)}
     if num_classes is not None and num_classes != len(database.classes):
         errors.append(f"{len(database.classes)} classes, params say {num_classes}")
+    if class_order is not None and tuple(class_order) != database.classes:
+        pairs = zip_longest(class_order, database.classes)
+        index, listed, found = next((i, a, b) for i, (a, b) in enumerate(pairs) if a != b)
+        errors.append(f"class {index} is '{found}', in the published list '{listed}'")
 
-    for subset in sorted({video.subset for video in database.videos.values()}):
-        videos = database.subset(subset)
-        facts[f"videos, {subset}"] = len(videos)
-        facts[f"instances, {subset}"] = sum(len(video.labels) for video in videos)
-    for subset in dict.fromkeys((train_subset, eval_subset)):
-        if not facts.get(f"instances, {subset}"):
-            known = ", ".join(sorted({v.subset for v in database.videos.values()})) or "none"
-            errors.append(f"subset '{subset}' has no ground truth; subsets of the file: {known}")
-    for subset, (videos_published, instances_published) in (published or {}).items():
-        for what, count in (("videos", videos_published), ("instances", instances_published)):
-            found = facts.get(f"{what}, {subset}", 0)
-            if count is not None and found != count:
-                notes.append(f"{found} {what} in '{subset}', published {count}")
+    subsets: dict[str, dict[str, Any]] = {}
+    for name in sorted({video.subset for video in database.videos.values()}):
+        videos = database.subset(name)
+        per_class = Counter(label for video in videos for label in video.labels)
+        subsets[name] = {
+            "videos": len(videos),
+            "instances": sum(per_class.values()),
+            "videos_without_ground_truth": sum(not video.labels for video in videos),
+            "instances_per_class": {label: per_class[label] for label in database.classes if per_class[label]},
+        }
+    for name in dict.fromkeys((train_subset, eval_subset)):
+        counts = subsets.get(name)
+        if counts is None or not counts["instances"]:
+            errors.append(f"subset '{name}' has no ground truth; subsets of the file: {', '.join(subsets) or 'none'}")
+            continue
+        without = len(database.classes) - len(counts["instances_per_class"])
+        if without:
+            notes.append(f"{without} classes have no instance in '{name}'")
+        if counts["videos_without_ground_truth"]:
+            notes.append(f"{counts['videos_without_ground_truth']} videos of '{name}' have no ground truth")
+    for name, expected in (published or {}).items():
+        found = tuple(subsets.get(name, {}).get(what, 0) for what in ("videos", "instances"))
+        subsets.setdefault(name, {})["published"] = " / ".join("?" if n is None else str(n) for n in expected)
+        if any(wanted not in (None, count) for wanted, count in zip(expected, found, strict=True)):
+            said = f"{found[0]} videos and {found[1]} instances in '{name}', published are {subsets[name]['published']}"
+            if name == eval_subset:
+                errors.append(f"{said}: numbers would not compare; if it is meant, set the data set's `published`")
+            else:
+                notes.append(said)
 
+    findings = _findings(database, errors)
+    notes += [f"{count} {what}" for what, count in findings.items() if count]
+    if feature_lengths is not None:
+        used = [video for name in (train_subset, eval_subset) for video in database.subset(name)]
+        notes += _feature_notes(database, used, feature_lengths, stride, fps)
+        if used and not any(video.name in feature_lengths for video in used):
+            errors.append("no video has features; check the feature set's prefix")
+    return Audit({"classes": len(database.classes), "subsets": subsets, "findings": findings}, errors, notes)
+
+
+def _findings(database: Database, errors: list[str]) -> dict[str, int]:
+    """How many odd segments there are, by kind; reversed ones are errors."""
     findings: Counter[str] = Counter()
     for video in database.videos.values():
         start_N, end_N = video.segments_N2.T
@@ -196,18 +249,36 @@ def audit(
         findings["segments of zero length"] += int((end_N == start_N).sum())
         findings["segments that start after their video's end"] += int((start_N >= video.duration).sum())
         findings["segments that end after their video's end"] += int((end_N > video.duration).sum())
+        findings["segments that start before 0"] += int((start_N < 0).sum())
         keys = [(s, e, label) for (s, e), label in zip(video.segments_N2.tolist(), video.labels, strict=True)]
         findings["exact duplicates"] += len(keys) - len(set(keys))
-    notes += [f"{count} {what}" for what, count in findings.items() if count]
+    return dict(findings)
 
-    if feature_lengths is not None:
-        used = {video.name for subset in (train_subset, eval_subset) for video in database.subset(subset)}
-        missing = sorted(used - set(feature_lengths))
-        if missing:
-            notes.append(f"{len(missing)} videos without features: {', '.join(missing[:5])}")
-        if len(missing) == len(used):
-            errors.append("no video has features; check the feature set's prefix")
-        extra = sorted(set(feature_lengths) - set(database.videos))
-        if extra:
-            notes.append(f"{len(extra)} features without a video: {', '.join(extra[:5])}")
-    return Audit(facts, errors, notes)
+
+def _feature_notes(
+    database: Database, used: Sequence[Video], lengths: Mapping[str, int], stride: float | None, fps: float | None
+) -> list[str]:
+    """Videos without features, features without a video, and features of another length than the video's."""
+    notes = []
+    missing = sorted(video.name for video in used if video.name not in lengths)
+    if missing:
+        notes.append(f"{len(missing)} videos without features: {_some(missing)}")
+    extra = sorted(set(lengths) - set(database.videos))
+    if extra:
+        notes.append(f"{len(extra)} features without a video: {_some(extra)}")
+    odd = []
+    for video in used:
+        frames = video.frame if fps is None else video.duration * fps
+        if stride is not None and frames is not None and video.name in lengths:
+            expected = frames / stride
+            # a clip at either end, or a rounded rate, is no fault
+            if abs(lengths[video.name] - expected) > max(8, 0.05 * expected):
+                odd.append(f"{video.name} ({lengths[video.name]} steps, {expected:.0f} expected)")
+    if odd:
+        notes.append(f"{len(odd)} features of another length than their video: {_some(odd)}")
+    return notes
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few of a list."""
+    return ", ".join(names[:5]) + (", ..." if names[5:] else "")

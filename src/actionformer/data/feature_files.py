@@ -27,6 +27,7 @@ from actionformer.errors import InputError
 MISSING_LIST = "missing_files.txt"
 # keys of arrays in npz and pt files that hold more than one
 KEYS = ("feats", "features")
+_HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", (b"PK\x03\x04", b"PK\x05\x06")
 _MAGIC: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 _BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, zlib.error, lzma.LZMAError)
 
@@ -71,11 +72,14 @@ def members(source: Path) -> Iterator[Member]:
         return
     if not source.exists():
         raise InputError(f"{source}: no such file; `dvc pull` or the fetch rule brings it")
-    if h5py.is_hdf5(source):
+    with source.open("rb") as file:
+        start = file.read(8)
+    # by its first bytes: an archive of archives would pass for what it holds
+    if start.startswith(_HDF5):
         yield Member(source, source.with_suffix(".h5").name, _opener(source))
         return
     with _complete(source):
-        yield from _zip_members(source) if zipfile.is_zipfile(source) else _tar_members(source)
+        yield from _zip_members(source) if start.startswith(_ZIP) else _tar_members(source, start)
 
 
 def features_in(member: Member, *, dim: int, prefix: str = "") -> Iterator[Features]:
@@ -128,10 +132,8 @@ def _zip_members(source: Path) -> Iterator[Member]:
                 yield Member(source, _inside(info.filename, source), lambda info=info: archive.open(info))  # type: ignore[misc]
 
 
-def _tar_members(source: Path) -> Iterator[Member]:
+def _tar_members(source: Path, start: bytes) -> Iterator[Member]:
     """Members of a tar, compressed or not, read to the very end: the compression's checksum stands there."""
-    with source.open("rb") as file:
-        start = file.read(6)
     opener: Any = next((opener for magic, opener in _MAGIC.items() if start.startswith(magic)), open)
     with opener(source, "rb") as stream:
         with tarfile.open(fileobj=stream, mode="r:") as archive:

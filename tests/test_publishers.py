@@ -1,0 +1,376 @@
+"""Every publisher's annotations become the one database: real files where they are at hand, excerpts where not.
+
+The excerpts are written from the publishers' own descriptions, apart from the demo's writer.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from actionformer.cli import main
+from actionformer.data.annotations import load_database
+from actionformer.data.publishers import class_list, convert_folder
+from actionformer.errors import InputError
+from actionformer.experiment import load_dataset
+from conftest import REAL
+
+real = pytest.mark.skipif(
+    not REAL.exists(), reason="the real annotation files lie beside the checkout, in ../shared/real"
+)
+VIDEO_INFO = REAL / "thumos14/video_info.csv"
+
+
+def counts(content, subset: str, field: str = "label") -> tuple[int, int]:
+    videos = load_database(content, field).subset(subset)
+    return len(videos), sum(len(video.labels) for video in videos)
+
+
+@real
+@pytest.mark.parametrize(
+    ("name", "folder", "video_info", "expected"),
+    [
+        ("thumos14", "thumos14", None, {"training": (200, 3003), "validation": (211, 3325)}),
+        ("thumos14", "thumos14/official_zips", "thumos14/video_info.csv",
+            {"training": (200, 3003), "validation": (211, 3325)}),
+        ("thumos14", "thumos14/official_zips", "thumos14/actionformer_thumos14.json",
+            {"training": (200, 3003), "validation": (211, 3325)}),
+        ("multithumos", "multithumos", "thumos14/video_info.csv",
+            {"training": (200, 18482), "validation": (213, 20208)}),
+        ("multithumos", "multithumos", None, {"training": (200, 18482), "validation": (213, 20208)}),
+        ("activitynet", "activitynet", None,
+            {"training": (10024, 15410), "validation": (4926, 7654), "testing": (5044, 0)}),
+        ("epic", "epic", None, {"train": (495, 67217), "val": (138, 9668)}),
+    ],
+)  # fmt: skip
+def test_real_folders_give_the_published_counts(name, folder, video_info, expected):
+    content = convert_folder(load_dataset(name), REAL / folder, None if video_info is None else REAL / video_info)
+    for subset, found in expected.items():
+        assert counts(content, subset, "noun" if name == "epic" else "label") == found
+
+
+@real
+def test_the_same_annotations_in_two_forms_are_the_same_database(tmp_path):
+    """THUMOS-14's official text files and the authors' JSON; MultiTHUMOS's text files and the JSON with numbers."""
+    (tmp_path / "thumos14.json").symlink_to(REAL / "thumos14/actionformer_thumos14.json")
+    dataset = load_dataset("thumos14")
+    text = convert_folder(dataset, REAL / "thumos14/official_zips", VIDEO_INFO)["database"]
+    other = convert_folder(dataset, tmp_path)["database"]
+    assert set(text) == set(other)
+    for video in text:
+        for key in ("subset", "duration", "frame"):
+            assert text[video][key] == other[video][key], (video, key)
+        ours, theirs = (
+            sorted((*a["segment"], a["label"]) for a in form[video]["annotations"]) for form in (text, other)
+        )
+        assert ours == theirs, video
+
+
+@real
+def test_the_protocol_is_a_param(tmp_path):
+    """Without its filters THUMOS-14 has the 212 / 3358 of the official files."""
+    dataset = load_dataset("thumos14")
+    everything = dataset.model_copy(update={"excluded_videos": [], "drop_segments_past_end": False})
+    content = convert_folder(everything, REAL / "thumos14/official_zips", VIDEO_INFO)
+    assert counts(content, "training") == (200, 3007)
+    assert counts(content, "validation") == (212, 3358)
+    assert everything.protocol_text() == "all videos and instances"
+    assert dataset.protocol_text() == "without video_test_0000270; without instances past their video's end"
+
+
+EXCERPTS = {
+    # https://github.com/hangzhaomit/HACS-dataset, README: structure of HACS_segments_v1.1.1.json
+    "hacs": (
+        {"HACS_segments_v1.1.1.json": {"version": "1.1.1", "database": {
+            "--0edUL8zmA": {"duration": "92.166667", "subset": "training", "url": "x", "annotations": [
+                {"segment": [5.4, 11.6], "label": "Dodgeball"}, {"segment": [12.6, 88.16], "label": "Dodgeball"}]},
+            "0-jpGmNuaQs": {"duration": "40.0", "subset": "testing", "url": "x", "annotations": []}}}},
+        {"--0edUL8zmA": ("training", 92.166667, None, [([5.4, 11.6], "Dodgeball"), ([12.6, 88.16], "Dodgeball")]),
+         "0-jpGmNuaQs": ("testing", 40.0, None, [])},
+    ),
+    # https://github.com/Richard-61/FineAction: one JSON in ActivityNet's form, label_id beside label
+    "fineaction": (
+        {"annotations_gt.json": {"version": "1.0", "database": {
+            "v_00000008": {"filename": "8.mp4", "duration": 46.8, "actual_frame_num": 1170, "subset": "validation",
+                "annotations": [{"label_id": 65, "label": "climb stairs", "segment": [1.2, 2.0]}]}}}},
+        {"v_00000008": ("validation", 46.8, None, [([1.2, 2.0], "climb stairs")])},
+    ),
+    # https://ego4d-data.org/docs/data/annotations-schemas: videos > clips > annotations > labels
+    "ego4d": (
+        {"moments_train.json": {"version": "v2", "videos": [{"video_uid": "v-1", "split": "train", "clips": [{
+            "clip_uid": "c-1", "video_start_sec": 0.0, "video_end_sec": 480.0, "video_start_frame": 0,
+            "video_end_frame": 14400, "annotations": [
+                {"annotator_uid": "a", "labels": [
+                    {"start_time": 3.5, "end_time": 9.25, "label": "use_phone", "primary": True},
+                    {"start_time": 4.0, "end_time": 9.0, "label": "use_phone", "primary": False}]},
+                {"annotator_uid": "b", "labels": [
+                    {"start_time": 50.0, "end_time": 61.0, "label": "water_plants", "primary": True}]}]}]}]},
+         "moments_val.json": {"version": "v2", "videos": [{"video_uid": "v-2", "split": "val", "clips": [{
+            "clip_uid": "c-2", "video_start_sec": 100.0, "video_end_sec": 400.5, "video_start_frame": 3000,
+            "video_end_frame": 12015, "annotations": []}]}]}},
+        {"c-1": ("train", 480.0, 14400, [([3.5, 9.25], "use_phone"), ([50.0, 61.0], "water_plants")]),
+         "c-2": ("val", 300.5, 9015, [])},
+    ),
+    # https://prior.allenai.org/projects/charades, README of Charades.zip: columns of the csv files
+    "charades": (
+        {"Charades_v1_train.csv":
+            "id,subject,scene,quality,relevance,verified,script,objects,descriptions,actions,length\n"
+            'YSKX3,IXPA,Bedroom,5,7,Yes,"A person is putting a picture onto the wall, smiling.",'
+            "bag;picture,A person puts a picture.,c092 11.90 21.20;c147 0.00 12.60,32.08\n",
+         "Charades_v1_test.csv":
+            "id,subject,scene,quality,relevance,verified,script,objects,descriptions,actions,length\n"
+            "0A8CF,3HS4,Living room,6,7,Yes,A person sits.,sofa,A person sits.,,20.17\n",
+         "Charades_v1_classes.txt": "c092 Putting a picture somewhere\nc147 Someone is smiling\n"},
+        {"YSKX3": ("training", 32.08, None, [([11.9, 21.2], "c092"), ([0.0, 12.6], "c147")]),
+         "0A8CF": ("testing", 20.17, None, [])},
+    ),
+    # OpenTAD's converted form, of every data set: frame beside duration
+    "multithumos": (
+        {"multithumos_anno.json": {"database": {"video_validation_0000051": {"subset": "training", "duration": 169.79,
+            "frame": 5093, "annotations": [{"segment": [69.7, 79.5], "label": "Billiards"}]}}}},
+        {"video_validation_0000051": ("training", 169.79, 5093, [([69.7, 79.5], "Billiards")])},
+    ),
+    # the authors' archive of ActivityNet: fps instead of frame, label_id
+    "activitynet": (
+        {"anet1.3_tsp_filtered.json": {"version": "1.3", "database": {"sJFgo9H6zNo": {"subset": "training",
+            "duration": 138.97, "fps": 30.0, "annotations": [{"segment": [0.01, 123.4], "label": "Fun sliding down",
+            "label_id": 46}]}}}},
+        {"sJFgo9H6zNo": ("training", 138.97, 4169, [([0.01, 123.4], "Fun sliding down")])},
+    ),
+}  # fmt: skip
+
+
+def write(folder: Path, files: dict) -> Path:
+    for name, content in files.items():
+        text = content if isinstance(content, str) else json.dumps(content)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("name", EXCERPTS)
+def test_an_excerpt_of_the_publishers_files_becomes_these_videos(name, tmp_path):
+    files, expected = EXCERPTS[name]
+    content = convert_folder(load_dataset(name), write(tmp_path, files))
+    found = {
+        video: (e["subset"], e["duration"], e.get("frame"), [(a["segment"], a["label"]) for a in e["annotations"]])
+        for video, e in content["database"].items()
+    }
+    assert found == expected
+
+
+def test_charades_classes_come_in_the_order_of_the_publishers_list(tmp_path):
+    content = convert_folder(load_dataset("charades"), write(tmp_path, EXCERPTS["charades"][0]))
+    assert content["classes"] == ["c092", "c147"]
+
+
+def test_epic_nouns_and_verbs_of_two_json_files_are_put_together(tmp_path):
+    """OpenTAD has one converted file per field; the authors' have names beside numbers and other subset names."""
+
+    def form(label: str, **more) -> dict:
+        annotation = {"segment": [1.0, 2.5], "label": label, **more}
+        return {
+            "database": {"P01_01": {"subset": "training", "duration": 60.0, "fps": 59.94, "annotations": [annotation]}}
+        }
+
+    both = write(tmp_path / "b", {"epic_kitchens_noun.json": form("id_037"), "epic_kitchens_verb.json": form("id_003")})
+    (entry,) = convert_folder(load_dataset("epic"), both)["database"].values()
+    assert entry["subset"] == "train"
+    assert entry["annotations"] == [{"segment": [1.0, 2.5], "noun": "id_037", "verb": "id_003"}]
+    authors = write(tmp_path / "a", {"epic_kitchens_100_verb.json": form("take", label_id=3)})
+    (entry,) = convert_folder(load_dataset("epic"), authors)["database"].values()
+    assert entry["annotations"] == [{"segment": [1.0, 2.5], "verb": "id_003"}]
+    other = form("id_003")
+    other["database"]["P01_01"]["annotations"][0]["segment"] = [1.0, 3.0]
+    write(both, {"epic_kitchens_verb.json": other})
+    with pytest.raises(InputError, match="'P01_01' has other segments than in"):
+        convert_folder(load_dataset("epic"), both)
+
+
+def test_thumos_text_files_need_durations_and_drop_ambiguous_and_what_lies_past_the_end(tmp_path):
+    lines = {"annotation/CliffDiving_val.txt": "video_validation_0000051  3.1 5\nvideo_validation_0000051 71 72\n",
+             "annotation/Ambiguous_val.txt": "video_validation_0000051 1.0 2.0\n"}  # fmt: skip
+    with zipfile.ZipFile(tmp_path / "TH14_Temporal_annotations_validation.zip", "w") as archive:
+        for name, text in lines.items():
+            archive.writestr(name, text)
+    with zipfile.ZipFile(tmp_path / "TH14_Temporal_annotations_test.zip", "w") as archive:
+        archive.writestr(
+            "TH14_Temporal_Annotations_Test/annotations/annotation/Diving_test.txt", "video_test_0000004 1 2\n"
+        )
+    with pytest.raises(InputError, match=r"or give the durations with --video-info"):
+        convert_folder(load_dataset("thumos14"), tmp_path)
+    info = tmp_path / "info.csv"
+    info.write_text(
+        "video_id,duration_s,fps,frames\nvideo_validation_0000051,70.5,30,2115\nvideo_test_0000004,33.8,30,1015\n"
+    )
+    database = convert_folder(load_dataset("thumos14"), tmp_path, info)["database"]
+    assert [(a["segment"], a["label"]) for a in database["video_validation_0000051"]["annotations"]] == [
+        ([3.1, 5.0], "CliffDiving")
+    ]
+    assert database["video_test_0000004"] == {
+        "subset": "validation", "duration": 33.8, "frame": 1015.0,
+        "annotations": [{"segment": [1.0, 2.0], "label": "Diving"}],
+    }  # fmt: skip
+
+
+def test_a_class_list_decides_the_order_and_what_is_no_class(tmp_path):
+    files = EXCERPTS["fineaction"][0] | {"category_idx.txt": "wave hands\nclimb stairs\n"}
+    content = convert_folder(load_dataset("fineaction"), write(tmp_path, files))
+    assert load_database(content).classes == ("wave hands", "climb stairs")
+    (tmp_path / "category_idx.txt").write_text("wave hands\n")
+    with pytest.raises(InputError, match="label 'climb stairs', which is not in the class list"):
+        load_database(convert_folder(load_dataset("fineaction"), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("b\na\n", ["b", "a"]), ("1 Run\n2 Jump high\n", ["Run", "Jump high"]), ('001\t"b"\n000\t"a"\n', ["a", "b"])],
+)
+def test_class_lists_come_plain_and_numbered(tmp_path, text, expected):
+    (tmp_path / "list.txt").write_text(text)
+    assert class_list.read(tmp_path / "list.txt") == expected
+
+
+def test_ego4d_has_110_classes():
+    if not REAL.exists():
+        pytest.skip("the real class list lies beside the checkout, in ../shared/real")
+    assert len(class_list.read(REAL / "ego4d/label_map.txt")) == 110
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "words"),
+    [
+        ("hacs", {"readme.txt": "x"}, "no hacs annotations in it; expected HACS_segments"),
+        ("hacs", {"HACS_segments_v1.1.1.json": "{"}, "not readable as JSON"),
+        ("hacs", {"HACS_segments_v1.1.1.json": {"videos": []}}, "expected a JSON object with the key 'database'"),
+        ("hacs", {"HACS_segments_v1.1.1.json": {"database": {"v1": {"subset": "training"}}}}, "'v1': .*duration"),
+        ("fineaction", {"annotations_gt.json": {"database": {"v1": {"subset": "training", "duration": 3,
+            "annotations": [{"segment": [0, 1]}]}}}}, "'v1': .*label"),
+        ("charades", {"Charades_v1_train.csv": "id,actions,length\nA,c001 x 2,3\n", "Charades_v1_test.csv": "id\n"},
+            "video 'A': malformed line"),
+        ("multithumos", {"multithumos.json": {"video_test_1": {"subset": "testing", "duration": 3, "actions": []}}},
+            "has class numbers; expected class_list.txt"),
+    ],
+)  # fmt: skip
+def test_files_in_another_form_are_refused_in_one_line_and_nothing_is_written(name, files, words, tmp_path, capfd):
+    folder, out = write(tmp_path / "in", files), tmp_path / "out.json"
+    assert main(["convert", name, "--source", str(folder), "--out", str(out)]) == 1
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert pytest.importorskip("re").search(words, error), error
+    assert not out.exists()
+
+
+# ---------------------------------------------------------------------------------------------- audit
+
+
+@pytest.fixture
+def fineaction(tmp_path):
+    """A database file of two classes and two subsets, and a function that audits it."""
+
+    def audit(change=lambda content: None, *options: str) -> tuple[int, dict | None]:
+        videos = {
+            f"v{i}": {"subset": "training" if i % 2 else "validation", "duration": 60.0, "frame": 1500,
+                "annotations": [{"segment": [1.0, 4.0], "label": "ab"[i // 2]}]} for i in range(4)
+        }  # fmt: skip
+        content = {"database": videos}
+        change(content)
+        write(
+            tmp_path,
+            {
+                "a.json": content,
+                "set.yaml": "annotations: []\nname: x\nnum_classes: 2\nfeatures: {f: {file: f, dim: 1}}",
+            },
+        )
+        out = tmp_path / "audit.json"
+        out.unlink(missing_ok=True)
+        code = main(
+            [
+                "audit",
+                str(tmp_path / "set.yaml"),
+                "--annotations",
+                str(tmp_path / "a.json"),
+                "--out",
+                str(out),
+                *options,
+            ]
+        )
+        return code, json.loads(out.read_text())["label"] if out.exists() else None
+
+    return audit
+
+
+def test_an_audit_counts_per_subset_and_class(fineaction, capfd):
+    code, report = fineaction()
+    assert code == 0
+    training = report["facts"]["subsets"]["training"]
+    assert (training["videos"], training["instances"]) == (2, 2)
+    assert training["instances_per_class"] == {"a": 1, "b": 1}
+    assert "training: 2 videos, 2 instances" in capfd.readouterr().out
+
+
+def odd_but_harmless(content):
+    video = content["database"]["v0"]
+    video["annotations"] += [
+        {"segment": [2.0, 2.0], "label": "a"}, {"segment": [59.0, 66.0], "label": "a"},
+        {"segment": [61.0, 62.0], "label": "a"}, {"segment": [1.0, 4.0], "label": "a"},
+    ]  # fmt: skip
+    content["database"]["v9"] = {"subset": "validation", "duration": 5.0, "annotations": []}
+
+
+def test_an_audit_lists_what_is_odd(fineaction):
+    code, report = fineaction(odd_but_harmless)
+    assert code == 0
+    text = "\n".join(report["notes"])
+    for note in ("1 segments of zero length", "1 segments that start after", "2 segments that end after",
+                 "1 exact duplicates", "1 videos of 'validation' have no ground truth"):  # fmt: skip
+        assert note in text
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c["database"]["v0"]["annotations"][0].update(segment=[4.0, 1.0]), "reversed segment [4.0, 1.0]"),
+        (lambda c: c["database"]["v0"]["annotations"][0].update(segment=[float("nan"), 1.0]), "nan"),
+        (lambda c: c["database"]["v0"]["annotations"][0].update(label="c"), "3 classes, params say 2"),
+        (lambda c: c.update(classes=["a"]), "not in the class list"),
+        (lambda c: [c["database"][v].update(annotations=[]) for v in ("v0", "v2")], "'validation' has no ground truth"),
+    ],
+)
+def test_an_audit_fails_on_what_makes_a_number_wrong(fineaction, change, words, capfd):
+    code, _ = fineaction(change)
+    assert code == 1
+    assert words in capfd.readouterr().err
+
+
+def test_an_audit_compares_the_class_order_with_a_published_list(fineaction, tmp_path, capfd):
+    (tmp_path / "classes.txt").write_text("b\na\n")
+    assert fineaction(lambda content: None, "--classes", str(tmp_path / "classes.txt"))[0] == 1
+    assert "class 0 is 'a', in the published list 'b'" in capfd.readouterr().err
+    assert (
+        fineaction(lambda content: content.update(classes=["b", "a"]), "--classes", str(tmp_path / "classes.txt"))[0]
+        == 0
+    )
+
+
+@real
+@pytest.mark.parametrize(
+    ("name", "folder"), [("thumos14", "thumos14"), ("activitynet", "activitynet"), ("epic", "epic")]
+)
+def test_real_files_pass_the_audit_with_the_published_counts(name, folder, tmp_path, capfd):
+    out = tmp_path / "audit.json"
+    assert main(["audit", name, "--edition", "paper", "--source", str(REAL / folder), "--out", str(out)]) == 0
+    assert "(published: " in capfd.readouterr().out
+
+
+@real
+def test_another_protocol_than_the_published_one_fails_the_audit(tmp_path, capfd):
+    """THUMOS-14 on 212 videos scores 0.69 mAP less than on 211."""
+    content = convert_folder(load_dataset("thumos14").model_copy(update={"excluded_videos": []}), REAL / "thumos14")
+    write(tmp_path, {"a.json": content})
+    command = ["audit", "thumos14", "--edition", "paper", "--annotations", str(tmp_path / "a.json")]
+    assert main([*command, "--out", str(tmp_path / "audit.json")]) == 1
+    assert "212 videos and 3332 instances in 'validation', published are 211 / 3325" in capfd.readouterr().err
