@@ -44,8 +44,9 @@ track: env  ## bring finished runs into MLflow, where it lacks them
 lock: env  ## write requirements.lock and environment.yml from what is installed
 	python tests/consistency.py --write
 
-schemas: env  ## write workflow/schemas from the typed params
+schemas: env  ## write workflow/schemas from the typed params, and the table of docs/data.md
 	actionformer params --schemas workflow/schemas
+	python tests/consistency.py --table
 
 store: env  ## make data/demo anew and put it into the repository's DVC store
 	actionformer demo-data

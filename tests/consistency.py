@@ -19,12 +19,14 @@ from pathlib import Path
 import yaml
 from jsonschema import Draft202012Validator
 
-from actionformer.experiment import load_dataset, load_edition, load_experiment, names, schemas
+from actionformer.data import plan
+from actionformer.experiment import load_dataset, load_edition, load_experiment, names, published_rows, schemas
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 LOCK = CHECKOUT / "requirements.lock"
 ENVIRONMENT = CHECKOUT / "environment.yml"
 SCHEMAS = CHECKOUT / "workflow/schemas"
+DATA_PAGE = CHECKOUT / "docs/data.md"
 STORE_LIMIT = 15_000_000
 NOT_LOCKED = {"actionformer", "pip", "setuptools", "wheel"}
 
@@ -62,6 +64,11 @@ def pins_of(lock: str) -> list[str]:
     return [line for line in lock.splitlines() if line and not line.startswith("#")]
 
 
+def files_table() -> str:
+    """Every file of the paper edition, as docs/data.md ends with."""
+    return plan.as_markdown([load_experiment(row, "paper") for row in published_rows()])
+
+
 def problems() -> list[str]:
     """One line per file that is out of date or doesn't belong."""
     found = []
@@ -85,6 +92,8 @@ def problems() -> list[str]:
         for path in (CHECKOUT / f"params/{kind}s").glob("*.yaml"):
             errors = validator.iter_errors(json.loads(json.dumps(yaml.safe_load(path.read_text()))))
             found += [f"{path}: {error.json_path}: {error.message}" for error in errors]
+    if not DATA_PAGE.read_text().endswith(files_table()):
+        found.append("docs/data.md: the table differs from params/; run `make schemas`")
     size = sum(path.stat().st_size for path in (CHECKOUT / ".dvc/store").rglob("*") if path.is_file())
     if size > STORE_LIMIT:
         found.append(f".dvc/store holds {size / 1e6:.1f} MB, at most {STORE_LIMIT / 1e6:.0f} are meant for the demo")
@@ -100,6 +109,10 @@ def problems() -> list[str]:
 
 
 def main() -> int:
+    if "--table" in sys.argv:
+        head = DATA_PAGE.read_text().partition("| file | read by |")[0]
+        DATA_PAGE.write_text(head + files_table())
+        return 0
     if "--write" in sys.argv:
         pins = installed()
         LOCK.write_text(lock_text(pins))

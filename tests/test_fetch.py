@@ -1,50 +1,96 @@
-"""Fetching against a local server that cuts off, is busy, or gives other bytes than published."""
+"""Fetching against a local server that misbehaves, from mirrors, and through DVC's remotes on loopback."""
 
 from __future__ import annotations
 
 import hashlib
+import io
+import json
+import shutil
+import tarfile
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+import requests
 
+from actionformer.cli import main
 from actionformer.data import fetch as module
-from actionformer.data.fetch import fetch
+from actionformer.data.fetch import fetch, record, recorded
 from actionformer.errors import InputError
-from actionformer.experiment import File, Source
+from actionformer.experiment import File, Source, load_experiment, published_rows
+from conftest import CHECKOUT, run_command
 
 CONTENT = bytes(range(256)) * 4000
 MD5 = hashlib.md5(CONTENT).hexdigest()
+PAGE = """<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</title></head><body>
+<form id="download-form" action="https://drive.usercontent.google.com/download" method="get">
+<input type="submit" value="Download anyway"/><input type="hidden" name="id" value="abc">
+<input type="hidden" name="export" value="download"><input type="hidden" name="confirm" value="t">
+<input type="hidden" name="uuid" value="1-2-3"></form></body></html>"""
 
 
 class Handler(BaseHTTPRequestHandler):
-    """/whole gives the file; /cut breaks off twice, then goes on where asked; /busy answers 503 once."""
+    """What `/how/name` does is told by `how`; the content is the class's, or the file `name` below its folder."""
 
     calls: list[tuple[str, str | None]]
+    folder: Path | None
 
     def do_GET(self) -> None:
         asked = self.headers.get("Range")
+        how, _, name = self.path.split("?")[0].lstrip("/").partition("/")
         self.calls.append((self.path, asked))
         count = sum(path == self.path for path, _ in self.calls)
-        if self.path == "/busy" and count == 1:
-            self.send_error(503)
+        content = CONTENT if self.folder is None else (self.folder / name).read_bytes()
+        if how in ("busy", "slow-down") and count == 1:
+            self.send_response(503 if how == "busy" else 429)
+            self.send_header("Retry-After", "7")
+            self.end_headers()
             return
+        if how == "loop":
+            self.send_response(302)
+            self.send_header("Location", self.path)
+            self.end_headers()
+            return
+        if how == "page" or (how == "uc" and "confirm" not in self.path):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(PAGE.encode())
+            return
+        if how == "wrong":
+            content = content[:-1] + b"?"
+        if how == "deaf":
+            asked = None
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
         self.send_response(206 if asked else 200)
-        self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.send_header("Content-Length", str(len(content) - start))
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Type", "application/octet-stream")
+        if how in ("uc", "download"):
+            self.send_header("Content-Disposition", 'attachment; filename="f.bin"')
         self.end_headers()
-        stop = start + 300_000 if self.path == "/cut" and count < 3 else len(CONTENT)
-        self.wfile.write(CONTENT[start:stop])
+        cuts = how in ("cut", "deaf") and count < 3
+        self.wfile.write(content[start : start + len(content) // 3] if cuts else content[start:])
 
     def log_message(self, *_: object) -> None:
         pass
 
 
 @pytest.fixture
-def server(monkeypatch) -> Iterator[str]:
-    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
-    Handler.calls = []
+def pauses(monkeypatch) -> list[float]:
+    """The pauses asked for, none of them taken."""
+    asked: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", asked.append)
+    return asked
+
+
+@pytest.fixture
+def server(pauses) -> Iterator[str]:
+    Handler.calls, Handler.folder = [], None
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=http.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{http.server_port}"
@@ -55,32 +101,247 @@ def source(address: str, **more: str) -> Source:
     return Source(kind="https", address=address, **more)
 
 
-@pytest.mark.parametrize("path", ["/whole", "/cut", "/busy"])
-def test_a_file_arrives_whole(server, tmp_path, path):
-    fetch(tmp_path / "f.bin", File(sources=[source(server + path)], md5=MD5))
+@pytest.mark.parametrize("path", ["/whole", "/cut", "/busy", "/slow-down", "/deaf"])
+def test_a_file_arrives_whole_and_nothing_else_stays(server, tmp_path, path):
+    assert fetch(tmp_path / "f.bin", File(sources=[source(server + path)], md5=MD5)) == MD5
     assert (tmp_path / "f.bin").read_bytes() == CONTENT
     assert [p.name for p in tmp_path.iterdir()] == ["f.bin"]
+    starts = [int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0 for _, asked in Handler.calls]
     if path == "/cut":
-        starts = [int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0 for _, asked in Handler.calls]
         assert 0 == starts[0] < starts[1] < starts[2]  # each attempt goes on where the last broke off
 
 
-def test_other_bytes_than_published_are_refused_and_the_next_source_is_tried(server, tmp_path):
-    wrong = source(server + "/whole", md5="0" * 32)
-    with pytest.raises(InputError, match=f"md5 is {MD5}, published is 0000"):
-        fetch(tmp_path / "f.bin", File(sources=[wrong]))
+def test_pauses_grow_or_are_what_the_server_asks(server, tmp_path, pauses):
+    fetch(tmp_path / "a", File(sources=[source(server + "/slow-down")]))
+    assert pauses == [7.0]
+    fetch(tmp_path / "b", File(sources=[source(server + "/cut")]))
+    assert pauses[1:] == [1.0, 2.0]
+
+
+def test_an_interrupted_download_goes_on_in_the_next_call(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "ATTEMPTS", 1)
+    file = File(sources=[source(server + "/cut")], md5=MD5)
+    for _ in range(2):
+        with pytest.raises(InputError, match="no source gave it"):
+            fetch(tmp_path / "f.bin", file)
+        assert not (tmp_path / "f.bin").exists()
+    fetch(tmp_path / "f.bin", file)
+    assert (tmp_path / "f.bin").read_bytes() == CONTENT
+    assert Handler.calls[-1][1] is not None
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/loop", "30 redirects"),
+        ("/page", 'sent a web page ("Google Drive - Virus scan warning") instead of the file'),
+        ("/wrong", f"published is {MD5}"),
+    ],
+)
+def test_what_is_not_the_file_is_refused_and_the_next_source_is_tried(server, tmp_path, path, words):
+    with pytest.raises(InputError) as refused:
+        fetch(tmp_path / "f.bin", File(sources=[source(server + path)], md5=MD5))
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
     assert list(tmp_path.iterdir()) == []
-    fetch(tmp_path / "f.bin", File(sources=[wrong, source(server + "/whole", md5=MD5)]))
-    assert (tmp_path / "f.bin").exists()
+    fetch(tmp_path / "f.bin", File(sources=[source(server + path), source(server + "/whole")], md5=MD5))
+    assert (tmp_path / "f.bin").read_bytes() == CONTENT
 
 
-def test_a_gated_file_says_what_to_do(tmp_path):
+def test_a_large_file_of_google_drive_comes_through_its_virus_scan_page(server, tmp_path, monkeypatch):
+    """gdown asks Google; here its requests go to the local server."""
+    send = requests.adapters.HTTPAdapter.send
+
+    def redirected(adapter, request, **options):
+        for host in ("https://drive.google.com", "https://drive.usercontent.google.com"):
+            request.url = request.url.replace(host, server)
+        return send(adapter, request, **options)
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", redirected)
+    fetch(tmp_path / "f.bin", File(sources=[Source(kind="google_drive", address="abc")], md5=MD5))
+    assert (tmp_path / "f.bin").read_bytes() == CONTENT
+    assert any("confirm=t" in path for path, _ in Handler.calls)
+
+
+def test_a_file_of_another_size_or_too_large_for_the_disk_is_refused(server, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=f"has {len(CONTENT)} bytes, published are 5"):
+        fetch(tmp_path / "f.bin", File(sources=[source(server + "/whole")], size=5))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    for size in ("unknown", len(CONTENT)):
+        with pytest.raises(InputError, match=r"needs 0\.0 GB more, 0\.0 GB are free"):
+            fetch(tmp_path / "f.bin", File(sources=[source(server + "/whole")], size=size))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_change_since_the_first_use_names_both_md5s(server, tmp_path):
+    file = File(sources=[source(server + "/whole")])
+    record(tmp_path, "f.bin", fetch(tmp_path / "f.bin", file))
+    assert recorded(tmp_path) == {"f.bin": MD5}
+    other = hashlib.md5(b"other").hexdigest()
+    (tmp_path / "f.bin").write_bytes(b"other")
+    with pytest.raises(InputError, match=f"md5 is {other}, recorded at its first use is {MD5}"):
+        fetch(tmp_path / "f.bin", file, known={"recorded at its first use": MD5})
+    assert (tmp_path / "f.bin").read_bytes() == b"other"  # nothing is deleted
+
+
+def test_one_file_of_an_archive_is_kept(server, tmp_path):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        info = tarfile.TarInfo("thumos/annotations/thumos14.json")
+        info.size = 2
+        archive.addfile(info, io.BytesIO(b"{}"))
+    Handler.folder = tmp_path / "served"
+    Handler.folder.mkdir()
+    (Handler.folder / "a.tar.gz").write_bytes(buffer.getvalue())
+    md5 = hashlib.md5(buffer.getvalue()).hexdigest()
+    wanted = source(f"{server}/whole/a.tar.gz", member="thumos/annotations/thumos14.json", md5=md5)
+    fetch(tmp_path / "d/t.json", File(sources=[wanted]))
+    assert (tmp_path / "d/t.json").read_bytes() == b"{}"
+    assert [p.name for p in (tmp_path / "d").iterdir()] == ["t.json"]
+    with pytest.raises(InputError, match="the archive holds no other"):
+        fetch(tmp_path / "d/o.json", File(sources=[wanted.model_copy(update={"member": "other"})]))
+
+
+@pytest.mark.parametrize("kind", ["folder", "http"])
+def test_a_mirror_is_tried_first_and_then_the_publisher(server, tmp_path, kind):
+    mirror = tmp_path / "mirror"
+    (mirror / "set").mkdir(parents=True)
+    (mirror / "set/f.bin").write_bytes(CONTENT)
+    Handler.folder = mirror
+    address = str(mirror) if kind == "folder" else f"{server}/whole"
+    gated = File(sources=[Source(kind="manual", address="x")], gated="ask for it", md5=MD5)
+    fetch(tmp_path / "f.bin", gated, mirror=address, name="set/f.bin")
+    assert (tmp_path / "f.bin").read_bytes() == CONTENT
+    (mirror / "set/f.bin").write_bytes(b"other")
+    (mirror / "publisher").write_bytes(CONTENT)
+    fetch(
+        tmp_path / "g.bin",
+        File(sources=[source(f"{server}/whole/publisher")], md5=MD5),
+        mirror=address,
+        name="set/f.bin",
+    )
+    assert (tmp_path / "g.bin").read_bytes() == CONTENT
+
+
+def test_a_gated_file_says_what_to_ask_where_and_what_to_do_then(tmp_path):
     file = File(gated="sign the licence at X", sources=[Source(kind="manual", address="https://example.org")])
-    with pytest.raises(InputError, match=r"f\.bin: .*by hand.*sign the licence at X.*https://example\.org"):
+    with pytest.raises(InputError, match=r"f\.bin: .*by hand.*sign the licence at X.*example\.org.*same command"):
         fetch(tmp_path / "f.bin", file)
 
 
-def test_an_unreachable_source_is_one_clear_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+def test_an_unreachable_source_is_one_clear_line(tmp_path, pauses):
     with pytest.raises(InputError, match=r"no source gave it .*127\.0\.0\.1"):
         fetch(tmp_path / "f.bin", File(sources=[source("http://127.0.0.1:9/f.bin")]))
+    assert pauses == [1.0, 2.0, 4.0, 8.0]
+
+
+# ---------------------------------------------------------------------------------------------- whole data sets
+
+
+def misbehaving(folder: Path, server: str) -> Path:
+    """Params with an edition whose files of HACS come from the server, each of whose answers is bad in its own way."""
+    shutil.copytree(CHECKOUT / "params", folder / "params")
+    edition = (folder / "params/editions/demo.yaml").read_text().replace("origin: dvc", "origin: publisher")
+    (folder / "params/editions/served.yaml").write_text(edition)
+    path = folder / "params/datasets/hacs.yaml"
+    text, ways = path.read_text(), ["cut", "busy", "slow-down", "deaf"]
+    names = [
+        line.strip().rstrip(":")
+        for line in text.splitlines()
+        if line.startswith("  ") and line.endswith((".json:", ".zip:", ".txt:"))
+    ]
+    head, _, rest = text.partition("\nfiles:\n")
+    files = "".join(
+        f"  {name}:\n    sources:\n      - {{kind: https, address: {server}/page/{name}}}\n"
+        f"      - {{kind: https, address: {server}/{ways[i % 4]}/{name}}}\n" for i, name in enumerate(names)
+    )  # fmt: skip
+    path.write_text(f"{head}\nfiles:\n{files}features:{rest.partition(chr(10) + 'features:')[2]}")
+    return folder
+
+
+def test_a_data_set_comes_through_a_misbehaving_server_with_the_right_bytes(server, tmp_path, demo_data, monkeypatch):
+    Handler.folder = demo_data / "hacs"
+    monkeypatch.chdir(misbehaving(tmp_path, server))
+    options = ["--edition", "served", "--params", "params"]
+    assert main(["fetch", "hacs", *options]) == 0
+    fetched = {p.relative_to("data/served/hacs").as_posix(): p.read_bytes() for p in Path("data/served/hacs").rglob("*.*")
+               if p.is_file() and p.name != module.RECORD}  # fmt: skip
+    assert len(fetched) == 4
+    for name, content in fetched.items():
+        assert content == (demo_data / "hacs" / name).read_bytes(), name
+    assert main(["convert", "hacs", *options]) == 0
+    assert main(["pack", "hacs", "slowfast", *options]) == 0
+    # from now on a change is an error wherever the file is used
+    path = Path("data/served/hacs/annotations/HACS_segments_v1.1.1.json")
+    path.write_bytes(path.read_bytes() + b" ")
+    assert main(["convert", "hacs", *options]) == 1
+    assert main(["fetch", "hacs", *options]) == 1
+
+
+def test_the_plan_of_the_paper_edition_names_every_file_its_source_and_what_is_gated(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan"]) == 0
+    said = capsys.readouterr().out
+    for row in published_rows():
+        experiment = load_experiment(row)
+        assert f"{row}, disk: " in said
+        assert experiment.features.file in said
+    assert "to fetch: " in said
+    closed = said.split("no program can fetch these alone")[1]
+    for word in (
+        "ego4d/annotations/moments_train.json",
+        "sign the licence",
+        "intervideo_mae_huge",
+        "Charades_v1_train.csv",
+    ):
+        assert word in closed
+    dry = run_command(tmp_path, "snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "-n", "--config", "edition=paper")
+    assert said.strip() in dry.stderr
+
+
+# ---------------------------------------------------------------------------------------------- DVC
+
+
+@pytest.fixture
+def clone(tmp_path) -> Path:
+    run_command(tmp_path, "git", "clone", "--quiet", str(CHECKOUT), "clone")
+    return tmp_path / "clone"
+
+
+def test_a_remote_of_ones_own_takes_fetched_data_and_gives_them_back(clone, tmp_path):
+    """docs/data.md: add the data set's folder, push to a folder or pull over http; the demo's store stays as it is."""
+    store = sorted(p.name for p in (clone / ".dvc/store").rglob("*"))
+    run_command(clone, "dvc", "pull", "--quiet")
+    path = clone / "data/paper/thumos14/features/f.zip"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(CONTENT)
+    run_command(clone, "dvc", "remote", "add", "lab", str(tmp_path / "lab"))
+    run_command(clone, "dvc", "add", "--quiet", "data/paper/thumos14")
+    run_command(clone, "dvc", "push", "--quiet", "--remote", "lab", "data/paper/thumos14")
+    assert sorted(p.name for p in (clone / ".dvc/store").rglob("*")) == store
+    shutil.rmtree(clone / "data/paper")
+    shutil.rmtree(clone / ".dvc/cache")
+    http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "lab")))
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    run_command(clone, "dvc", "remote", "add", "web", f"http://127.0.0.1:{http.server_port}")
+    run_command(clone, "dvc", "pull", "--quiet", "--remote", "web", "data/paper/thumos14")
+    http.shutdown()
+    assert path.read_bytes() == CONTENT
+    assert (clone / "data/demo/thumos14").is_dir()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_adding_one_data_set_keeps_the_others_in_the_version(clone):
+    """The trap: `dvc add data` on a tree that lacks parts of the version would drop them."""
+    before = run_command(clone, "dvc", "list", ".", "data", "--recursive", "--json").stdout
+    path = clone / "data/paper/hacs/features/f.zip"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(CONTENT)
+    run_command(clone, "dvc", "add", "--quiet", "data/paper/hacs")
+    after = run_command(clone, "dvc", "list", ".", "data", "--recursive", "--json").stdout
+    assert {e["path"] for e in json.loads(before)} < {e["path"] for e in json.loads(after)}

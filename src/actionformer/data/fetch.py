@@ -159,8 +159,8 @@ def _google_drive(address: str, part: Path) -> None:
 
     try:
         gdown.download(id=address, output=str(part), resume=True, retries=ATTEMPTS, quiet=not sys.stderr.isatty())
-    except gdown.exceptions.DownloadError as error:
-        raise InputError(str(error)) from None
+    except Exception as error:  # whatever Google answered, the next source is tried
+        raise InputError(f"{type(error).__name__}: {error}") from None
     if not part.exists():
         raise InputError("Google Drive gave no file")
 
@@ -170,8 +170,8 @@ def _google_drive_folder(source: Source, part: Path) -> None:
 
     try:
         listing = gdown.download_folder(id=source.address, skip_download=True, quiet=True)
-    except gdown.exceptions.DownloadError as error:
-        raise InputError(str(error)) from None
+    except Exception as error:  # whatever Google answered, the next source is tried
+        raise InputError(f"{type(error).__name__}: {error}") from None
     wanted = source.path or ""
     found = next(
         (item for item in listing or [] if item.path == wanted or item.path.endswith(f"/{Path(wanted).name}")), None
