@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import shutil
 import tarfile
 import threading
@@ -25,11 +26,12 @@ from conftest import CHECKOUT, run_command
 
 CONTENT = bytes(range(256)) * 4000
 MD5 = hashlib.md5(CONTENT).hexdigest()
-PAGE = """<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</title></head><body>
-<form id="download-form" action="https://drive.usercontent.google.com/download" method="get">
-<input type="submit" value="Download anyway"/><input type="hidden" name="id" value="abc">
-<input type="hidden" name="export" value="download"><input type="hidden" name="confirm" value="t">
-<input type="hidden" name="uuid" value="1-2-3"></form></body></html>"""
+PAGE = (
+    "<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</title></head><body>"
+    '<form id="download-form" action="https://drive.usercontent.google.com/download" method="get">'
+    '<input type="submit" value="Download anyway"/><input type="hidden" name="id" value="abc">'
+    '<input type="hidden" name="confirm" value="t"><input type="hidden" name="uuid" value="1-2-3"></form></body></html>'
+)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -160,7 +162,7 @@ def test_a_large_file_of_google_drive_comes_through_its_virus_scan_page(server, 
     monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", redirected)
     fetch(tmp_path / "f.bin", File(sources=[Source(kind="google_drive", address="abc")], md5=MD5))
     assert (tmp_path / "f.bin").read_bytes() == CONTENT
-    assert any("confirm=t" in path for path, _ in Handler.calls)
+    assert [path for path, _ in Handler.calls] == ["/uc?id=abc", "/download?id=abc&confirm=t&uuid=1-2-3"]
 
 
 def test_a_file_of_another_size_or_too_large_for_the_disk_is_refused(server, tmp_path, monkeypatch):
@@ -246,11 +248,7 @@ def misbehaving(folder: Path, server: str) -> Path:
     (folder / "params/editions/served.yaml").write_text(edition)
     path = folder / "params/datasets/hacs.yaml"
     text, ways = path.read_text(), ["cut", "busy", "slow-down", "deaf"]
-    names = [
-        line.strip().rstrip(":")
-        for line in text.splitlines()
-        if line.startswith("  ") and line.endswith((".json:", ".zip:", ".txt:"))
-    ]
+    names = re.findall(r"^  (\S+\.(?:json|zip|txt)):", text, re.M)
     head, _, rest = text.partition("\nfiles:\n")
     files = "".join(
         f"  {name}:\n    sources:\n      - {{kind: https, address: {server}/page/{name}}}\n"
@@ -265,7 +263,7 @@ def test_a_data_set_comes_through_a_misbehaving_server_with_the_right_bytes(serv
     monkeypatch.chdir(misbehaving(tmp_path, server))
     options = ["--edition", "served", "--params", "params"]
     assert main(["fetch", "hacs", *options]) == 0
-    fetched = {p.relative_to("data/served/hacs").as_posix(): p.read_bytes() for p in Path("data/served/hacs").rglob("*.*")
+    for word in ("ego4d/annotations/moments_train.json", "sign the licence", "intervideo_mae_huge", "Charades_v1_tr"):
                if p.is_file() and p.name != module.RECORD}  # fmt: skip
     assert len(fetched) == 4
     for name, content in fetched.items():
