@@ -181,6 +181,9 @@ def test_the_line_that_converts_a_pickle_does(tmp_path):
         ({"v.npz": as_npz(np.zeros((2, 3), "f4"))[:100]}, "not a complete array"),
         ({"v.npy": as_npy(np.zeros((2, 3), "i4"))}, "of type int32"),
         ({"readme.txt": b"x"}, "no features in it"),
+        ({"__MACOSX/._v.npy": b"\x00\x05\x16\x07"}, "no features in it"),
+        ({"v.npy": b"<html>"}, "not an npy or npz file"),
+        ({"missing_files.txt": b"\xff\xfe"}, "missing_files.txt: not readable as UTF-8"),
     ],
 )
 def test_what_is_no_feature_array_is_named(members, words, tmp_path):
@@ -254,3 +257,17 @@ def test_memory_stays_bounded_whatever_the_archives_size(tmp_path):
     said = run_command(tmp_path, sys.executable, "-c", code, str(source), str(tmp_path / "f.h5")).stdout
     unit = 1 if sys.platform == "darwin" else 1024
     assert int(said) * unit < 1e9
+
+
+def test_a_new_store_never_lies_beside_the_manifest_of_an_old_one(tmp_path):
+    def cut() -> dict[str, str]:
+        raise Cut
+
+    source = in_zip(tmp_path / "f.zip", FORMS["npy"])
+    pack(source, tmp_path / "f.h5", dim=3, prefix="p_")
+    old = (tmp_path / "f.h5").read_bytes()
+    in_zip(source, {"p_v0.npy": as_npy(np.ones((9, 3), "f4"))})
+    with pytest.raises(Cut):
+        pack(source, tmp_path / "f.h5", dim=3, prefix="p_", sources=cut)
+    assert (tmp_path / "f.h5").read_bytes() == old
+    assert pack(source, tmp_path / "f.h5", dim=3, prefix="p_")["videos"] == 1

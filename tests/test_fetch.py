@@ -19,7 +19,7 @@ import requests
 
 from actionformer.cli import main
 from actionformer.data import fetch as module
-from actionformer.data.fetch import fetch, record, recorded
+from actionformer.data.fetch import Fetched, fetch, record, recorded
 from actionformer.errors import InputError
 from actionformer.experiment import File, Source, load_experiment, published_rows
 from conftest import CHECKOUT, run_command
@@ -39,13 +39,17 @@ class Handler(BaseHTTPRequestHandler):
 
     calls: list[tuple[str, str | None]]
     folder: Path | None
+    content: bytes
 
     def do_GET(self) -> None:
         asked = self.headers.get("Range")
         how, _, name = self.path.split("?")[0].lstrip("/").partition("/")
         self.calls.append((self.path, asked))
         count = sum(path == self.path for path, _ in self.calls)
-        content = CONTENT if self.folder is None else (self.folder / name).read_bytes()
+        content = self.content if self.folder is None else (self.folder / name).read_bytes()
+        tag = f'"{hashlib.md5(content).hexdigest()}"'
+        if self.headers.get("If-Range", tag) != tag:
+            asked = None
         if how in ("busy", "slow-down") and count == 1:
             self.send_response(503 if how == "busy" else 429)
             self.send_header("Retry-After", "7")
@@ -72,10 +76,12 @@ class Handler(BaseHTTPRequestHandler):
         if asked:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.send_header("Content-Type", "application/octet-stream")
+        if how != "untold":
+            self.send_header("ETag", tag)
         if how in ("uc", "download"):
             self.send_header("Content-Disposition", 'attachment; filename="f.bin"')
         self.end_headers()
-        cuts = how in ("cut", "deaf") and count < 3
+        cuts = how in ("cut", "deaf", "untold") and count < 3
         self.wfile.write(content[start : start + len(content) // 3] if cuts else content[start:])
 
     def log_message(self, *_: object) -> None:
@@ -92,7 +98,7 @@ def pauses(monkeypatch) -> list[float]:
 
 @pytest.fixture
 def server(pauses) -> Iterator[str]:
-    Handler.calls, Handler.folder = [], None
+    Handler.calls, Handler.folder, Handler.content = [], None, CONTENT
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=http.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{http.server_port}"
@@ -105,7 +111,8 @@ def source(address: str, **more: str) -> Source:
 
 @pytest.mark.parametrize("path", ["/whole", "/cut", "/busy", "/slow-down", "/deaf"])
 def test_a_file_arrives_whole_and_nothing_else_stays(server, tmp_path, path):
-    assert fetch(tmp_path / "f.bin", File(sources=[source(server + path)], md5=MD5)) == MD5
+    fetched = fetch(tmp_path / "f.bin", File(sources=[source(server + path)], md5=MD5))
+    assert fetched == Fetched(MD5, f"https {server}{path}")
     assert (tmp_path / "f.bin").read_bytes() == CONTENT
     assert [p.name for p in tmp_path.iterdir()] == ["f.bin"]
     starts = [int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0 for _, asked in Handler.calls]
@@ -117,7 +124,7 @@ def test_pauses_grow_or_are_what_the_server_asks(server, tmp_path, pauses):
     fetch(tmp_path / "a", File(sources=[source(server + "/slow-down")]))
     assert pauses == [7.0]
     fetch(tmp_path / "b", File(sources=[source(server + "/cut")]))
-    assert pauses[1:] == [1.0, 2.0]
+    assert pauses[1:] == [1.0, 1.0]  # each attempt came further
 
 
 def test_an_interrupted_download_goes_on_in_the_next_call(server, tmp_path, monkeypatch):
@@ -130,6 +137,24 @@ def test_an_interrupted_download_goes_on_in_the_next_call(server, tmp_path, monk
     fetch(tmp_path / "f.bin", file)
     assert (tmp_path / "f.bin").read_bytes() == CONTENT
     assert Handler.calls[-1][1] is not None
+
+
+@pytest.mark.parametrize("path", ["/cut", "/untold"])
+def test_a_file_that_changes_between_two_attempts_is_not_stitched_together(server, tmp_path, monkeypatch, path):
+    """The server says so (ETag), or the size does; a part of another file is given up."""
+    monkeypatch.setattr(module, "ATTEMPTS", 1)
+    file = File(sources=[source(server + path)])
+    with pytest.raises(InputError):
+        fetch(tmp_path / "f.bin", file)
+    Handler.content = CONTENT[::-1] + b"more"
+    for _ in range(3):
+        try:
+            fetch(tmp_path / "f.bin", file)
+            break
+        except InputError:
+            continue
+    assert (tmp_path / "f.bin").read_bytes() == Handler.content
+    assert [p.name for p in tmp_path.iterdir()] == ["f.bin"]
 
 
 @pytest.mark.parametrize(
@@ -179,7 +204,7 @@ def test_a_file_of_another_size_or_too_large_for_the_disk_is_refused(server, tmp
 def test_a_change_since_the_first_use_names_both_md5s(server, tmp_path):
     file = File(sources=[source(server + "/whole")])
     record(tmp_path, "f.bin", fetch(tmp_path / "f.bin", file))
-    assert recorded(tmp_path) == {"f.bin": MD5}
+    assert recorded(tmp_path) == {"f.bin": {"md5": MD5, "source": f"https {server}/whole"}}
     other = hashlib.md5(b"other").hexdigest()
     (tmp_path / "f.bin").write_bytes(b"other")
     with pytest.raises(InputError, match=f"md5 is {other}, recorded at its first use is {MD5}"):
@@ -226,10 +251,16 @@ def test_a_mirror_is_tried_first_and_then_the_publisher(server, tmp_path, kind):
     assert (tmp_path / "g.bin").read_bytes() == CONTENT
 
 
-def test_a_gated_file_says_what_to_ask_where_and_what_to_do_then(tmp_path):
+def test_a_gated_file_says_what_to_ask_where_and_the_command_to_go_on_with(server, tmp_path):
     file = File(gated="sign the licence at X", sources=[Source(kind="manual", address="https://example.org")])
-    with pytest.raises(InputError, match=r"f\.bin: .*by hand.*sign the licence at X.*example\.org.*same command"):
-        fetch(tmp_path / "f.bin", file)
+    with pytest.raises(InputError, match=r"by hand.*sign the licence at X.*https://example\.org.*go on with `do it`"):
+        fetch(tmp_path / "f.bin", file, again="do it")
+    linked = File(gated="sign the licence at X", sources=[source(server + "/whole")])
+    with pytest.raises(InputError, match=r"sign the licence at X\. If you may have it, `do it --accepted` brings it"):
+        fetch(tmp_path / "f.bin", linked, again="do it")
+    assert not Handler.calls  # nothing was asked of the server
+    fetch(tmp_path / "f.bin", linked, accepted=True)
+    assert (tmp_path / "f.bin").read_bytes() == CONTENT
 
 
 def test_an_unreachable_source_is_one_clear_line(tmp_path, pauses):
@@ -278,6 +309,26 @@ def test_a_data_set_comes_through_a_misbehaving_server_with_the_right_bytes(serv
     assert main(["fetch", "hacs", *options]) == 1
 
 
+def test_a_file_put_there_by_hand_is_checked_and_recorded_at_its_first_use(tmp_path, demo_data, monkeypatch, capfd):
+    """The same holds for files that no fetch brought; the published md5 counts where there is one."""
+    shutil.copytree(CHECKOUT / "params", tmp_path / "params")
+    shutil.copytree(demo_data / "hacs", tmp_path / "data/demo/hacs")
+    monkeypatch.chdir(tmp_path)
+    archive = Path("data/demo/hacs/features/slowfast101_15fps_stride8_len32_hacs.zip")
+    md5 = hashlib.md5(archive.read_bytes()).hexdigest()
+    assert main(["pack", "hacs", "slowfast"]) == 0
+    name = "features/slowfast101_15fps_stride8_len32_hacs.zip"
+    assert recorded(Path("data/demo/hacs")) == {name: {"md5": md5, "source": "put there by hand"}}
+    archive.write_bytes(archive.read_bytes()[:-2] + (3).to_bytes(2, "little") + b"abc")  # a zip's comment
+    assert main(["pack", "hacs", "slowfast"]) == 1
+    assert f"at its first use is {md5}" in capfd.readouterr().err
+    Path("data/demo/hacs/checksums.json").unlink()
+    params = Path("params/datasets/hacs.yaml")
+    params.write_text(params.read_text().replace(f"{name}:\n    md5: unknown", f"{name}:\n    md5: {md5}"))
+    assert main(["pack", "hacs", "slowfast", "--params", "params"]) == 1
+    assert f"published is {md5}" in capfd.readouterr().err
+
+
 def test_the_plan_of_the_paper_edition_names_every_file_its_source_and_what_is_gated(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["plan"]) == 0
@@ -287,7 +338,7 @@ def test_the_plan_of_the_paper_edition_names_every_file_its_source_and_what_is_g
         assert f"{row}, disk: " in said
         assert experiment.features.file in said
     assert "to fetch: " in said
-    closed = said.split("no program can fetch these alone")[1]
+    closed = said.split("no program may or can fetch these alone")[1]
     for word in (
         "ego4d/annotations/moments_train.json",
         "sign the licence",

@@ -256,9 +256,9 @@ def test_a_deleted_mlflow_database_is_made_anew_from_the_run_folders(done):
 
 @pytest.fixture(scope="module")
 def undisturbed(done: Path) -> dict[str, torch.Tensor]:
-    """Weights of six epochs of THUMOS with seed 7, trained in one go."""
+    """Weights of sixteen epochs of THUMOS with seed 7, trained in one go."""
     path = done / "params/editions/demo.yaml"
-    path.write_text(path.read_text().replace("schedule_epochs: 1", "schedule_epochs: 6"))
+    path.write_text(path.read_text().replace("schedule_epochs: 1", "schedule_epochs: 16"))
     run_command(done, "actionformer", "train", "thumos14_i3d", "--params", "params", "--seed", "7")
     run = done / "results/demo/thumos14_i3d/seed7"
     weights = torch.load(run / "model.pt", weights_only=True)["state_dict"]
@@ -276,7 +276,7 @@ def cut(folder: Path, command: list[str], log: Path | None, stop: signal.Signals
         )
         seen = log or folder / "cut.log"
         for _ in range(600):
-            if seen.exists() and "epoch 2/6" in seen.read_text():
+            if seen.exists() and "epoch 2/16" in seen.read_text():
                 break
             time.sleep(0.1)
         os.killpg(process.pid, stop)
@@ -290,7 +290,7 @@ def assert_went_on(folder: Path, expected: dict[str, torch.Tensor]) -> None:
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     run_id = json.loads((run / "lineage.json").read_text())["mlflow_run"]
     history = client(folder).get_metric_history(run_id, "loss/total")
-    assert [metric.step for metric in history] == list(range(6))
+    assert [metric.step for metric in history] == list(range(16))
     shutil.rmtree(run)
 
 
@@ -323,7 +323,7 @@ def test_dvc_pull_restores_the_demo_data_on_a_fresh_clone(tmp_path):
     run_command(tmp_path, "git", "clone", "--quiet", str(CHECKOUT), "clone")
     clone = tmp_path / "clone"
     run_command(clone, "dvc", "pull", "--quiet")
-    assert len([path for path in (clone / "data/demo").rglob("*") if path.is_file()]) == 36
+    assert len([path for path in (clone / "data/demo").rglob("*") if path.is_file()]) == 45
     assert "up to date" in run_command(clone, "dvc", "status").stdout
 
 
@@ -336,6 +336,8 @@ def test_files_fetched_in_one_call_are_up_to_date_in_the_next(tmp_path, demo_dat
             source = {"kind": "local", "address": str(demo_data / path.stem), "path": name}
             edition["datasets"][path.stem].setdefault("files", {})[name] = {"sources": [source]}
             assert file["sources"]
+    info = {"kind": "local", "address": str(demo_data / "thumos14"), "path": "annotations/video_info.csv"}
+    edition["datasets"]["thumos14"]["files"]["annotations/video_info.csv"] = {"sources": [info]}
     (tmp_path / "params/editions/mirror.yaml").write_text(yaml.safe_dump(edition))
     command = ["snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "--cores", "2", "--config", "edition=mirror"]
     config = ["params=params", "rows=[thumos14_i3d]"]

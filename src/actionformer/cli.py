@@ -71,10 +71,10 @@ def run_fetch(args: argparse.Namespace) -> None:
     if load_edition(args.edition, args.params).origin == "dvc":
         raise InputError(f"the files of the {args.edition} edition come with `dvc pull`, not from their publishers")
     dataset = load_dataset(args.dataset, args.edition, args.params)
-    names = args.files or dataset.needed_files()
     stages.fetch(
-        dataset, args.dataset, args.edition, names, mirror=args.mirror, say=lambda line: print(line, flush=True)
-    )
+        dataset, args.dataset, args.edition, args.files or dataset.needed_files(), mirror=args.mirror,
+        accepted=args.accepted, say=lambda line: print(line, flush=True),
+    )  # fmt: skip
 
 
 def run_plan(args: argparse.Namespace) -> None:
@@ -110,9 +110,10 @@ def run_audit(args: argparse.Namespace) -> None:
     from actionformer import stages
 
     if args.annotations is None and args.source is None:
+        args.edition = args.edition or "demo"
         stages.audit(_experiment(args), print)
         return
-    dataset = load_dataset(args.row, args.edition, args.params)
+    dataset = load_dataset(args.row, args.edition or "paper", args.params)
     if args.features is not None and args.store is None:
         raise InputError("--features names a feature set; --store gives its packed file")
     store = None if args.store is None else (args.features or next(iter(dataset.features)), args.store)
@@ -249,6 +250,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("dataset", metavar="DATASET", help="a data set of params/datasets")
     sub.add_argument("--files", nargs="+", metavar="FILE", help="only these (default: all)")
     sub.add_argument("--mirror", help="folder or http address that holds the same files; tried first")
+    sub.add_argument("--accepted", action="store_true", help="you hold the licences that gated files need")
     edition(sub)
     sub.set_defaults(edition="paper")
 
@@ -281,6 +283,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--store", type=Path, help="packed features to compare with")
     sub.add_argument("--classes", type=Path, help="published class list to compare the order with")
     sub.add_argument("--out", type=Path, default=Path("audit.json"), help="JSON report (default: audit.json)")
+    sub.set_defaults(edition=None)  # demo for a row, paper for a file
 
     sub = command("train", run_train, "train a row with one seed, or go on with it")
     row(sub, seed=True)

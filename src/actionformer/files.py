@@ -54,6 +54,16 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not readable as JSON ({error}); get the file again") from None
 
 
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, or one line that says why not."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not readable as UTF-8 text ({error}); get the file again") from None
+
+
 def digest(content: Any) -> str:
     """A short name of a JSON value."""
     return hashlib.md5(json.dumps(content, sort_keys=True).encode(), usedforsecurity=False).hexdigest()

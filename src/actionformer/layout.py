@@ -19,6 +19,11 @@ MD5_CACHE = Path("build/md5.json")
 TRACKING_FILE = Path("mlflow.db")
 
 
+def lock(path: Path) -> Path:
+    """The lock file of something that several processes may write."""
+    return Path("build/locks") / f"{path.as_posix().replace('/', '_')}.lock"
+
+
 def raw_root(dataset: Dataset, name: str, edition: str) -> Path:
     """Folder of a data set's files as their publisher made them; experiments given by path share the paper's."""
     if dataset.root is not None:

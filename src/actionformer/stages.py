@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,30 +35,90 @@ Detector = Callable[[Any, Sequence[str], str], dict[str, Any]]
 
 
 def fetch(
-    dataset: Dataset, name: str, edition: str, files: Sequence[str], *, mirror: str | None, say: Callable[[str], None]
+    dataset: Dataset,
+    name: str,
+    edition: str,
+    files: Sequence[str],
+    *,
+    mirror: str | None,
+    accepted: bool,
+    say: Callable[[str], None],
 ) -> None:
     """Bring files of a data set from their publishers, and remember what came."""
     from actionformer.data import fetch as fetching
 
     root = layout.raw_root(dataset, name, edition)
-    pinned = provenance.pinned_md5s()
-    layout.MD5_CACHE.parent.mkdir(parents=True, exist_ok=True)
     for file in files:
         if file not in dataset.files:
             raise InputError(f"data set {name} has no file '{file}'; it has {', '.join(dataset.files)}")
-        target, known = root / file, {}
-        if target.as_posix() in pinned:
-            known["pinned in data.dvc"] = pinned[target.as_posix()]
-        if file in fetching.recorded(root):
-            known[f"recorded in {root / fetching.RECORD} at its first use"] = fetching.recorded(root)[file]
-        facts = dataset.files[file]
-        if facts.gated and not target.exists():
-            say(f"{target}: {facts.gated}")
-        md5 = fetching.fetch(target, facts, known=known, mirror=mirror, name=f"{name}/{file}")
-        with FileLock(layout.MD5_CACHE.with_name("checksums.lock")):
-            fetching.record(root, file, md5)
-        say(f"{target}: md5 {md5}")
+        target = root / file
+        lock = layout.lock(target)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
+            fetched = fetching.fetch(
+                target,
+                dataset.files[file],
+                known=_known_md5s(root, file),
+                mirror=mirror,
+                name=f"{name}/{file}",
+                accepted=accepted,
+                again=f"actionformer fetch {name} --edition {edition} --files {file}",
+            )
+        _record(root, file, fetched)
+        say(f"{target}: md5 {fetched.md5}, {fetched.source}")
+    for key, features in dataset.features.items():
+        if features.dataset is not None:
+            say(f"features '{key}' are those of {features.dataset}: actionformer fetch {features.dataset}")
     say(f"to make these files part of the version: dvc add {root}")
+
+
+def _known_md5s(root: Path, file: str) -> dict[str, str]:
+    """Which md5 a raw file must have, beside the published one: where that is said -> md5."""
+    from actionformer.data.fetch import RECORD, recorded
+
+    known, pinned = {}, provenance.pinned_md5s().get((root / file).as_posix())
+    if pinned is not None:
+        known["pinned in data.dvc"] = pinned
+    entry = recorded(root).get(file)
+    if entry is not None:
+        known[f"recorded in {root / RECORD} at its first use"] = entry["md5"]
+    return known
+
+
+def _record(root: Path, file: str, fetched: Any) -> None:
+    from actionformer.data.fetch import record
+
+    lock = layout.lock(root)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        record(root, file, fetched)
+
+
+@contextmanager
+def _raw_files(dataset: Dataset, paths: Sequence[Path]) -> Iterator[None]:
+    """Use publishers' files: they must be what is published, or what they were at their first use, which is recorded.
+
+    Files of the pinned version are DVC's: another content there is a change of the data, and tables say so.
+    """
+    from actionformer.data.fetch import Fetched
+
+    used = []
+    pinned = provenance.pinned_md5s()
+    for path in paths:
+        file = next((name for name in dataset.files if path.as_posix().endswith(f"/{name}")), None)
+        if file is None or path.as_posix() in pinned or not path.exists():
+            continue
+        root = Path(path.as_posix().removesuffix(f"/{file}"))
+        used.append((root, file, path))
+        for where, expected in {"published": dataset.files[file].md5, **_known_md5s(root, file)}.items():
+            if expected != "unknown" and expected != provenance.source_md5(path):
+                raise InputError(
+                    f"{path}: md5 is {provenance.source_md5(path)}, {where} is {expected}; fetch it again, or, if the "
+                    "change is meant, delete what says otherwise"
+                )
+    yield
+    for root, file, path in used:
+        _record(root, file, Fetched(provenance.source_md5(path), "put there by hand"))
 
 
 def convert(dataset: Dataset, name: str, edition: str) -> str:
@@ -66,11 +126,11 @@ def convert(dataset: Dataset, name: str, edition: str) -> str:
     from actionformer.data.publishers import convert as converted
 
     root = layout.raw_root(dataset, name, edition)
-    _refuse_changed(layout.annotation_files(dataset, name, edition))
-    content = converted(dataset, root)
     out = layout.database(edition, name)
     read = layout.annotation_files(dataset, name, edition)
-    databases.save_database(out, content, label_fields=_fields(content), sources=lambda: provenance.sources(read))
+    with _raw_files(dataset, read):
+        content = converted(dataset, root)
+        databases.save_database(out, content, label_fields=_fields(content), sources=lambda: provenance.sources(read))
     return f"{out}: {len(content['database'])} videos"
 
 
@@ -81,7 +141,9 @@ def convert_folder(dataset: Dataset, folder: Path, video_info: Path | None, out:
     content = converted(dataset, folder, video_info)
     databases.save_database(out, content, label_fields=_fields(content), sources=dict)
     instances = sum(len(entry["annotations"]) for entry in content["database"].values())
-    return f"{out}: {len(content['database'])} videos, {instances} instances; {dataset.protocol_text()}"
+    used = dataset if "blocked" in content else dataset.model_copy(update={"blocked": None})
+    remark = "" if used is dataset or dataset.blocked is None else "; no blocked.json there, so nothing is blocked"
+    return f"{out}: {len(content['database'])} videos, {instances} instances; {used.protocol_text()}{remark}"
 
 
 def pack(dataset: Dataset, name: str, edition: str, features: str) -> str:
@@ -93,8 +155,10 @@ def pack(dataset: Dataset, name: str, edition: str, features: str) -> str:
     chosen = dataset.features[features]
     source = layout.raw_root(dataset, name, edition) / chosen.file
     store = layout.feature_store(edition, name, features)
-    _refuse_changed([source])
-    manifest = packed(source, store, dim=chosen.dim, prefix=chosen.prefix, sources=lambda: provenance.sources([source]))
+    with _raw_files(dataset, [source]):
+        manifest = packed(
+            source, store, dim=chosen.dim, prefix=chosen.prefix, sources=lambda: provenance.sources([source])
+        )
     return f"{store}: {manifest['videos']} videos, md5 {manifest['md5']}"
 
 
@@ -107,6 +171,7 @@ def audit(experiment: Experiment, say: Callable[[str], None]) -> None:
         database,
         features=experiment.features,
         lengths=features.lengths,
+        listed_missing=read_manifest(layout.store_of(experiment))["missing"],
         comparable=experiment.comparable,
     )
     say(report.text())
@@ -131,14 +196,22 @@ def audit_file(
     """
     from actionformer.data.publishers import class_list
 
-    order = None if classes is None else class_list.read(classes)
+    fields = _fields(read_json(annotations))
+    if store is not None and store[0] not in dataset.features:
+        raise InputError(f"no feature set '{store[0]}'; there are {', '.join(dataset.features)}")
     chosen = None if store is None else dataset.features[store[0]]
     lengths = None if store is None else FeatureStore(store[1]).lengths
+    orders = dict.fromkeys(fields, None if classes is None else class_list.read(classes))
+    if classes is not None and len(fields) > 1:
+        named = [field for field in fields if field in classes.stem]
+        if len(named) != 1:
+            raise InputError(f"{classes}: whose classes are these? expected one of {', '.join(fields)} in its name")
+        orders = {field: orders[field] if field in named else None for field in fields}
     reports = {
         field: _audited(
-            dataset, field, load_database(annotations, field), features=chosen, lengths=lengths, class_order=order
+            dataset, field, load_database(annotations, field), features=chosen, lengths=lengths, order=order
         )
-        for field in _fields(read_json(annotations))
+        for field, order in orders.items()
     }
     for field, report in reports.items():
         say((f"{field}: " if len(reports) > 1 else "") + report.text())
@@ -155,7 +228,8 @@ def _audited(
     *,
     features: FeatureSet | None,
     lengths: Mapping[str, int] | None,
-    class_order: Sequence[str] | None = None,
+    order: Sequence[str] | None = None,
+    listed_missing: Sequence[str] = (),
     comparable: bool = True,
 ) -> databases.Audit:
     """The audit of one label field under a data set's params."""
@@ -168,7 +242,9 @@ def _audited(
         stride=None if features is None else features.stride_frames,
         fps=None if features is None else features.fps,
         num_classes=classes,
-        class_order=class_order,
+        class_order=order,
+        listed_missing=listed_missing,
+        names_blocked=dataset.blocked is not None,
         published={s: (c.videos, c.instances) for s, c in dataset.published.items()} if comparable else None,
     )
 
@@ -288,7 +364,8 @@ def evaluate_released(experiment: Experiment, params: Path, *, device: str) -> s
     if path is None:
         raise InputError(f"{experiment.name}: no checkpoint was published with this row (params: released)")
     torch.set_num_threads(experiment.training.threads)
-    weights = load_published(path)
+    with _raw_files(experiment.dataset, [path]):
+        weights = load_published(path)
     why_none = _fits_the_other_row(experiment, path, weights, params)
     lineage = {
         "seed": None,
@@ -428,21 +505,6 @@ def data_lineage(experiment: Experiment, seed: int | None) -> dict[str, Any]:
     }
 
 
-def _refuse_changed(paths: Sequence[Path]) -> None:
-    """Files that came from their publisher must still be what they were when they first came."""
-    from actionformer.data.fetch import RECORD, recorded
-
-    for path in paths:
-        for folder in path.parents:
-            expected = recorded(folder).get(path.relative_to(folder).as_posix())
-            if expected is not None and path.exists() and provenance.source_md5(path) != expected:
-                found = provenance.source_md5(path)
-                raise InputError(
-                    f"{path}: md5 is {found}, {folder / RECORD} recorded {expected} at its first use; "
-                    "fetch it again, or delete its line there if the change is meant"
-                )
-
-
 def _fields(content: Mapping[str, Any]) -> list[str]:
     """The label fields that a database's annotations have."""
     first: Mapping[str, Any] = next(
@@ -484,7 +546,10 @@ def _detector(experiment: Experiment, database: Database, features: FeatureStore
     from actionformer.detection.predict import predict
 
     path, facts = layout.classifier_of(experiment), experiment.dataset.classifier
-    classifier = load_classifier(path, facts.kind, facts.top_k) if path is not None and facts is not None else None
+    classifier = None
+    if path is not None and facts is not None:
+        with _raw_files(experiment.dataset, [path]):
+            classifier = load_classifier(path, facts.kind, facts.top_k)
     test_views = views(database, features, experiment, "test")
     if not test_views:
         raise InputError(f"{experiment.name}: no video of subset '{experiment.dataset.eval_subset}' has features")

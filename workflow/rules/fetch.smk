@@ -18,7 +18,7 @@ if MISSING and CHOSEN.origin == "dvc":
 
 elif MISSING:
     if workflow.is_main_process:
-        print(plan.as_text(list(ROWS.values())), file=sys.stderr)
+        print(plan.as_text(list(ROWS.values()), released=RELEASED), file=sys.stderr)
 
     rule fetch:
         output:

@@ -24,6 +24,8 @@ from actionformer.errors import InputError
 from actionformer.files import file_md5, read_json, write_json
 
 AMBIGUOUS = "Ambiguous"
+MANY = 0.05
+"""share of the evaluated videos without features from which an audit fails"""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,10 @@ def load_database(source: Path | str | Mapping[str, Any], label_field: str = "la
             label = min(unknown)
             video = next(v.name for v in videos.values() if label in v.labels)
             raise InputError(f"{origin}: video '{video}' has label '{label}', which is not in the class list")
-    return Database(videos, classes, frozenset(content.get("blocked", ())))
+    blocked = content.get("blocked", [])
+    if not isinstance(blocked, list) or not all(isinstance(name, str) for name in blocked):
+        raise InputError(f"{origin}: the blocked list is no list of video names")
+    return Database(videos, classes, frozenset(blocked))
 
 
 def _video(name: str, entry: Any, label_field: str, origin: str) -> Video:
@@ -104,6 +109,8 @@ def _video(name: str, entry: Any, label_field: str, origin: str) -> Video:
         raise InputError(f"{where} is malformed: {error}") from None
     if not (math.isfinite(duration) and duration > 0):
         raise InputError(f"{where} has duration {duration}, expected seconds above 0")
+    if frame is not None and not (math.isfinite(frame) and frame > 0):
+        raise InputError(f"{where} has {frame} frames, expected a number above 0")
     kept = [i for i, label in enumerate(labels) if label != AMBIGUOUS]
     segments_N2 = np.array([segments[i] for i in kept], dtype=np.float64).reshape(-1, 2)
     if not np.isfinite(segments_N2).all():
@@ -158,6 +165,8 @@ class Audit:
         for subset, counts in self.facts["subsets"].items():
             published = f" (published: {counts['published']})" if counts.get("published") else ""
             lines.append(f"{subset}: {counts['videos']} videos, {counts['instances']} instances{published}")
+            if counts["blocked"]:
+                lines.append(f"  of these blocked in evaluation: {counts['blocked']} videos")
         lines += [f"note: {note}" for note in self.notes] + [f"error: {error}" for error in self.errors]
         return "\n".join(lines)
 
@@ -182,12 +191,16 @@ def audit(
     num_classes: int | None = None,
     class_order: Sequence[str] | None = None,
     published: Mapping[str, tuple[int | None, int | None]] | None = None,
+    listed_missing: Sequence[str] = (),
+    names_blocked: bool = False,
 ) -> Audit:
     """Check a database against itself, its features and what is published of it.
 
     Args:
         feature_lengths: video -> steps; `stride` (frames) and `fps` (None: the video's own) say how many to expect.
         class_order: the published class list.
+        listed_missing: videos that the features' publisher lists as missing.
+        names_blocked: whether the params name a blocked list.
         published: subset -> (videos, instances); another count in `eval_subset` is an error.
     """
     errors, notes = [], []
@@ -198,20 +211,27 @@ def audit(
         index, listed, found = next((i, a, b) for i, (a, b) in enumerate(pairs) if a != b)
         errors.append(f"class {index} is '{found}', in the published list '{listed}'")
 
+    if database.classes != tuple(sorted(database.classes)):
+        notes.append("the class order is that of a list, not by code point")
+    if names_blocked and not database.blocked:
+        notes.append("the params name a blocked list, but no video is blocked")
+
     subsets: dict[str, dict[str, Any]] = {}
-    for name in sorted({video.subset for video in database.videos.values()}):
+    for name in sorted({*(video.subset for video in database.videos.values()), *(published or {})}):
         videos = database.subset(name)
         per_class = Counter(label for video in videos for label in video.labels)
         subsets[name] = {
             "videos": len(videos),
             "instances": sum(per_class.values()),
+            "blocked": sum(video.name in database.blocked for video in videos),
             "videos_without_ground_truth": sum(not video.labels for video in videos),
             "instances_per_class": {label: per_class[label] for label in database.classes if per_class[label]},
         }
     for name in dict.fromkeys((train_subset, eval_subset)):
         counts = subsets.get(name)
         if counts is None or not counts["instances"]:
-            errors.append(f"subset '{name}' has no ground truth; subsets of the file: {', '.join(subsets) or 'none'}")
+            there = sorted({video.subset for video in database.videos.values()})
+            errors.append(f"subset '{name}' has no ground truth; subsets of the file: {', '.join(there) or 'none'}")
             continue
         without = len(database.classes) - len(counts["instances_per_class"])
         if without:
@@ -219,8 +239,8 @@ def audit(
         if counts["videos_without_ground_truth"]:
             notes.append(f"{counts['videos_without_ground_truth']} videos of '{name}' have no ground truth")
     for name, expected in (published or {}).items():
-        found = tuple(subsets.get(name, {}).get(what, 0) for what in ("videos", "instances"))
-        subsets.setdefault(name, {})["published"] = " / ".join("?" if n is None else str(n) for n in expected)
+        found = (subsets[name]["videos"], subsets[name]["instances"])
+        subsets[name]["published"] = " / ".join("?" if n is None else str(n) for n in expected)
         if any(wanted not in (None, count) for wanted, count in zip(expected, found, strict=True)):
             said = f"{found[0]} videos and {found[1]} instances in '{name}', published are {subsets[name]['published']}"
             if name == eval_subset:
@@ -231,10 +251,21 @@ def audit(
     findings = _findings(database, errors)
     notes += [f"{count} {what}" for what, count in findings.items() if count]
     if feature_lengths is not None:
-        used = [video for name in (train_subset, eval_subset) for video in database.subset(name)]
-        notes += _feature_notes(database, used, feature_lengths, stride, fps)
-        if used and not any(video.name in feature_lengths for video in used):
+        used = [video for name in dict.fromkeys((train_subset, eval_subset)) for video in database.subset(name)]
+        evaluated = [video for video in database.subset(eval_subset) if video.name not in database.blocked]
+        absent, odd = _feature_notes(database, used, feature_lengths, stride, fps, notes)
+        if used and len(absent) == len(used):
             errors.append("no video has features; check the feature set's prefix")
+        lost = sorted({v.name for v in evaluated if v.labels} & absent - set(listed_missing))
+        if len(lost) > MANY * len(evaluated):
+            errors.append(
+                f"{len(lost)} of {len(evaluated)} evaluated videos lack features, and neither their publisher nor the "
+                f"blocked list names them: {_some(lost)}; their ground truth would count as missed"
+            )
+        if len(odd) > 0.5 * (len(used) - len(absent)):
+            errors.append(
+                f"most features have another length than their videos, such as {odd[0]}: check stride and fps"
+            )
     return Audit({"classes": len(database.classes), "subsets": subsets, "findings": findings}, errors, notes)
 
 
@@ -256,13 +287,17 @@ def _findings(database: Database, errors: list[str]) -> dict[str, int]:
 
 
 def _feature_notes(
-    database: Database, used: Sequence[Video], lengths: Mapping[str, int], stride: float | None, fps: float | None
-) -> list[str]:
-    """Videos without features, features without a video, and features of another length than the video's."""
-    notes = []
-    missing = sorted(video.name for video in used if video.name not in lengths)
-    if missing:
-        notes.append(f"{len(missing)} videos without features: {_some(missing)}")
+    database: Database,
+    used: Sequence[Video],
+    lengths: Mapping[str, int],
+    stride: float | None,
+    fps: float | None,
+    notes: list[str],
+) -> tuple[set[str], list[str]]:
+    """Notes videos without features, features without a video and odd lengths; returns the first and the last."""
+    absent = {video.name for video in used if video.name not in lengths}
+    if absent:
+        notes.append(f"{len(absent)} videos without features: {_some(sorted(absent))}")
     extra = sorted(set(lengths) - set(database.videos))
     if extra:
         notes.append(f"{len(extra)} features without a video: {_some(extra)}")
@@ -276,7 +311,7 @@ def _feature_notes(
                 odd.append(f"{video.name} ({lengths[video.name]} steps, {expected:.0f} expected)")
     if odd:
         notes.append(f"{len(odd)} features of another length than their video: {_some(odd)}")
-    return notes
+    return absent, odd
 
 
 def _some(names: Sequence[str]) -> str:

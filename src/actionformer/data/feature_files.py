@@ -56,7 +56,10 @@ class Features:
 
 def missing_list(member: Member, prefix: str) -> list[str]:
     """Videos that the publisher lists as missing."""
-    lines = member.read().decode().splitlines()
+    try:
+        lines = member.read().decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{member.source}: {member.name}: not readable as UTF-8 text ({error})") from None
     return sorted(line.strip().removeprefix(prefix) for line in lines if line.strip())
 
 
@@ -90,6 +93,8 @@ def features_in(member: Member, *, dim: int, prefix: str = "") -> Iterator[Featu
             and the video.
     """
     path = PurePosixPath(member.name)
+    if "__MACOSX" in path.parts or path.name.startswith("._"):
+        return  # what macOS adds to archives
     video = path.stem.removeprefix(prefix)
     where = f"{member.source}: video '{video}' ({member.name})"
     match path.suffix:
@@ -163,13 +168,15 @@ def _inside(name: str, source: Path) -> str:
 
 def _numpy(member: Member, where: str) -> NDArray[Any]:
     content = io.BytesIO(member.read())
+    if not content.getbuffer()[:6].tobytes().startswith((b"\x93NUMPY", *_ZIP)):
+        raise InputError(f"{where}: not an npy or npz file; fetch it again")
     try:
         loaded = np.load(content, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded
         keys = [key for key in loaded.files if len(loaded.files) == 1 or key in KEYS]
         return np.asarray(_chosen({key: loaded[key] for key in keys}, where))
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, EOFError, OSError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         if "pickle" in str(error):
             raise InputError(f"{where}: {_PICKLED}") from None
         raise InputError(f"{where}: not a complete array ({error}); fetch it again") from None
@@ -188,6 +195,9 @@ def _torch(member: Member, where: str) -> NDArray[Any]:
         loaded = _chosen({key: value for key, value in loaded.items() if len(loaded) == 1 or key in KEYS}, where)
     if not isinstance(loaded, torch.Tensor):
         raise InputError(f"{where}: holds {type(loaded).__name__}, expected one tensor")
+    if loaded.layout != torch.strided:
+        raise InputError(f"{where}: a sparse tensor, expected a dense one")
+    loaded = loaded.detach()
     return loaded.float().numpy() if loaded.dtype is torch.bfloat16 else loaded.numpy()
 
 

@@ -67,6 +67,8 @@ def pack(
                 for features in features_in(member, dim=dim, prefix=prefix):
                     if features.video in seen:
                         raise InputError(f"{source}: video '{features.video}' occurs twice; keep one of them")
+                    if not features.video:
+                        raise InputError(f"{source}: {member.name}: no video's name is left without '{prefix}'")
                     seen.add(features.video)
                     if features.video not in partial.digests:
                         partial.add(features.video, features.load())
@@ -79,6 +81,8 @@ def pack(
         except BaseException:
             partial.keep()
             raise
+        made_from = dict(sources())
+        manifest_path(store).unlink(missing_ok=True)  # it must never lie beside another store than its own
         digests = partial.finish()
         Path(lock.lock_file).unlink(missing_ok=True)
     whole = "".join(f"{video} {digests[video]}\n" for video in sorted(digests))
@@ -87,7 +91,7 @@ def pack(
         "dim": dim,
         "videos": len(digests),
         "missing": missing,
-        "sources": dict(sources()),
+        "sources": made_from,
     }
     write_json(manifest_path(store), manifest)
     return manifest

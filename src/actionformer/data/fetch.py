@@ -12,7 +12,8 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import requests
@@ -26,18 +27,37 @@ from actionformer.files import atomic_path, file_md5, read_json, write_json
 ATTEMPTS = 5
 TIMEOUT = (15, 60)
 LONGEST_PAUSE = 60.0
+LINE_SECONDS = 30.0
+BLOCK = 1 << 22
 RECORD = "checksums.json"
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """What a file is and which source gave it; 'there' if it was there before."""
+
+    md5: str
+    source: str
+
+
 def fetch(
-    target: Path, file: File, *, known: Mapping[str, str] | None = None, mirror: str | None = None, name: str = ""
-) -> str:
-    """Bring `target` from the first of its sources that has it; an existing file is only checked. Returns its md5.
+    target: Path,
+    file: File,
+    *,
+    known: Mapping[str, str] | None = None,
+    mirror: str | None = None,
+    name: str = "",
+    accepted: bool = False,
+    again: str = "the same command",
+) -> Fetched:
+    """Bring `target` from the first of its sources that has it; an existing file is only checked.
 
     Args:
         known: what else says which md5 the file must have: where it says so -> md5.
         mirror: folder or http address that holds the same files, tried first.
         name: the file's name under the mirror.
+        accepted: the caller holds the licences that gated files need.
+        again: the command to go on with, for messages.
 
     Raises:
         InputError: a file that has to be asked for or put there by hand, with what to do; no source that gives it, with
@@ -45,11 +65,12 @@ def fetch(
     """
     wanted = {"published": file.md5, **(known or {})}
     if target.exists():
-        return _checked(target, wanted, file.size)
+        return Fetched(checked(target, wanted, file.size), "there")
     sources = [_of_mirror(mirror, name)] if mirror is not None else []
-    sources += [source for source in file.sources if source.kind != "manual"]
+    automatic = [source for source in file.sources if source.kind != "manual"]
+    sources += automatic if accepted or not file.gated else []
     if not sources:
-        raise InputError(by_hand(target, file))
+        raise InputError(by_hand(target, file, again))
     target.parent.mkdir(parents=True, exist_ok=True)
     failures = []
     for source in sources:
@@ -58,40 +79,45 @@ def fetch(
         part = target.with_name(f"{target.name}.{label}.part")
         try:
             _download(source, part, file)
-            _checked(part, {"published beside it": source.md5}, "unknown")
+            md5 = checked(part, {"published beside it": source.md5}, "unknown")
             if source.member is not None:
                 _keep_member(part, source.member)
-            md5 = _checked(part, wanted, file.size)
+            if source.member is not None or set(wanted.values()) != {"unknown"} or file.size != "unknown":
+                md5 = checked(part, wanted, file.size)
         except (InputError, OSError, requests.RequestException) as error:
             failures.append(f"{source.kind} {source.address}: {' '.join(str(error).split())}")
             continue
         part.replace(target)
-        return md5
-    hint = by_hand(target, file) if file.gated else f"put it there by hand, or run again later: {target}"
+        _validator(part).unlink(missing_ok=True)
+        return Fetched(md5, f"{source.kind} {source.address}{f' {source.path}' if source.path else ''}")
+    hint = by_hand(target, file, again) if file.gated else f"put it at {target} by hand, or run {again} later"
     raise InputError(f"{target}: no source gave it ({'; '.join(failures)}); {hint}")
 
 
-def by_hand(target: Path, file: File) -> str:
-    """What to do about a file that no program can bring."""
+def by_hand(target: Path, file: File, again: str = "the same command") -> str:
+    """What to do about a file that no program may or can bring."""
     places = "; ".join(f"{s.address}{f' ({s.note})' if s.note else ''}" for s in file.sources) or "no known source"
+    if file.gated and any(source.kind != "manual" for source in file.sources):
+        return f"{target}: {file.gated}. If you may have it, `{again} --accepted` brings it from {places}"
     asked = f" {file.gated}." if file.gated else ""
-    return f"{target}: has to be put there by hand.{asked} Get it from {places}, then run the same command again"
+    return f"{target}: has to be put there by hand.{asked} Get it from {places}, then go on with `{again}`"
 
 
-def recorded(folder: Path) -> dict[str, str]:
-    """File name -> md5 at first use, of a data set's folder."""
+def recorded(folder: Path) -> dict[str, dict[str, str]]:
+    """File name -> md5 at first use and which source gave it, of a data set's folder."""
     path = folder / RECORD
     return dict(read_json(path)) if path.exists() else {}
 
 
-def record(folder: Path, name: str, md5: str) -> None:
-    """Remember a file's md5, the first time that it comes."""
+def record(folder: Path, name: str, fetched: Fetched) -> None:
+    """Remember what a file was and where it came from, the first time."""
     entries = recorded(folder)
     if name not in entries:
-        write_json(folder / RECORD, dict(sorted((entries | {name: md5}).items())))
+        entry = {"md5": fetched.md5, "source": fetched.source}
+        write_json(folder / RECORD, dict(sorted((entries | {name: entry}).items())))
 
 
-def _checked(path: Path, wanted: Mapping[str, str], size: int | str) -> str:
+def checked(path: Path, wanted: Mapping[str, str], size: int | str) -> str:
     """The file's md5; a partial file with another one is deleted, so that the next attempt begins anew."""
     found_size = path.stat().st_size if path.is_file() else None
     problem = f"has {found_size} bytes, published are {size}" if isinstance(size, int) and found_size != size else ""
@@ -99,10 +125,12 @@ def _checked(path: Path, wanted: Mapping[str, str], size: int | str) -> str:
     for where, md5 in wanted.items():
         if md5 not in ("unknown", found):
             problem = problem or f"md5 is {found}, {where} is {md5}"
-    if problem:
-        path.unlink() if path.suffix == ".part" else None
-        raise InputError(f"{path}: {problem}; delete it and fetch it again, or find out which is right")
-    return found
+    if not problem:
+        return found
+    if path.suffix == ".part":
+        _give_up(path)
+        raise InputError(problem)
+    raise InputError(f"{path}: {problem}; delete it and fetch it again, or find out which is right")
 
 
 def _of_mirror(mirror: str, name: str) -> Source:
@@ -112,8 +140,8 @@ def _of_mirror(mirror: str, name: str) -> Source:
 
 
 def _download(source: Source, part: Path, file: File) -> None:
-    if isinstance(file.size, int):
-        _needs_room(part, file.size - (part.stat().st_size if part.exists() else 0))
+    size = file.size if isinstance(file.size, int) else file.estimate or 0
+    _needs_room(part, size - (part.stat().st_size if part.exists() else 0))
     match source.kind:
         case "google_drive":
             _google_drive(source.address, part)
@@ -125,9 +153,12 @@ def _download(source: Source, part: Path, file: File) -> None:
             _https(f"https://huggingface.co/datasets/{source.address}/resolve/main/{source.path}", part)
         case "local":
             origin = Path(source.address) / (source.path or "")
-            _needs_room(part, origin.stat().st_size)
-            with atomic_path(part) as copy:
-                shutil.copyfile(origin, copy)
+            size = origin.stat().st_size
+            _needs_room(part, size)
+            with origin.open("rb") as file_there, atomic_path(part) as copy, copy.open("wb") as here:
+                blocks = iter(lambda: file_there.read(BLOCK), b"")
+                for block in _shown(blocks, part.name.rsplit(".", 2)[0], total=size):
+                    here.write(block)
         case "manual":
             raise InputError("by hand only")
 
@@ -147,6 +178,7 @@ def _keep_member(part: Path, member: str) -> None:
             with atomic_path(part) as small:
                 small.write_bytes(content)
             return
+    _give_up(part)
     raise InputError(f"the archive holds no {member}")
 
 
@@ -158,7 +190,10 @@ def _google_drive(address: str, part: Path) -> None:
     import gdown
 
     try:
-        gdown.download(id=address, output=str(part), resume=True, retries=ATTEMPTS, quiet=not sys.stderr.isatty())
+        gdown.download(
+            id=address, output=str(part), resume=True, retries=ATTEMPTS, timeout=TIMEOUT[1],
+            quiet=not sys.stderr.isatty(),
+        )  # fmt: skip
     except Exception as error:  # whatever Google answered, the next source is tried
         raise InputError(f"{type(error).__name__}: {error}") from None
     if not part.exists():
@@ -185,55 +220,92 @@ def _google_drive_folder(source: Source, part: Path) -> None:
 
 
 def _https(address: str, part: Path) -> None:
-    """Download with Range from where `part` ends; five attempts, with growing pauses or those that the server asks."""
-    for attempt in range(ATTEMPTS):
+    """Download with Range from where `part` ends; five attempts without progress, pauses between."""
+    attempt = 0
+    while True:
+        before = part.stat().st_size if part.exists() else 0
         pause = 2.0**attempt
         try:
             _https_once(address, part)
             return
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
-            if attempt == ATTEMPTS - 1:
+            attempt += 1
+            if attempt == ATTEMPTS:
                 raise
         except requests.HTTPError as error:
-            if attempt == ATTEMPTS - 1 or error.response.status_code not in (429, 500, 502, 503, 504):
+            attempt += 1
+            if attempt == ATTEMPTS or error.response.status_code not in (429, 500, 502, 503, 504):
                 raise
             asked = error.response.headers.get("Retry-After", "")
             pause = max(pause, float(asked)) if asked.isdigit() else pause
+        if part.exists() and part.stat().st_size > before:
+            attempt = 0
         time.sleep(min(pause, LONGEST_PAUSE))
+
+
+def _validator(part: Path) -> Path:
+    """Beside a partial file: what tells whether the server still has the file that it began."""
+    return part.with_suffix(".validator")
+
+
+def _give_up(part: Path) -> None:
+    """Begin anew next time."""
+    part.unlink(missing_ok=True)
+    _validator(part).unlink(missing_ok=True)
 
 
 def _https_once(address: str, part: Path) -> None:
     done = part.stat().st_size if part.exists() else 0
+    known = json.loads(_validator(part).read_text()) if done and _validator(part).exists() else {}
     # bytes as they lie on the server: a compressed transfer could not be gone on with
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
+    headers = {"Accept-Encoding": "identity"}
+    if done:
+        headers["Range"] = f"bytes={done}-"
+    if done and known.get("tag"):
+        headers["If-Range"] = known["tag"]  # another file now: everything is sent again
     with requests.get(address, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        if response.status_code == 416:
-            if response.headers.get("Content-Range", "").endswith(f"/{done}"):
+        sizes = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", response.headers.get("Content-Range", ""))
+        if response.status_code == 416 or (response.status_code == 206 and not sizes):
+            if response.status_code == 416 and sizes and int(sizes[2]) == done:
                 return
-            part.unlink()
-            raise requests.ConnectionError(f"{address}: has fewer than the {done} bytes that were fetched before")
+            _give_up(part)
+            raise requests.ConnectionError(f"{address}: does not go on from the {done} bytes that were fetched before")
         response.raise_for_status()
         _refuse_page(response)
-        # a server that ignores Range sends everything again
+        # a server that ignores Range, or whose file has changed, sends everything again
         resumed = response.status_code == 206
+        if resumed and sizes and (int(sizes[1] or -1) != done or known.get("total", int(sizes[2])) != int(sizes[2])):
+            _give_up(part)
+            raise requests.ConnectionError(f"{address}: its file has changed since {done} bytes of it were fetched")
         total = int(response.headers.get("Content-Length", 0)) + (done if resumed else 0)
         _needs_room(part, total - (done if resumed else 0))
-        with (
-            part.open("ab" if resumed else "wb") as file,
-            tqdm(
-                total=total or None,
-                initial=done if resumed else 0,
-                desc=part.name.rsplit(".", 2)[0],
-                unit="B",
-                unit_scale=True,
-                disable=not sys.stderr.isatty(),
-            ) as bar,
-        ):
-            for chunk in response.iter_content(1 << 16):
-                file.write(chunk)
-                bar.update(len(chunk))
+        tag = response.headers.get("ETag", "")
+        tag = response.headers.get("Last-Modified", "") if not tag or tag.startswith("W/") else tag
+        if not resumed:
+            write_json(_validator(part), {"tag": tag, "total": total})
+        with part.open("ab" if resumed else "wb") as file:
+            blocks = response.iter_content(1 << 16)
+            for block in _shown(blocks, part.name.rsplit(".", 2)[0], total=total, done=done if resumed else 0):
+                file.write(block)
         if total and part.stat().st_size < total:
             raise requests.ConnectionError(f"{address}: broke off at {part.stat().st_size} of {total} bytes")
+
+
+def _shown(blocks: Iterable[bytes], what: str, *, total: int, done: int = 0) -> Iterator[bytes]:
+    """Blocks with a bar of size and rate on a terminal, and now and then a line where there is none."""
+    on_terminal = sys.stderr.isatty()
+    began = told = time.monotonic()
+    came = 0
+    with tqdm(total=total or None, initial=done, desc=what, unit="B", unit_scale=True, disable=not on_terminal) as bar:
+        for block in blocks:
+            yield block
+            came += len(block)
+            bar.update(len(block))
+            now = time.monotonic()
+            if not on_terminal and now - told > LINE_SECONDS:
+                told, rate = now, came / (now - began)
+                of = f" of {total / 1e6:.0f}" if total else ""
+                print(f"{what}: {(done + came) / 1e6:.0f}{of} MB, {rate / 1e6:.1f} MB/s", file=sys.stderr, flush=True)
 
 
 def _refuse_page(response: requests.Response) -> None:

@@ -45,28 +45,29 @@ class Needed:
         return ", ".join(of_sources) or "unknown"
 
 
-def needed(experiment: Experiment) -> list[Needed]:
-    """Every file that a row reads, of its own data set's folder or another's."""
+def needed(experiment: Experiment, *, released: bool = True) -> list[Needed]:
+    """Every file that a row reads, of its own data set's folder or another's; with its checkpoint if `released`."""
     owner = experiment.dataset
     if experiment.features.dataset is not None:
         owner = load_dataset(experiment.features.dataset, experiment.edition)
-    own = [layout.classifier_of(experiment), layout.released_checkpoint_of(experiment)]
+    own = [layout.classifier_of(experiment), layout.released_checkpoint_of(experiment) if released else None]
     listed = [(path, experiment.dataset) for path in layout.annotation_files_of(experiment)]
     listed.append((layout.features_of(experiment), owner))
     listed += [(path, experiment.dataset) for path in own if path is not None]
     return [
-        Needed(path, next((file for name, file in dataset.files.items() if path.as_posix().endswith(name)), File()))
+        Needed(path, next((f for name, f in dataset.files.items() if path.as_posix().endswith(f"/{name}")), File()))
         for path, dataset in listed
     ]
 
 
-def as_text(experiments: Sequence[Experiment]) -> str:
+def as_text(experiments: Sequence[Experiment], *, released: bool = True) -> str:
     """Per row: its files, their sources, sizes and access; then what has to be asked for, and the disk in all."""
     lines: list[str] = []
     everything: dict[Path, Needed] = {}
     for experiment in experiments:
-        lines.append(f"{experiment.name}, disk: {_disk(needed(experiment))}")
-        for item in needed(experiment):
+        items = needed(experiment, released=released)
+        lines.append(f"{experiment.name}, disk: {_disk(items)}")
+        for item in items:
             everything[item.path] = item
             facts = "there" if item.path.exists() else f"{item.size()}, {item.access()}, from {item.sources()}"
             lines.append(f"  {item.path}: {facts}")
@@ -75,7 +76,7 @@ def as_text(experiments: Sequence[Experiment]) -> str:
     lines += ["", f"to fetch: {len(missing)} of {len(everything)} files; disk for all of them: {disk}"]
     closed = [item for item in missing if item.access() != "open"]
     if closed:
-        lines.append("no program can fetch these alone; put them there first, or leave their rows out with rows=:")
+        lines.append("no program may or can fetch these alone; get them first, or leave their rows out with rows=:")
         lines += [f"  {item.path}: {item.file.gated or item.sources()}" for item in closed]
     return "\n".join(lines) + "\n"
 

@@ -33,6 +33,7 @@ FORMS: dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]] = {
     ],
     "multithumos": [
         (("multithumos.zip", VIDEO_INFO), ()),
+        (("multithumos.zip", "multithumos_anno*.json"), ()),
         (("annotation*/*.txt", VIDEO_INFO), ()),
         (("multithumos*.json",), ("class_ids.json", "class_list.txt")),
     ],
@@ -76,9 +77,12 @@ def convert_folder(dataset: Dataset, folder: Path, video_info: Path | None = Non
     Args:
         video_info: csv or JSON of durations, for THUMOS-14 and MultiTHUMOS, whose own files lack them.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    paths = found_in(folder, dataset.format, video_info)
+    if folder.is_file():
+        paths = [folder] if video_info is None else [folder, video_info]
+    elif folder.is_dir():
+        paths = found_in(folder, dataset.format, video_info)
+    else:
+        raise InputError(f"{folder}: no such folder or file")
     listed = sorted(folder.rglob("category_idx*.txt"))
     fields = {next((f for f in ("noun", "verb") if f in path.stem), "label"): path for path in listed}
     blocked = sorted(folder.rglob("blocked.json"))
@@ -123,7 +127,7 @@ def convert_files(
         database.pop(video, None)
     if dataset.drop_segments_past_end:
         for entry in database.values():
-            entry["annotations"] = [a for a in entry["annotations"] if a["segment"][0] < entry["duration"]]
+            entry["annotations"] = [a for a in entry["annotations"] if not _starts_after(a, entry["duration"])]
     if not database:
         raise InputError(f"no video in {', '.join(map(str, paths))}")
     content: dict[str, Any] = {"database": database}
@@ -137,3 +141,9 @@ def convert_files(
     if blocked is not None:
         content["blocked"] = read_json(blocked)
     return content
+
+
+def _starts_after(annotation: dict[str, Any], end: float) -> bool:
+    """Whether an instance starts at or after a time; what is no number is left to the database's own checks."""
+    start = annotation["segment"][0] if isinstance(annotation["segment"], list) and annotation["segment"] else None
+    return isinstance(start, int | float) and start >= end

@@ -10,11 +10,13 @@ Publisher: Allen Institute for AI, https://prior.allenai.org/projects/charades (
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import Any
 
 from actionformer.data.publishers import database_json
 from actionformer.errors import InputError
+from actionformer.files import read_text
 
 SUBSETS = {"_train": "training", "_test": "testing"}
 
@@ -30,23 +32,22 @@ def convert(paths: list[Path]) -> dict[str, Any]:
         subset = next((name for word, name in SUBSETS.items() if path.stem.endswith(word)), None)
         if subset is None:
             raise InputError(f"{path}: expected a name that ends with {' or '.join(SUBSETS)}")
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                try:
-                    database[row["id"]] = {
-                        "subset": subset,
-                        "duration": float(row["length"]),
-                        "annotations": [_action(action) for action in row["actions"].split(";") if action],
-                    }
-                except (KeyError, ValueError, TypeError, AttributeError) as error:
-                    raise InputError(f"{path}: video '{row.get('id', '?')}': malformed line ({error})") from None
+        for row in csv.DictReader(io.StringIO(read_text(path), newline="")):
+            try:
+                database[row["id"]] = {
+                    "subset": subset,
+                    "duration": float(row["length"]),
+                    "annotations": [_action(action) for action in row["actions"].split(";") if action],
+                }
+            except (KeyError, ValueError, TypeError, AttributeError) as error:
+                raise InputError(f"{path}: video '{row.get('id', '?')}': malformed line ({error})") from None
     return database
 
 
 def class_list(paths: list[Path]) -> list[str]:
     """Class order of the publisher's list, if it is there."""
     listed = [path for path in paths if path.suffix == ".txt"]
-    lines = listed[0].read_text(encoding="utf-8").splitlines() if listed else []
+    lines = read_text(listed[0]).splitlines() if listed else []
     return [line.split()[0] for line in lines if line.strip()]
 
 

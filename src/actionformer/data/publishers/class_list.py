@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from actionformer.errors import InputError
+from actionformer.files import read_text
 
 
 def read(path: Path) -> list[str]:
@@ -17,10 +18,7 @@ def read(path: Path) -> list[str]:
     Raises:
         InputError: no such file, an empty one, or a class that occurs twice.
     """
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (FileNotFoundError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as a class list ({error})") from None
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     numbered = [line.split(maxsplit=1) for line in lines]
     if all(len(parts) == 2 and parts[0].isdigit() for parts in numbered):
         lines = [name.strip('"') for _, name in sorted(numbered, key=lambda parts: int(parts[0]))]

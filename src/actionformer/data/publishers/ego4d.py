@@ -35,12 +35,12 @@ def convert(paths: list[Path]) -> dict[str, Any]:
         if not isinstance(content, dict) or not isinstance(content.get("videos"), list):
             raise InputError(f"{path}: expected a JSON object with the key 'videos'")
         for video in content["videos"]:
-            for clip in video.get("clips", []):
-                try:
+            try:
+                for clip in video.get("clips", []):
                     database[clip["clip_uid"]] = _clip(clip, video["split"])
-                except (KeyError, TypeError) as error:
-                    uid = clip.get("clip_uid", "?")
-                    raise InputError(f"{path}: clip '{uid}' lacks the key {error}") from None
+            except (KeyError, TypeError, AttributeError) as error:
+                uid = video.get("video_uid", "?") if isinstance(video, dict) else "?"
+                raise InputError(f"{path}: video '{uid}': missing or malformed key ({error})") from None
     return database
 
 

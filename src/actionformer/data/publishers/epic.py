@@ -15,11 +15,14 @@ Also read: the converted JSON of OpenTAD (`epic_kitchens_noun.json`, `epic_kitch
 from __future__ import annotations
 
 import csv
+import io
+import math
 from pathlib import Path
 from typing import Any
 
 from actionformer.data.publishers import database_json
 from actionformer.errors import InputError
+from actionformer.files import read_text
 
 SUBSETS = {"train": "train", "validation": "val"}
 JSON_SUBSETS = {"training": "train", "validation": "val"}
@@ -86,14 +89,15 @@ def seconds(timestamp: str, where: str) -> float:
 
 def _number(text: str, where: str) -> float:
     try:
-        return float(text)
+        if math.isfinite(number := float(text)):
+            return number
     except (TypeError, ValueError):
-        raise InputError(f"{where}: expected a number, found '{text}'") from None
+        pass
+    raise InputError(f"{where}: expected a number, found '{text}'")
 
 
 def _rows(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
     missing = [column for column in needed if rows and column not in rows[0]]
     if missing or not rows:
         raise InputError(

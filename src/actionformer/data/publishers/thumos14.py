@@ -15,6 +15,7 @@ By the field's convention the challenge's validation set is the training subset,
 from __future__ import annotations
 
 import csv
+import io
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from typing import Any
 from actionformer.data.annotations import AMBIGUOUS
 from actionformer.data.publishers import database_json
 from actionformer.errors import InputError
-from actionformer.files import read_json
+from actionformer.files import read_json, read_text
 
 SUBSETS = {"video_validation": "training", "video_test": "validation"}
 SUFFIXES = ("_val", "_test")
@@ -74,17 +75,17 @@ def class_files(path: Path) -> Iterator[tuple[str, str]]:
     """(name, text) of the class files of a zip, a folder or a single file."""
     if path.is_dir():
         for item in path.rglob("*.txt"):
-            yield item.name, item.read_text(encoding="utf-8")
+            yield item.name, read_text(item)
     elif path.suffix == ".zip":
         try:
             with zipfile.ZipFile(path) as archive:
                 for name in archive.namelist():
                     if name.endswith(".txt") and "/annotation" in f"/{name}":
                         yield name, archive.read(name).decode("utf-8")
-        except (zipfile.BadZipFile, OSError, zlib.error) as error:
+        except (zipfile.BadZipFile, OSError, zlib.error, UnicodeDecodeError) as error:
             raise InputError(f"{path}: corrupt or truncated archive ({error}); delete it and fetch it again") from None
     else:
-        yield path.name, path.read_text(encoding="utf-8")
+        yield path.name, read_text(path)
 
 
 def lines(text: str, where: str) -> Iterator[tuple[str, float, float]]:
@@ -120,11 +121,9 @@ def read_video_info(paths: list[Path]) -> dict[str, tuple[float, float]]:
                 )
                 for video, entry in entries
             }
-        with path.open(newline="", encoding="utf-8") as file:
-            return {row["video_id"]: (float(row["duration_s"]), float(row["frames"])) for row in csv.DictReader(file)}
+        rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        return {row["video_id"]: (float(row["duration_s"]), float(row["frames"])) for row in rows}
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: expected columns video_id,duration_s,fps,frames, or a JSON database with fps ({error})"
         ) from None
-    except OSError as error:
-        raise InputError(f"{path}: not readable ({error})") from None
