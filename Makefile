@@ -3,7 +3,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 CORES ?= all
 
-.PHONY: help tables env test check parity resume track lock schemas store clean
+.PHONY: help tables env test check parity benchmark resume track lock schemas store clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ check: env  ## linters, formatters, types, generated files
 
 parity: env  ## write docs/parity.md: how far ours is from the published implementations
 	python tests/parity.py
+
+benchmark: env  ## write docs/performance.md: speed and memory against the published implementations (ten minutes)
+	python benchmarks/benchmark.py
 
 resume: env  ## go on after a kill -9 or a power loss; ARGS="--config edition=paper" as in the call before
 	snakemake --unlock $(ARGS)
