@@ -162,7 +162,7 @@ class Trainer:
 
     def step(self, batch: Batch) -> None:
         losses, norm = training_step(self.model, self.ema, self.optimizer, batch, lr=1e-5, clip=1.0)
-        float(losses.total), float(norm)
+        float(losses.total.detach()), float(norm)
 
 
 def cropped(lengths: Sequence[int], experiment: Experiment) -> list[int]:
@@ -212,14 +212,24 @@ def real_lengths(row: str, batches: int) -> dict[str, float] | None:
         batch = batch_of(experiment, lengths, generator)
         times.append(seconds(lambda batch=batch: trainer.step(batch), repeats=1, warm=0))  # type: ignore[misc]
     model, forwards = trainer.model.eval(), []
-    chosen = [test[i] for i in torch.randperm(len(test), generator=generator)[: 2 * batches].tolist()]
-    limit = experiment.data.test_pad_length
+    limit = experiment.data.test_pad_length or max(test)
+    order = torch.randperm(len(test), generator=generator)[: 2 * batches].tolist()
+    chosen = [min(test[i], limit) for i in order]
     with torch.inference_mode():
         for length in [chosen[0], *chosen]:
-            one = batch_of(experiment, [length if limit is None else min(length, limit)], generator)
+            one = batch_of(experiment, [length], generator)
             forwards.append(seconds(lambda one=one: model(one.features_BCT, one.mask_BT), repeats=1, warm=0))  # type: ignore[misc]
     full = training_flops(experiment, [experiment.model.max_seq_len] * size)
-    return {"step": statistics.fmean(times[1:]), "forward": statistics.fmean(forwards[1:]), "full_flops": full}
+    # what the peers pad these videos to, against full length
+    padded = (
+        statistics.fmean(trainer.model.published_length(length) for length in chosen) / experiment.model.max_seq_len
+    )
+    return {
+        "step": statistics.fmean(times[1:]),
+        "forward": statistics.fmean(forwards[1:]),
+        "full_flops": full,
+        "padded": padded,
+    }
 
 
 def memory(row: str) -> float:
@@ -228,6 +238,15 @@ def memory(row: str) -> float:
         [sys.executable, __file__, "--memory-of", row], capture_output=True, text=True, check=True, env=os.environ
     )
     return float(done.stdout)
+
+
+def peak_memory() -> int:
+    """Peak resident memory of this process in bytes, without that of the process that started it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def post_processing(row: str, repeats: int) -> float:
@@ -411,17 +430,22 @@ def real_lengths_table(rate: float, flops: dict[str, float], batches: int) -> li
     for row in progress(list(FLOORS["epoch"]), "real lengths", unit="row"):
         found = real_lengths(row, batches)
         if found is None:
-            rows.append([row, "the real lengths are not at hand", *["–"] * 6])
+            rows.append([row, "the real lengths are not at hand", *["–"] * 7])
             continue
         peer = PEERS.get(row, PEERS["thumos14_i3d"])
-        more = 1.0 if row in PEERS else found["full_flops"] / flops["thumos14_i3d"]
         size = load_experiment(row).training.batch_size
+        # the peer's step at this row's batch, and its forward pass at the length that it pads to
+        if row in PEERS:
+            step, forward = peer.step * size / peer.batch, peer.forward * found["padded"]
+        else:
+            more = found["full_flops"] / flops["thumos14_i3d"]
+            step, forward = peer.step * more, peer.forward * more * peer.batch / size * found["padded"]
         rows.append([
-            row, f"{found['step']:.2f}", f"{size / found['step']:.2f}",
-            *_ratio(peer.step * more * scale / found["step"], FLOORS["epoch"][row]), f"{found['forward']:.3f}",
-            *_ratio(peer.forward * more * scale / found["forward"], FLOORS["inference"][row]),
+            row, str(size), f"{found['step']:.2f}", f"{size / found['step']:.2f}",
+            *_ratio(step * scale / found["step"], FLOORS["epoch"][row]), f"{found['forward']:.3f}",
+            *_ratio(forward * scale / found["forward"], FLOORS["inference"][row]),
         ])  # fmt: skip
-    heads = ["row", "step, s", "videos/s", "ratio", "floor", "forward, s", "ratio", "floor"]
+    heads = ["row", "batch", "step, s", "videos/s", "ratio", "floor", "forward, s", "ratio", "floor"]
     return _table(heads, rows)
 
 
@@ -509,8 +533,7 @@ def main() -> None:
         batch = batch_of(experiment, [experiment.model.max_seq_len] * peer.batch, torch.Generator().manual_seed(0))
         for _ in range(3):
             trainer.step(batch)
-        unit = 1 if sys.platform == "darwin" else 1024
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+        print(peak_memory())
         return
     text, grown = report(args.quick)
     write_text(args.out, text)

@@ -1,12 +1,16 @@
-"""NMS, fusion and rounding against the published implementation's."""
+"""What NMS, candidates and rounding hold for any input; tests/test_parity.py has the published cases."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actionformer import load_experiment
 from actionformer.detection import batched_nms
+from actionformer.detection.decode import candidates
+from actionformer.detection.predict import rounded
 
 
 @settings(max_examples=50, deadline=None)
@@ -25,3 +29,36 @@ def test_soft_nms_keeps_the_best_and_never_raises_a_score(candidates_, cap):
     assert (np.diff(kept) <= 0).all()
     assert (np.sort(all_scores)[::-1] <= np.sort(scores)[::-1][: len(all_scores)]).all()
     np.testing.assert_array_equal(kept, all_scores[:cap])  # stopping early changes nothing
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.floats(-1000, 1e5, width=32),
+            st.integers(-(10**6), 10**6).map(lambda n: n / 200),  # next to a half
+            st.integers(0, 20000).map(lambda n: n / 20000),
+        ),
+        min_size=1,
+        max_size=50,
+    ),
+    st.sampled_from([2, 4]),
+)
+def test_rounding_many_values_is_pythons_rounding_of_each(values, digits):
+    array = np.array(values, np.float32)
+    assert rounded(array, digits).tolist() == [round(float(value), digits) for value in array]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 40), st.integers(2, 5), st.integers(1, 60), st.integers(0, 2**31))
+def test_candidates_are_the_best_of_a_full_stable_sort(points, classes, top_k, seed):
+    """Ties included: of equal scores the earlier pair is kept."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randint(0, 6, (points, classes), generator=generator) / 6
+    segments = torch.arange(2.0 * points).reshape(points, 2)
+    params = load_experiment("thumos14_i3d").inference.model_copy(update={"pre_nms_topk": top_k})
+    _, kept, labels = candidates(segments, scores, params)
+    order = [
+        i for i in scores.flatten().sort(descending=True, stable=True).indices.tolist() if scores.flatten()[i] > 0.001
+    ]
+    assert kept.tolist() == scores.flatten()[order[:top_k]].tolist()
+    assert labels.tolist() == [i % classes for i in order[:top_k]]

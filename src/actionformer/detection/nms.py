@@ -43,7 +43,10 @@ def batched_nms(
     labels = np.asarray(labels_N).astype(np.int64)
 
     kept_parts, score_parts = [], []
-    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)] if per_class else [np.arange(len(labels))]
+    groups = [np.arange(len(labels))]
+    if per_class:
+        by_label = np.argsort(labels, kind="stable")
+        groups = np.split(by_label, np.flatnonzero(np.diff(labels[by_label])) + 1)
     for group in groups:
         if method == "hard":
             if min_score > 0:

@@ -89,17 +89,28 @@ def as_published(
     segments_N2: NDArray[np.float32], scores_N: NDArray[np.float32], labels: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Detections as the published result files hold them: rounded by Python's `round` of the widened float32."""
+    segments, scores = rounded(segments_N2, 2).tolist(), rounded(scores_N, 4).tolist()
     return [
-        {"segment": [round(start, 2), round(end, 2)], "label": label, "score": round(score, 4)}
-        for (start, end), score, label in zip(segments_N2.tolist(), scores_N.tolist(), labels, strict=True)
+        {"segment": segment, "label": label, "score": score}
+        for segment, label, score in zip(segments, labels, scores, strict=True)
     ]
+
+
+def rounded(values: NDArray[np.float32], digits: int) -> NDArray[np.float64]:
+    """Python's `round(float(value), digits)` of every value, which numpy's differs from next to a half."""
+    wide = values.astype(np.float64)
+    scaled = wide * 10**digits
+    result = np.rint(scaled) / 10**digits
+    # so close to a half that the product's own rounding could decide
+    for index in np.argwhere(np.abs(scaled - np.floor(scaled) - 0.5) < 1e-6 * np.maximum(np.abs(scaled), 1)):
+        result[tuple(index)] = round(float(wide[tuple(index)]), digits)
+    return result
 
 
 def _rounded(detections: Detections) -> Detections:
     segments_N2, scores_N, labels_N = detections
-    rounded = [[round(start, 2), round(end, 2)] for start, end in segments_N2.tolist()]
     return (
-        np.array(rounded, np.float32).reshape(-1, 2),
-        np.array([round(score, 4) for score in scores_N.tolist()], np.float32),
+        rounded(segments_N2, 2).astype(np.float32).reshape(-1, 2),
+        rounded(scores_N, 4).astype(np.float32),
         labels_N,
     )

@@ -127,28 +127,39 @@ def match(
     group_index = {pair: g for g, pair in enumerate(pairs)}
     truth_group = np.array([group_index[label, video] for video, label, _, _ in truth])
     bounds = np.searchsorted(truth_group, np.arange(len(pairs) + 1))
+    # of every video, the group per class; the last column and the other videos have none
+    groups_of: dict[str, NDArray[np.int64]] = {}
+    for (label, name), g in group_index.items():
+        groups_of.setdefault(name, np.full(len(classes) + 1, -1))[class_index[label]] = g
+    no_groups = np.full(len(classes) + 1, -1)
 
     results = _results(detections)
-    segments, scores, class_ids, groups = [], [], [], []
+    parts = []
     for name, found in results.items():
-        if name in blocked:
+        if name in blocked or not found:
             continue
         try:
-            for item in found:
-                k = class_index.get(item["label"])
-                if k is not None:
-                    start, end = item["segment"]
-                    segments.append((float(start), float(end)))
-                    scores.append(float(item["score"]))
-                    class_ids.append(k)
-                    groups.append(group_index.get((item["label"], name), -1))
+            class_N = np.array([class_index.get(item["label"], -1) for item in found])
+            segments_N2 = np.array([item["segment"] for item in found], np.float64).reshape(len(found), 2)
+            scores_N = np.array([item["score"] for item in found], np.float64)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"detections of video '{name}': {error!r}; expected 'segment' [start, end], 'label' and 'score'"
             ) from None
-    _refuse_strangers(results, database, classes, kept=len(segments), subset=subset)
-    segments_N2 = np.array(segments, np.float64).reshape(-1, 2)
-    scores_N, class_N = np.array(scores, np.float64), np.array(class_ids, np.int64)
+        parts.append((segments_N2, scores_N, class_N, groups_of.get(name, no_groups)[class_N]))
+    segments_N2 = np.concatenate([np.zeros((0, 2)), *(part[0] for part in parts)])
+    scores_N, class_N, group_N = (
+        np.concatenate([np.zeros(0, kind), *(part[k] for part in parts)])
+        for k, kind in ((1, np.float64), (2, np.int64), (3, np.int64))
+    )
+    known_N = class_N >= 0
+    _refuse_strangers(results, database, classes, kept=int(known_N.sum()), subset=subset)
+    segments_N2, scores_N, class_N, group_N = (
+        segments_N2[known_N],
+        scores_N[known_N],
+        class_N[known_N],
+        group_N[known_N],
+    )
     if not (np.isfinite(segments_N2).all() and np.isfinite(scores_N).all()):
         raise InputError("the detections contain NaN or infinite times or scores")
     order = np.lexsort((-scores_N, class_N))
@@ -159,7 +170,7 @@ def match(
         bounds,
         segments_N2[order],
         class_N[order],
-        np.array(groups, np.int64)[order],
+        group_N[order],
         len({video for video, _, _, _ in truth}),
     )
 
