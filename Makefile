@@ -34,7 +34,7 @@ check: env  ## linters, formatters, types, generated files
 parity: env  ## write docs/parity.md: how far ours is from the published implementations
 	python tests/parity.py
 
-benchmark: env  ## write docs/performance.md: speed and memory against the published implementations (ten minutes)
+benchmark: env  ## write docs/performance.md: speed and memory against the published implementations (about eight minutes)
 	python benchmarks/benchmark.py
 
 resume: env  ## go on after a kill -9 or a power loss; ARGS="--config edition=paper" as in the call before

@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -22,27 +20,27 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from step_memory import Trainer, batch_of
 from torch.utils.flop_counter import FlopCounterMode
 
 from actionformer import ActionFormer, load_experiment
 from actionformer.data.features import FeatureStore, pack
-from actionformer.data.loader import Batch, training_batches
+from actionformer.data.loader import training_batches
 from actionformer.data.view import View, views
 from actionformer.detection import batched_nms
 from actionformer.detection.predict import of_video, of_view
 from actionformer.evaluation import mean_average_precision
-from actionformer.experiment import Experiment
+from actionformer.experiment import Experiment, published_rows
 from actionformer.files import write_text
 from actionformer.progress import progress
 from actionformer.provenance import environment
-from actionformer.training.loop import training_step
-from actionformer.training.optimizer import adamw
+from actionformer.training.device import prepare_cpu
 
 PEER_MATRIX_RATE = 131e9
 THREADS = 2
@@ -135,36 +133,6 @@ def lengths_of(row: str, split: str) -> list[int] | None:
         return [int(float(r["duration"]) * 30 / stride) for r in csv.DictReader(file) if r["video_id"] in used]
 
 
-def batch_of(experiment: Experiment, lengths: Sequence[int], generator: torch.Generator) -> Batch:
-    """Random features of these lengths, padded to the longest, with a dozen segments each."""
-    C, T = experiment.model.in_channels, max(lengths)
-    features = torch.randn(len(lengths), T, C, generator=generator).transpose(1, 2)
-    mask = torch.arange(T) < torch.tensor(lengths)[:, None]
-    segments, labels = [], []
-    for length in lengths:
-        start = torch.rand(12, generator=generator) * length * 0.8
-        segments.append(torch.stack([start, start + 2 + torch.rand(12, generator=generator) * length * 0.2], 1))
-        labels.append(torch.randint(experiment.model.num_classes, (12,), generator=generator))
-    return Batch(features * mask[:, None], mask, segments, labels)
-
-
-@dataclass
-class Trainer:
-    """A network with its optimiser and average, ready for steps."""
-
-    experiment: Experiment
-
-    def __post_init__(self) -> None:
-        torch.manual_seed(0)
-        self.model = ActionFormer(self.experiment.model).train()
-        self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.experiment.training.ema_decay))
-        self.optimizer = adamw(self.model, self.experiment.training)
-
-    def step(self, batch: Batch) -> None:
-        losses, norm = training_step(self.model, self.ema, self.optimizer, batch, lr=1e-5, clip=1.0)
-        float(losses.total.detach()), float(norm)
-
-
 def cropped(lengths: Sequence[int], experiment: Experiment) -> list[int]:
     """Lengths after random truncation: 90 to 100 % of a video, at most the window."""
     rng = np.random.default_rng(0)
@@ -184,18 +152,23 @@ def training_flops(experiment: Experiment, lengths: Sequence[int]) -> float:
 # ---------------------------------------------------------------------------------------------- what is measured
 
 
+def batch_at_full_length(row: str) -> int:
+    """The batch of the peers' figures, otherwise the row's own."""
+    return PEERS[row].batch if row in PEERS else load_experiment(row).training.batch_size
+
+
 def full_length(row: str, repeats: int) -> dict[str, float]:
     """One training step and one forward pass at `max_seq_len`."""
     experiment = load_experiment(row)
-    peer, T = PEERS[row], experiment.model.max_seq_len
+    T = experiment.model.max_seq_len
     trainer, generator = Trainer(experiment), torch.Generator().manual_seed(0)
-    batch = batch_of(experiment, [T] * peer.batch, generator)
+    batch = batch_of(experiment, [T] * batch_at_full_length(row), generator)
     step = seconds(lambda: trainer.step(batch), repeats=repeats)
     model = trainer.model.eval()
     one = batch_of(experiment, [T], generator)
     with torch.inference_mode():
         forward = seconds(lambda: model(one.features_BCT, one.mask_BT), repeats=repeats + 2)
-    return {"step": step, "forward": forward, "flops": training_flops(experiment, [T] * peer.batch)}
+    return {"step": step, "forward": forward, "flops": training_flops(experiment, [T] * batch_at_full_length(row))}
 
 
 def real_lengths(row: str, batches: int) -> dict[str, float] | None:
@@ -210,15 +183,20 @@ def real_lengths(row: str, batches: int) -> dict[str, float] | None:
     trainer, times = Trainer(experiment), []
     for lengths in [sample[0], *sample]:
         batch = batch_of(experiment, lengths, generator)
-        times.append(seconds(lambda batch=batch: trainer.step(batch), repeats=1, warm=0))  # type: ignore[misc]
+        times.append(seconds(partial(trainer.step, batch), repeats=1, warm=0))
     model, forwards = trainer.model.eval(), []
     limit = experiment.data.test_pad_length or max(test)
-    order = torch.randperm(len(test), generator=generator)[: 2 * batches].tolist()
+    order = torch.randperm(len(test), generator=generator)[: 4 * batches].tolist()
     chosen = [min(test[i], limit) for i in order]
+    together = experiment.inference.batch_size
+    groups = [chosen[k : k + together] for k in range(0, len(chosen), together)]
     with torch.inference_mode():
-        for length in [chosen[0], *chosen]:
-            one = batch_of(experiment, [length], generator)
-            forwards.append(seconds(lambda one=one: model(one.features_BCT, one.mask_BT), repeats=1, warm=0))  # type: ignore[misc]
+        for lengths in [groups[0], *groups]:
+            some = batch_of(experiment, lengths, generator)
+            forward = partial(model, some.features_BCT, some.mask_BT)
+            taken = seconds(forward, repeats=1, warm=0)
+            forwards += [taken / len(lengths)] * len(lengths)
+    forwards = forwards[len(groups[0]) :]
     full = training_flops(experiment, [experiment.model.max_seq_len] * size)
     # what the peers pad these videos to, against full length
     padded = (
@@ -226,27 +204,17 @@ def real_lengths(row: str, batches: int) -> dict[str, float] | None:
     )
     return {
         "step": statistics.fmean(times[1:]),
-        "forward": statistics.fmean(forwards[1:]),
+        "forward": statistics.fmean(forwards),
         "full_flops": full,
         "padded": padded,
     }
 
 
 def memory(row: str) -> float:
-    """Peak memory in bytes of a process that does three training steps at full length."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--memory-of", row], capture_output=True, text=True, check=True, env=os.environ
-    )
-    return float(done.stdout)
-
-
-def peak_memory() -> int:
-    """Peak resident memory of this process in bytes, without that of the process that started it."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Peak memory in bytes of a process that does nothing but three training steps at full length."""
+    script = Path(__file__).with_name("step_memory.py")
+    command = [sys.executable, str(script), row, str(batch_at_full_length(row)), str(THREADS)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def post_processing(row: str, repeats: int) -> float:
@@ -388,11 +356,12 @@ Written by `make benchmark`. Ratios are to the faster of the two published imple
 through the matrix rate of the two machines (`benchmarks/benchmark.py`), the rest as it stands. Medians.
 
 {processor}, {cores} cores, {threads} threads; torch {torch}, numpy {numpy}, Python {python}.
-Float32 matrices of 2048 x 2048: {rate:.0f} GFLOP/s.
+Float32 matrices of 2048 x 2048: {rate:.0f} GFLOP/s. Convolutions run in another library than matrix products (oneDNN,
+MKL), which may be the faster one: shares of the matrix rate can exceed 100 %.
 """
 REAL_LENGTHS = """\
-A step of a training epoch, and a test video's forward pass, on lengths drawn from the real ones; the peers pad to full
-length. EPIC's peer is reckoned from THUMOS-14's by the FLOPs.
+A step of a training epoch, and a test video's forward pass in batches of the row's size, on lengths drawn from the real
+ones; the peers pad to full length. EPIC's peer is reckoned from THUMOS-14's by the FLOPs.
 """
 
 
@@ -411,13 +380,15 @@ def _ratio(value: float, floor: float | None = None) -> list[str]:
 def full_length_table(rate: float, repeats: int) -> tuple[list[str], dict[str, float]]:
     """Steps and forward passes at full length; and the FLOPs of a step per row."""
     scale, rows, flops = PEER_MATRIX_RATE / rate, [], {}
-    for row, peer in progress(list(PEERS.items()), "full length", unit="row"):
-        found, used = full_length(row, repeats), memory(row)
+    for row in progress([*PEERS, *(row for row in published_rows() if row not in PEERS)], "full length", unit="row"):
+        peer, used = PEERS.get(row), memory(row)
+        found = full_length(row, repeats if peer else 1)
         step, forward, flops[row] = found["step"], found["forward"], found["flops"]
         rows.append([
-            row, str(peer.batch), f"{step:.2f}", f"{1 / step:.2f}", f"{flops[row] / step / rate:.0%}",
-            *_ratio(peer.step * scale / step, FLOORS["step"][row]), f"{forward:.3f}",
-            *_ratio(peer.forward * scale / forward), f"{used / 1e9:.1f}", f"{peer.memory / 1e9:.1f}",
+            row, str(batch_at_full_length(row)), f"{step:.2f}", f"{1 / step:.2f}", f"{flops[row] / step / rate:.0%}",
+            *(_ratio(peer.step * scale / step, FLOORS["step"][row]) if peer else ["–", "–"]), f"{forward:.3f}",
+            *(_ratio(peer.forward * scale / forward) if peer else ["–"]), f"{used / 1e9:.1f}",
+            f"{peer.memory / 1e9:.1f}" if peer else "–",
         ])  # fmt: skip
     heads = ["row", "batch", "step, s", "steps/s", "of the matrix rate", "ratio", "floor", "forward, s", "ratio",
              "memory, GB", "theirs"]  # fmt: skip
@@ -485,7 +456,7 @@ def growth_table(grown: dict[str, tuple[list[float], list[float]]]) -> list[str]
 
 def report(quick: bool) -> tuple[str, dict[str, tuple[list[float], list[float]]]]:
     """The whole page, and the growth to plot."""
-    torch.set_num_threads(THREADS)
+    prepare_cpu(THREADS)
     repeats, batches = (2, 4) if quick else (4, 16)
     rate, facts = matrix_rate(), environment()
     parts = [HEADER.format(**facts, threads=THREADS, rate=rate / 1e9)]
@@ -524,17 +495,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs/performance.md")
     parser.add_argument("--quick", action="store_true", help="fewer repeats, a quarter of the time")
-    parser.add_argument("--memory-of", metavar="ROW", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.memory_of:
-        torch.set_num_threads(THREADS)
-        experiment, peer = load_experiment(args.memory_of), PEERS[args.memory_of]
-        trainer = Trainer(experiment)
-        batch = batch_of(experiment, [experiment.model.max_seq_len] * peer.batch, torch.Generator().manual_seed(0))
-        for _ in range(3):
-            trainer.step(batch)
-        print(peak_memory())
-        return
     text, grown = report(args.quick)
     write_text(args.out, text)
     plot(grown, args.out.with_suffix(".png"))

@@ -254,14 +254,12 @@ def _audited(
 
 def train(experiment: Experiment, seed: int, *, device: str, say: Callable[[str], None]) -> None:
     """Train a row with one seed, or go on with it; MLflow sees every epoch."""
-    import torch
-
     from actionformer import tracking
     from actionformer.data.view import views
-    from actionformer.training.device import leased_device
+    from actionformer.training.device import leased_device, prepare_cpu
     from actionformer.training.loop import train as trained
 
-    torch.set_num_threads(experiment.training.threads)
+    prepare_cpu(experiment.training.threads)
     run = layout.run(experiment.edition, experiment.name, seed)
     database, features = _inputs(experiment)
     training_views = views(database, features, experiment, "train")
@@ -321,12 +319,10 @@ def train(experiment: Experiment, seed: int, *, device: str, say: Callable[[str]
 
 def detect(experiment: Experiment, seed: int, *, device: str) -> str:
     """Run a trained row over its evaluated videos; says what it wrote."""
-    import torch
-
     from actionformer.training.checkpoint import load_model
-    from actionformer.training.device import leased_device
+    from actionformer.training.device import leased_device, prepare_cpu
 
-    torch.set_num_threads(experiment.training.threads)
+    prepare_cpu(experiment.training.threads)
     run = layout.run(experiment.edition, experiment.name, seed)
     network, _, classes = load_model(run / "model.pt")
     with leased_device(device) as chosen:
@@ -353,17 +349,15 @@ def evaluate_released(experiment: Experiment, params: Path, *, device: str) -> s
 
     A checkpoint that two rows share fits one of them; of the other the metrics say that it has none.
     """
-    import torch
-
     from actionformer import tracking
     from actionformer.model.state_dict_adapter import published_model
     from actionformer.training.checkpoint import load_published
-    from actionformer.training.device import leased_device
+    from actionformer.training.device import leased_device, prepare_cpu
 
     path, run = layout.released_checkpoint_of(experiment), layout.released_run(experiment)
     if path is None:
         raise InputError(f"{experiment.name}: no checkpoint was published with this row (params: released)")
-    torch.set_num_threads(experiment.training.threads)
+    prepare_cpu(experiment.training.threads)
     with _raw_files(experiment.dataset, [path]):
         weights = load_published(path)
     why_none = _fits_the_other_row(experiment, path, weights, params)

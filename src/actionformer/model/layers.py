@@ -69,11 +69,11 @@ class ScaledDropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x_BTC: Tensor) -> Tensor:
-        x_BTC = x_BTC * self.scale.view(1, 1, -1)
-        if not self.training or self.rate == 0.0:
-            return x_BTC
-        kept_B11 = torch.rand(x_BTC.shape[0], 1, 1, device=x_BTC.device) >= self.rate
-        return x_BTC * (kept_B11 / (1.0 - self.rate))
+        scale_B1C = self.scale.view(1, 1, -1)
+        if self.training and self.rate > 0.0:
+            kept_B11 = torch.rand(x_BTC.shape[0], 1, 1, device=x_BTC.device) >= self.rate
+            scale_B1C = scale_B1C * (kept_B11 / (1.0 - self.rate))
+        return x_BTC * scale_B1C  # one product: backward keeps one copy of x
 
 
 class LearnedScale(nn.Module):

@@ -36,13 +36,13 @@ def training_step(
     for group in optimizer.param_groups:
         group["lr"] = lr
     device = model.loss_normalizer.device
+    optimizer.zero_grad(set_to_none=True)  # before the forward pass: both would take memory at once
     losses = model.loss(
         batch.features_BCT.to(device),
         batch.mask_BT.to(device),
         [segments_N2.to(device) for segments_N2 in batch.segments],
         [labels_N.to(device) for labels_N in batch.labels],
     )
-    optimizer.zero_grad(set_to_none=True)
     losses.total.backward()
     gradient_norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
     optimizer.step()

@@ -1,0 +1,76 @@
+"""Training steps on random features, and the peak memory of a process that does nothing else.
+
+python benchmarks/step_memory.py ROW BATCH THREADS      prints bytes
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from actionformer import ActionFormer, load_experiment
+from actionformer.data.loader import Batch
+from actionformer.experiment import Experiment
+from actionformer.training.device import prepare_cpu
+from actionformer.training.loop import training_step
+from actionformer.training.optimizer import adamw
+
+
+def batch_of(experiment: Experiment, lengths: Sequence[int], generator: torch.Generator) -> Batch:
+    """Random features of these lengths, padded to the longest, with a dozen segments each."""
+    C, T = experiment.model.in_channels, max(lengths)
+    features = torch.randn(len(lengths), T, C, generator=generator).transpose(1, 2)
+    mask = torch.arange(T) < torch.tensor(lengths)[:, None]
+    segments, labels = [], []
+    for length in lengths:
+        start = torch.rand(12, generator=generator) * length * 0.8
+        segments.append(torch.stack([start, start + 2 + torch.rand(12, generator=generator) * length * 0.2], 1))
+        labels.append(torch.randint(experiment.model.num_classes, (12,), generator=generator))
+    return Batch(features * mask[:, None], mask, segments, labels)
+
+
+@dataclass
+class Trainer:
+    """A network with its optimiser and average, ready for steps."""
+
+    experiment: Experiment
+
+    def __post_init__(self) -> None:
+        torch.manual_seed(0)
+        self.model = ActionFormer(self.experiment.model).train()
+        self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.experiment.training.ema_decay))
+        self.optimizer = adamw(self.model, self.experiment.training)
+
+    def step(self, batch: Batch) -> None:
+        losses, norm = training_step(self.model, self.ema, self.optimizer, batch, lr=1e-5, clip=1.0)
+        float(losses.total.detach()), float(norm)
+
+
+def peak_memory() -> int:
+    """Peak resident memory of this process in bytes, without that of the process that started it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def main() -> None:
+    row, batch, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    prepare_cpu(threads)
+    experiment = load_experiment(row)
+    trainer = Trainer(experiment)
+    features = batch_of(experiment, [experiment.model.max_seq_len] * batch, torch.Generator().manual_seed(0))
+    for _ in range(3):
+        trainer.step(features)
+    print(peak_memory())
+
+
+if __name__ == "__main__":
+    main()
