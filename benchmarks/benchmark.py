@@ -486,8 +486,12 @@ def plot(grown: dict[str, tuple[list[float], list[float]]], out: Path) -> None:
         axis.loglog(sizes, ideal, linestyle=":", color="gray")
         axis.set_title(what, fontsize=8)
         axis.set_ylabel("seconds (dotted: linear)", fontsize=7)
+        axis.set_xticks(sizes, [f"{size:g}" for size in sizes])
+        told = [times[0], times[-1]] if times[-1] > 1.2 * times[0] else times[:1]
+        axis.set_yticks(told, [f"{taken:.2g}" for taken in told])
+        axis.minorticks_off()
         axis.tick_params(labelsize=7)
-        axis.grid(alpha=0.3, which="both")
+        axis.grid(alpha=0.3)
     figure.savefig(out, dpi=110)
 
 
