@@ -22,7 +22,7 @@ from actionformer.data.features import FeatureStore, pack
 from actionformer.data.publishers import convert
 from actionformer.data.view import resized, windows
 from actionformer.errors import InputError
-from actionformer.experiment import load_dataset, names, published_rows
+from actionformer.experiment import load_dataset, names, published_rows, stored_experiment
 from conftest import CHECKOUT, REAL
 
 
@@ -294,3 +294,12 @@ def test_channels_are_cut_once_wherever_they_begin(loader, split):
     view = views(database, features, experiment.model_copy(update={"data": data}), split)[0]
     sample = view.load(random.Random(0))
     np.testing.assert_array_equal(sample.features_CT[:, 3], [2, 3, 4])
+
+
+def test_a_run_of_before_there_was_a_protocol_is_read_as_what_it_did():
+    """Older run folders had `window_protocol` for the windows alone and the published behaviour everywhere else."""
+    now = load_experiment("ego4d_slowfast", "demo")
+    before = now.model_dump(mode="json")
+    before["data"]["window_protocol"] = before["data"].pop("protocol")
+    assert stored_experiment(before, "metrics.json") == now
+    assert stored_experiment(now.model_dump(mode="json"), "metrics.json") == now

@@ -239,6 +239,16 @@ def test_a_partial_store_of_another_source_or_a_damaged_one_is_begun_anew(tmp_pa
     assert not list(tmp_path.glob(".f.h5*"))
 
 
+def test_a_journal_that_names_what_the_partial_store_lacks_is_not_trusted(tmp_path):
+    source = in_zip(tmp_path / "f.zip", FORMS["npy"])
+    whole = pack(source, tmp_path / "whole.h5", dim=3, prefix="p_")
+    with h5py.File(tmp_path / ".f.h5.partial", "w") as file:
+        file["videos/v0"] = ARRAYS["v0"]
+    journal = {"stamp": stores._stamp(source, 3, "p_"), "digests": {"v0": stores._digest(ARRAYS["v0"]), "gone": "?"}}
+    (tmp_path / ".f.h5.partial.json").write_text(json.dumps(journal))
+    assert pack(source, tmp_path / "f.h5", dim=3, prefix="p_") == whole
+
+
 def test_memory_stays_bounded_whatever_the_archives_size(tmp_path):
     """A compressed archive of 1.5 GB of features packs in a process that takes less than 1 GB."""
     source = tmp_path / "f.tar.gz"
@@ -270,4 +280,6 @@ def test_a_new_store_never_lies_beside_the_manifest_of_an_old_one(tmp_path):
     with pytest.raises(Cut):
         pack(source, tmp_path / "f.h5", dim=3, prefix="p_", sources=cut)
     assert (tmp_path / "f.h5").read_bytes() == old
-    assert pack(source, tmp_path / "f.h5", dim=3, prefix="p_")["videos"] == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stores._Partial, "add", lambda *args: pytest.fail("packed before, and packed again"))
+        assert pack(source, tmp_path / "f.h5", dim=3, prefix="p_")["videos"] == 1

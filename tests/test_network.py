@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from actionformer import ActionFormer, load_experiment
 from actionformer.experiment import ModelParams
 from actionformer.model.attention import windowed_attention
+from actionformer.model.layers import ScaledDropPath
 
 SMALL = ModelParams(
     in_channels=6,
@@ -61,3 +62,16 @@ def test_every_demo_row_shrinks_sizes_and_keeps_the_architecture():
         assert demo.regression_range == paper.regression_range
         names = [{n for n, _ in ActionFormer(p).named_parameters()} for p in (demo, paper)]
         assert names[0] == names[1]
+
+
+def test_drop_path_drops_whole_samples_and_keeps_the_mean():
+    layer = ScaledDropPath(3, 0.25)
+    layer.scale.data = torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1)
+    x = torch.ones(4000, 2, 3)
+    torch.manual_seed(0)
+    out = layer.train()(x)
+    kept = out[:, 0, 0] > 0
+    torch.testing.assert_close(out[kept], (x * torch.tensor([1.0, 2.0, 3.0]) / 0.75)[kept])
+    assert (out[~kept] == 0).all()
+    assert 0.72 < kept.float().mean() < 0.78
+    torch.testing.assert_close(layer.eval()(x)[0, 0], torch.tensor([1.0, 2.0, 3.0]))

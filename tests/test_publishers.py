@@ -420,3 +420,24 @@ def test_class_lists_of_nouns_and_verbs_are_told_apart_by_their_names(tmp_path):
     ]
     assert main([*command, str(tmp_path / "category_idx_noun.txt")]) == 0
     assert main([*command, str(tmp_path / "list.txt")]) == 1
+
+
+def test_one_file_is_a_source_too(tmp_path):
+    """As is a JSON database that somebody else converted."""
+    (name,) = EXCERPTS["activitynet"][0]
+    write(tmp_path, EXCERPTS["activitynet"][0])
+    out = tmp_path / "out.json"
+    assert main(["convert", "activitynet", "--source", str(tmp_path / name), "--out", str(out)]) == 0
+    assert counts(json.loads(out.read_text()), "training") == (1, 1)
+
+
+def test_what_is_wrong_in_a_converted_folder_is_said_of_that_folder(tmp_path, capfd):
+    files = {"annotations_gt.json": {"database": {"v1": {"subset": "training", "duration": 3.0, "annotations": []}}}}
+    folder = write(tmp_path / "in", files)
+    assert main(["audit", "fineaction", "--source", str(folder), "--out", str(tmp_path / "a.json")]) == 1
+    assert f"{folder}: 0 classes" in capfd.readouterr().err
+    files["annotations_gt.json"]["database"]["v1"]["duration"] = 0
+    assert (
+        main(["convert", "fineaction", "--source", str(write(folder, files)), "--out", str(tmp_path / "b.json")]) == 1
+    )
+    assert "b.json: video 'v1' has duration 0.0" in capfd.readouterr().err

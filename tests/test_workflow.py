@@ -330,23 +330,20 @@ def test_dvc_pull_restores_the_demo_data_on_a_fresh_clone(tmp_path):
 
 
 def test_files_fetched_in_one_call_are_up_to_date_in_the_next(tmp_path, demo_data):
-    """An edition whose files come from their publishers, here from local folders: their md5s are not known before."""
+    """An edition whose files come from a lab's mirror, here a folder: their md5s are not known before."""
     shorten(tmp_path)
     edition = yaml.safe_load((tmp_path / "params/editions/demo.yaml").read_text()) | {"origin": "publisher"}
-    for path in (tmp_path / "params/datasets").glob("*.yaml"):
-        for name, file in yaml.safe_load(path.read_text())["files"].items():
-            source = {"kind": "local", "address": str(demo_data / path.stem), "path": name}
-            edition["datasets"][path.stem].setdefault("files", {})[name] = {"sources": [source]}
-            assert file["sources"]
-    info = {"kind": "local", "address": str(demo_data / "thumos14"), "path": "annotations/video_info.csv"}
-    edition["datasets"]["thumos14"]["files"]["annotations/video_info.csv"] = {"sources": [info]}
-    (tmp_path / "params/editions/mirror.yaml").write_text(yaml.safe_dump(edition))
-    command = ["snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "--cores", "2", "--config", "edition=mirror"]
-    config = ["params=params", "rows=[thumos14_i3d]"]
+    edition["datasets"]["thumos14"]["files"] = {"annotations/video_info.csv": {}}
+    (tmp_path / "params/editions/mirrored.yaml").write_text(yaml.safe_dump(edition))
+    command = ["snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "--cores", "2", "--config", "edition=mirrored"]
+    config = ["params=params", "rows=[thumos14_i3d]", f"mirror={demo_data}"]
     run_command(tmp_path, *command, *config)
-    assert (tmp_path / "results/mirror/tables/thumos14.md").exists()
+    assert (tmp_path / "results/mirrored/tables/thumos14.md").exists()
+    recorded = json.loads((tmp_path / "data/mirrored/thumos14/checksums.json").read_text())
+    assert {entry["source"].split()[1] for entry in recorded.values()} == {str(demo_data)}
     assert "Nothing to be done" in run_command(tmp_path, *command, *config, "-n").stdout
-    (tmp_path / "data/mirror/thumos14/annotations/video_info.csv").unlink()
+    assert "Nothing to be done" in run_command(tmp_path, *command, *config[:2], "-n").stdout  # where from is no matter
+    (tmp_path / "data/mirrored/thumos14/annotations/video_info.csv").unlink()
     assert "Train" not in run_command(tmp_path, *command, *config, "-n").stdout
 
 

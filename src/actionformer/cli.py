@@ -105,8 +105,6 @@ def run_pack(args: argparse.Namespace) -> None:
 
 
 def run_audit(args: argparse.Namespace) -> None:
-    import tempfile
-
     from actionformer import stages
 
     if args.annotations is None and args.source is None:
@@ -117,12 +115,10 @@ def run_audit(args: argparse.Namespace) -> None:
     if args.features is not None and args.store is None:
         raise InputError("--features names a feature set; --store gives its packed file")
     store = None if args.store is None else (args.features or next(iter(dataset.features)), args.store)
-    with tempfile.TemporaryDirectory() as folder:
-        annotations = args.annotations
-        if annotations is None:
-            annotations = Path(folder) / "annotations.json"
-            stages.convert_folder(dataset, args.source, args.video_info, annotations)
-        stages.audit_file(dataset, annotations, store=store, classes=args.classes, out=args.out, say=print)
+    stages.audit_files(
+        dataset, args.annotations, folder=args.source, video_info=args.video_info, store=store, classes=args.classes,
+        out=args.out, say=print,
+    )  # fmt: skip
 
 
 def run_train(args: argparse.Namespace) -> None:

@@ -179,24 +179,34 @@ def audit(experiment: Experiment, say: Callable[[str], None]) -> None:
     write_json(layout.audit(experiment), report.as_json())
 
 
-def audit_file(
+def audit_files(
     dataset: Dataset,
-    annotations: Path,
+    annotations: Path | None,
     *,
+    folder: Path | None,
+    video_info: Path | None,
     store: tuple[str, Path] | None,
     classes: Path | None,
     out: Path,
     say: Callable[[str], None],
 ) -> None:
-    """Check any database file against what the params say of a data set; `out` gets the report as JSON.
+    """Check a database file, or a folder of annotations, against what the params say of a data set.
 
     Args:
+        folder: converted first, with `video_info`; instead of `annotations`.
         store: name of a feature set and its packed store.
         classes: a published class list to compare the order with.
+        out: gets the report as JSON.
     """
     from actionformer.data.publishers import class_list
+    from actionformer.data.publishers import convert_folder as converted
 
-    fields = _fields(read_json(annotations))
+    where = annotations or folder
+    assert where is not None
+    content = read_json(where) if folder is None else converted(dataset, folder, video_info)
+    if not isinstance(content, dict) or not isinstance(content.get("database"), dict):
+        raise InputError(f"{where}: expected a JSON object with the key 'database'")
+    fields = _fields(content)
     if store is not None and store[0] not in dataset.features:
         raise InputError(f"no feature set '{store[0]}'; there are {', '.join(dataset.features)}")
     chosen = None if store is None else dataset.features[store[0]]
@@ -209,7 +219,7 @@ def audit_file(
         orders = {field: orders[field] if field in named else None for field in fields}
     reports = {
         field: _audited(
-            dataset, field, load_database(annotations, field), features=chosen, lengths=lengths, order=order
+            dataset, field, load_database(content, field, where), features=chosen, lengths=lengths, order=order
         )
         for field, order in orders.items()
     }
@@ -218,7 +228,7 @@ def audit_file(
     write_json(out, {field: report.as_json() for field, report in reports.items()})
     say(f"written to {out}")
     for report in reports.values():
-        report.raise_errors(str(annotations))
+        report.raise_errors(str(where))
 
 
 def _audited(

@@ -61,8 +61,10 @@ class Database:
         return [video for video in self.videos.values() if video.subset == name]
 
 
-def load_database(source: Path | str | Mapping[str, Any], label_field: str = "label") -> Database:
-    """Read a database file, or the mapping that such a file holds.
+def load_database(
+    source: Path | str | Mapping[str, Any], label_field: str = "label", where: Path | None = None
+) -> Database:
+    """Read a database file, or the mapping that such a file holds; `where` names the mapping's origin in messages.
 
     `Ambiguous` is removed. Class order: the published list where the file has one, otherwise the labels that occur
     in any subset, sorted by code point.
@@ -71,7 +73,7 @@ def load_database(source: Path | str | Mapping[str, Any], label_field: str = "la
         InputError: a missing key, a NaN or infinite time, a duration that is not positive, a label that is not in
             the published class list.
     """
-    origin = "database" if isinstance(source, Mapping) else str(source)
+    origin = str(where or ("database" if isinstance(source, Mapping) else source))
     content = source if isinstance(source, Mapping) else read_json(Path(source))
     if not isinstance(content, Mapping) or not isinstance(content.get("database"), Mapping):
         raise InputError(f"{origin}: expected a JSON object with the key 'database'")
@@ -137,7 +139,7 @@ def save_database(
         InputError: what `load_database` raises, and a segment that ends before it starts.
     """
     for label_field in label_fields:
-        for video in load_database(content, label_field).videos.values():
+        for video in load_database(content, label_field, path).videos.values():
             _refuse_reversed(video, path)
     write_json(path, content, indent=None)
     write_json(manifest_path(path), {"md5": file_md5(path), "sources": dict(sources())})

@@ -43,7 +43,7 @@ def pack(
     """Pack a publisher's archive, folder or file into `store`, one video in memory at a time; returns the manifest.
 
     Interrupted, the next call goes on after the last videos that were written out; the manifest is the same.
-    `sources` gives the md5s of the raw files, and is asked once the store is complete.
+    `sources` gives the md5s of the raw files, and is asked once everything is packed.
 
     Raises:
         InputError: what `feature_files` raises, a video that occurs twice, no features at all, or another process that
@@ -74,6 +74,7 @@ def pack(
                         partial.add(features.video, features.load())
             if not seen:
                 raise InputError(f"{source}: no features in it; expected one npy, npz or pt file per video, or h5")
+            made_from = dict(sources())
         except InputError:
             partial.discard()  # what is wrong with the source will have to be mended first
             Path(lock.lock_file).unlink(missing_ok=True)
@@ -81,7 +82,6 @@ def pack(
         except BaseException:
             partial.keep()
             raise
-        made_from = dict(sources())
         manifest_path(store).unlink(missing_ok=True)  # it must never lie beside another store than its own
         digests = partial.finish()
         Path(lock.lock_file).unlink(missing_ok=True)
@@ -112,19 +112,20 @@ class _Partial:
         """The file of an interrupted call on the same source, less what its journal doesn't vouch for."""
         if not (self._path.exists() and self._journal.exists()):
             return None
+        file = None
         try:
             journal = read_json(self._journal)
-            if journal["stamp"] != json.loads(json.dumps(self._stamp)):
-                return None
-            file = h5py.File(self._path, "a")
-            for video in [name for name in file.get("videos", {}) if name not in journal["digests"]]:
-                del file["videos"][video]
-            if all(_digest(file["videos"][video][()]) == md5 for video, md5 in journal["digests"].items()):
-                self.digests = dict(journal["digests"])
-                return file
-            file.close()
+            if journal["stamp"] == self._stamp:
+                file = h5py.File(self._path, "a")
+                for video in [name for name in file.get("videos", {}) if name not in journal["digests"]]:
+                    del file["videos"][video]
+                if all(_digest(file["videos"][video][()]) == md5 for video, md5 in journal["digests"].items()):
+                    self.digests = dict(journal["digests"])
+                    return file
         except (InputError, OSError, KeyError, RuntimeError, TypeError, ValueError):
             pass  # an interruption may leave anything: begin anew
+        if file is not None:
+            file.close()  # what is open cannot be begun anew
         return None
 
     def add(self, video: str, array_TC: NDArray[Any]) -> None:

@@ -79,11 +79,12 @@ def fetch(
         part = target.with_name(f"{target.name}.{label}.part")
         try:
             _download(source, part, file)
-            md5 = checked(part, {"published beside it": source.md5}, "unknown")
+            beside = {"published beside it": source.md5}
             if source.member is not None:
+                checked(part, beside, "unknown")
                 _keep_member(part, source.member)
-            if source.member is not None or set(wanted.values()) != {"unknown"} or file.size != "unknown":
-                md5 = checked(part, wanted, file.size)
+                beside = {}
+            md5 = checked(part, wanted | beside, file.size)
         except (InputError, OSError, requests.RequestException) as error:
             failures.append(f"{source.kind} {source.address}: {' '.join(str(error).split())}")
             continue
