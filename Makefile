@@ -47,7 +47,7 @@ track: env  ## bring finished runs into MLflow, where it lacks them
 lock: env  ## write requirements.lock and environment.yml from what is installed
 	python tests/consistency.py --write
 
-schemas: env  ## write workflow/schemas from the typed params, and the table of docs/data.md
+schemas: env  ## write workflow/schemas, the captions in workflow/report and the table of docs/data.md
 	actionformer params --schemas workflow/schemas
 	python tests/consistency.py --table
 

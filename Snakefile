@@ -22,4 +22,5 @@ rule all:
     default_target: True
     input:
         page=INDEX,
+        report=layout.report(EDITION),
         tracking=TRACKING,

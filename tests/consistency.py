@@ -2,6 +2,7 @@
 
     requirements.lock, environment.yml    from what is installed
     workflow/schemas/*.json               from the typed params
+    workflow/report/*.rst                 from the figures' captions
 
 Also: every params file is valid, the repository's DVC store holds no more than 15 MB, no path of one machine is
 committed.
@@ -19,13 +20,16 @@ from pathlib import Path
 import yaml
 from jsonschema import Draft202012Validator
 
+from actionformer import layout
 from actionformer.data import plan
 from actionformer.experiment import load_dataset, load_edition, load_experiment, names, published_rows, schemas
+from actionformer.reporting import figures
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 LOCK = CHECKOUT / "requirements.lock"
 ENVIRONMENT = CHECKOUT / "environment.yml"
 SCHEMAS = CHECKOUT / "workflow/schemas"
+CAPTIONS = CHECKOUT / "workflow/report"
 DATA_PAGE = CHECKOUT / "docs/data.md"
 STORE_LIMIT = 15_000_000
 NOT_LOCKED = {"actionformer", "pip", "setuptools", "wheel"}
@@ -69,6 +73,11 @@ def files_table() -> str:
     return plan.as_markdown([load_experiment(row, "paper") for row in published_rows()])
 
 
+def captions() -> dict[str, str]:
+    """Captions for Snakemake's report, by file name."""
+    return {f"{name}.rst": f"**{title}.** {caption}\n" for name, (title, caption) in figures.WORDS.items()}
+
+
 def problems() -> list[str]:
     """One line per file that is out of date or doesn't belong."""
     found = []
@@ -92,6 +101,11 @@ def problems() -> list[str]:
         for path in (CHECKOUT / f"params/{kind}s").glob("*.yaml"):
             errors = validator.iter_errors(json.loads(json.dumps(yaml.safe_load(path.read_text()))))
             found += [f"{path}: {error.json_path}: {error.message}" for error in errors]
+    for name, text in captions().items():
+        if not (CAPTIONS / name).exists() or (CAPTIONS / name).read_text() != text:
+            found.append(f"workflow/report/{name} differs from the figure's caption; run `make schemas`")
+    if tuple(figures.WORDS) != layout.FIGURES:
+        found.append("layout.FIGURES and reporting.figures.WORDS name different figures")
     if not DATA_PAGE.read_text().endswith(files_table()):
         found.append("docs/data.md: the table differs from params/; run `make schemas`")
     size = sum(path.stat().st_size for path in (CHECKOUT / ".dvc/store").rglob("*") if path.is_file())
@@ -112,6 +126,8 @@ def main() -> int:
     if "--table" in sys.argv:
         head = DATA_PAGE.read_text().partition("| file | read by |")[0]
         DATA_PAGE.write_text(head + files_table())
+        for name, text in captions().items():
+            (CAPTIONS / name).write_text(text)
         return 0
     if "--write" in sys.argv:
         pins = installed()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from actionformer import experiment as params_files
@@ -155,30 +155,50 @@ def run_evaluate_released(args: argparse.Namespace) -> None:
     print(stages.evaluate_released(_experiment(args), args.params, device=args.device))
 
 
-def run_timeline(args: argparse.Namespace) -> None:
-    from actionformer import stages
+def run_diagnose(args: argparse.Namespace) -> None:
+    from actionformer import presentation
 
-    stages.timeline(_experiment(args), args.seed, args.video, min_score=args.min_score, out=args.out)
+    options = {"subset": args.subset, "tiou": args.tiou, "label_field": args.label_field, "out": args.out}
+    for line in presentation.report_files(args.annotations, args.detections, **options):
+        print(line)
+
+
+def run_draw(args: argparse.Namespace) -> None:
+    from actionformer import presentation
+
+    experiment = _experiment(args)
+    seeds = args.seeds or params_files.seeds_of(experiment, args.params)
+    print(presentation.draw(experiment, seeds, videos=args.videos, released=args.released))
+
+
+def run_timeline(args: argparse.Namespace) -> None:
+    from actionformer import presentation
+
+    presentation.timeline(_experiment(args), args.seed, args.video, min_score=args.min_score, out=args.out)
     print(args.out)
 
 
 def run_tabulate(args: argparse.Namespace) -> None:
-    from actionformer import stages
+    from actionformer import presentation
 
-    rows = [
-        load_experiment(name, args.edition, dataset=args.dataset, params=args.params)
-        for name in args.rows or published_rows(args.params)
-    ]
+    rows, seeds = _rows(args)
     chosen = [row for row in rows if args.table in (None, row.table)]
     if not chosen:
         raise InputError(f"no row belongs to table '{args.table}'; there are {', '.join({row.table for row in rows})}")
-    print("\n".join(stages.tabulate(chosen, args.seeds, args.params, released=args.released)))
+    print("\n".join(presentation.tabulate(chosen, seeds, args.params, released=args.released)))
 
 
 def run_page(args: argparse.Namespace) -> None:
-    from actionformer import stages
+    from actionformer import presentation
 
-    print(stages.page(args.edition, args.tables))
+    print(presentation.page(args.edition, args.tables))
+
+
+def run_report(args: argparse.Namespace) -> None:
+    from actionformer import presentation
+
+    rows, seeds = _rows(args)
+    print(presentation.write_report(rows, seeds, args.params, released=args.released))
 
 
 def run_track(args: argparse.Namespace) -> None:
@@ -193,6 +213,15 @@ def run_params(args: argparse.Namespace) -> None:
             write_text(args.schemas / name, text)
         return
     print(params_files.as_yaml(_experiment(args)), end="")
+
+
+def _rows(args: argparse.Namespace) -> tuple[list[Experiment], Sequence[int]]:
+    """The rows of a table or report, and their seeds."""
+    rows = [
+        load_experiment(name, args.edition, dataset=args.dataset, params=args.params)
+        for name in args.rows or published_rows(args.params)
+    ]
+    return rows, args.seeds or params_files.seeds_of(rows[0], args.params)
 
 
 def _experiment(args: argparse.Namespace) -> Experiment:
@@ -238,6 +267,18 @@ def _parser() -> argparse.ArgumentParser:
 
     def device(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--device", default="auto", help="auto, cpu, cuda:0, ... (default: a free GPU, or the CPU)")
+
+    def seeds(sub: argparse.ArgumentParser) -> None:
+        text = "seeds (default: those of the edition)"
+        sub.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help=text)
+        text = "without the published checkpoints"
+        sub.add_argument("--no-released", dest="released", action="store_false", help=text)
+
+    def rows(sub: argparse.ArgumentParser) -> None:
+        edition(sub)
+        sub.add_argument("--rows", nargs="+", metavar="ROW", help="rows (default: all)")
+        sub.add_argument("--dataset", help="data set to use instead of the rows' (name or path of a YAML file)")
+        seeds(sub)
 
     sub = command("demo-data", run_demo_data, "write the demo edition's publisher files")
     sub.add_argument("--out", type=Path, default=Path("data/demo"), help="folder to write (default: data/demo)")
@@ -309,16 +350,30 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("timeline", run_timeline, "picture of a video's ground truth and detections")
     row(sub, seed=True)
     sub.add_argument("--video", required=True, help="a video of the evaluated subset")
-    sub.add_argument("--min-score", type=float, default=0.2, help="draw detections from this score on (default: 0.2)")
+    sub.add_argument("--min-score", type=float, help="from this score on (default: as many as there is ground truth)")
     sub.add_argument("--out", type=Path, default=Path("timeline.png"), help="png, svg or pdf (default: timeline.png)")
 
+    sub = command(
+        "diagnose", run_diagnose, "a report on any detections in the published form: why they fail, and where"
+    )
+    sub.add_argument("--annotations", type=Path, required=True, help="a database file")
+    sub.add_argument("--detections", type=Path, required=True, help="a result file {'results': {video: [...]}}")
+    sub.add_argument("--subset", required=True, help="the subset to evaluate")
+    sub.add_argument("--tiou", type=float, nargs="+", default=[0.3, 0.4, 0.5, 0.6, 0.7], help="tIoU thresholds")
+    sub.add_argument("--label-field", default="label", help="noun or verb in EPIC's database (default: label)")
+    sub.add_argument("--out", type=Path, default=Path("diagnosis.html"), help="page to write (default: diagnosis.html)")
+
+    sub = command("draw", run_draw, "the figures of a row, from the runs of all seeds")
+    row(sub, seed=False)
+    seeds(sub)
+    sub.add_argument("--videos", nargs="+", default=[], metavar="VIDEO", help="show these before the worst and best")
+
     sub = command("tabulate", run_tabulate, "results tables, from the metrics of all seeds")
-    edition(sub)
+    rows(sub)
     sub.add_argument("--table", help="only this table (default: all)")
-    sub.add_argument("--rows", nargs="+", metavar="ROW", help="rows (default: all)")
-    sub.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="seeds (default: those of the edition)")
-    sub.add_argument("--dataset", help="data set to use instead of the rows' (name or path of a YAML file)")
-    sub.add_argument("--no-released", dest="released", action="store_false", help="without the published checkpoints")
+
+    sub = command("report", run_report, "one page with all tables and the drawn figures of every row")
+    rows(sub)
 
     sub = command("page", run_page, "one page with the named tables")
     edition(sub)

@@ -114,6 +114,9 @@ class Dataset(Params):
     num_classes: int | dict[str, int] = Field(description="per label field where there are several")
     protocol: str | None = Field(None, description="more about the protocol than the params below say")
     published: dict[str, Counts] = Field({}, description="subset -> counts")
+    bin_edges: dict[Literal["coverage", "length", "instances"], tuple[float, ...]] = Field(
+        {}, description="of the diagnosis: upper edges of all bins but the last; none: fifths of the ground truth"
+    )
 
     def protocol_text(self) -> str:
         """What the protocol leaves out, in words, from the params that leave it out."""

@@ -4,7 +4,9 @@
     build/{edition}/{dataset}/                database and feature stores
     results/{edition}/{experiment}/seed{n}/   runs
     results/{edition}/{experiment}/released/  the published checkpoint, evaluated
+    results/{edition}/{experiment}/figures/   figures of a row
     results/{edition}/tables/                 tables
+    results/{edition}/report.html             all of it on one page
 
 All paths are relative to the folder that the command runs in; `own` is the edition of experiments given by path.
 """
@@ -17,6 +19,11 @@ from actionformer.experiment import Dataset, Experiment
 
 MD5_CACHE = Path("build/md5.json")
 TRACKING_FILE = Path("mlflow.db")
+FIGURES = (
+    "map_tiou", "loss", "validation", "class_ap", "precision_recall", "calibration", "false_positives", "error_gains",
+    "sensitivity", "misses", "timelines",
+)  # fmt: skip
+"""of a row, in their order on its page"""
 
 
 def lock(path: Path) -> Path:
@@ -57,6 +64,20 @@ def released_checkpoint_of(experiment: Experiment) -> Path | None:
 
 def tables(edition: str) -> Path:
     return Path("results") / edition / "tables"
+
+
+def figures(experiment: Experiment) -> Path:
+    """The figures of a row, of all its seeds."""
+    return Path("results") / experiment.edition / experiment.name / "figures"
+
+
+def figures_of_run(run: Path) -> Path:
+    """The figures of one seed."""
+    return run / "figures"
+
+
+def report(edition: str) -> Path:
+    return Path("results") / edition / "report.html"
 
 
 def database_of(experiment: Experiment) -> Path:

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,16 +18,15 @@ from actionformer.data import annotations as databases
 from actionformer.data.annotations import Database, load_database
 from actionformer.data.features import FeatureStore, read_manifest
 from actionformer.errors import InputError
+from actionformer.evaluation import AveragePrecision
 from actionformer.experiment import (
     Dataset,
     Experiment,
     FeatureSet,
     as_yaml,
     load_experiment,
-    seeds_of,
-    why_not_comparable,
 )
-from actionformer.files import atomic_path, digest, read_json, write_json, write_text
+from actionformer.files import digest, read_json, write_json, write_text
 
 Detector = Callable[[Any, Sequence[str], str], dict[str, Any]]
 
@@ -341,14 +341,18 @@ def detect(experiment: Experiment, seed: int, *, device: str) -> str:
 
 
 def evaluate(experiment: Experiment, seed: int) -> dict[str, float]:
-    """Score a row's detections; the result and where its data come from go to metrics.json and MLflow."""
+    """Score and diagnose a row's detections: metrics.json, which says where its data come from, diagnosis.json, and
+    MLflow.
+    """
     from actionformer import tracking
 
     run = layout.run(experiment.edition, experiment.name, seed)
     database, _ = _inputs(experiment)
-    metrics = _metrics(experiment, database, read_json(run / "detections.json"))
+    detections = read_json(run / "detections.json")
+    metrics, diagnosis = _metrics(experiment, database, detections), _diagnosis(experiment, database, detections)
     metrics["lineage"] = data_lineage(experiment, seed)
     metrics["experiment"] = experiment.model_dump(mode="json")
+    write_json(run / "diagnosis.json", diagnosis)
     write_json(run / "metrics.json", metrics)
     tracking.log_result(run)
     return dict(metrics["percent"])
@@ -422,61 +426,6 @@ def evaluate_files(
     percent = _percent(result)
     write_json(out, {"percent": percent, "subset": subset, "classes": _per_class(result)})
     return percent
-
-
-# ---------------------------------------------------------------------------------------------- what people look at
-
-
-def tabulate(
-    experiments: Sequence[Experiment], seeds: Sequence[int] | None, params: Path, *, released: bool = True
-) -> list[str]:
-    """Write the tables that these rows belong to, with their published checkpoints if `released`; returns the texts."""
-    from actionformer.reporting import tables
-
-    rows: dict[str, list[tables.Row]] = {}
-    for experiment in experiments:
-        runs = [_run(experiment, seed) for seed in seeds or seeds_of(experiment, params)]
-        checkpoint = _released(experiment) if released else None
-        rows.setdefault(experiment.table, []).append(tables.Row(experiment, runs, checkpoint))
-    texts = []
-    for table, members in rows.items():
-        first = members[0].experiment
-        folder = layout.tables(first.edition)
-        remark = why_not_comparable(first, params)
-        texts.append(tables.as_markdown(first.dataset.name, members, edition=first.edition, remark=remark))
-        write_text(folder / f"{table}.md", texts[-1])
-        write_text(folder / f"{table}.csv", tables.as_csv(members))
-    return texts
-
-
-def page(edition: str, names: Sequence[str]) -> str:
-    """Put tables on one page; says what it wrote."""
-    from actionformer.reporting import tables
-
-    folder, parts = layout.tables(edition), []
-    for name in names:
-        path = folder / f"{name}.md"
-        if not path.exists():
-            raise InputError(f"{path}: no such table; `actionformer tabulate --table {name}` makes it")
-        parts.append(path.read_text(encoding="utf-8"))
-    write_text(folder / "index.md", tables.page(f"ActionFormer: results tables, {edition} edition", parts))
-    return f"{folder / 'index.md'}: {len(parts)} tables"
-
-
-def timeline(experiment: Experiment, seed: int, video: str, *, min_score: float, out: Path) -> None:
-    """Draw ground truth and detections of one evaluated video."""
-    from actionformer.reporting.figures import timeline as drawn
-
-    if out.suffix not in (".png", ".svg", ".pdf"):
-        raise InputError(f"{out}: expected a name that ends with .png, .svg or .pdf")
-
-    database = load_database(layout.database_of(experiment), experiment.data.label_field)
-    results = read_json(layout.run(experiment.edition, experiment.name, seed) / "detections.json")["results"]
-    if video not in results:
-        raise InputError(f"no detections of video '{video}'; there are {', '.join(sorted(results)[:5])}, ...")
-    figure = drawn(database.videos[video], results[video], database.classes, min_score=min_score)
-    with atomic_path(out) as part:
-        figure.savefig(part, format=out.suffix.removeprefix(".") or "png", dpi=130)
 
 
 # ---------------------------------------------------------------------------------------------- shared steps
@@ -578,40 +527,62 @@ def _metrics(experiment: Experiment, database: Database, detections: Mapping[str
         for x, k in enumerate(recall.top_k):
             for u, t in enumerate(recall.tiou_thresholds):
                 percent[f"recall_{k}x/{t:g}"] = 100 * float(recall.recall_UX[u, x])
+    return metrics_of(result) | {"percent": percent, "subset": options["subset"]}
+
+
+def metrics_of(result: AveragePrecision) -> dict[str, Any]:
+    """What metrics.json says of an evaluation."""
     return {
-        "percent": percent,
-        "subset": options["subset"],
+        "percent": _percent(result),
         "videos": result.videos,
         "instances": int(result.instances_K.sum()),
         "classes": _per_class(result),
     }
 
 
-def _percent(result: Any) -> dict[str, float]:
+def _diagnosis(experiment: Experiment, database: Database, detections: Mapping[str, Any]) -> dict[str, Any]:
+    return diagnosis_of(
+        database,
+        detections,
+        subset=experiment.dataset.eval_subset,
+        tiou=experiment.evaluation.tiou,
+        blocked=database.blocked if experiment.evaluation.use_blocked_list else (),
+        edges=experiment.dataset.bin_edges,
+    )
+
+
+def diagnosis_of(
+    database: Database | Path,
+    detections: Mapping[str, Any] | Path,
+    *,
+    subset: str,
+    tiou: Sequence[float],
+    blocked: Collection[str] = (),
+    edges: Mapping[Any, Sequence[float]] | None = None,
+) -> dict[str, Any]:
+    """What diagnosis.json holds: the errors of DETAD, precision and recall, calibration, the AP of every video."""
+    from actionformer.evaluation import curves
+    from actionformer.evaluation.diagnosis import TIOU, diagnose
+    from actionformer.evaluation.matching import match, true_positives
+
+    matched = match(database, detections, subset=subset, blocked=blocked)
+    correct_NU = true_positives(matched, tiou) >= 0
+    correct_N = true_positives(matched, [TIOU])[:, 0] >= 0
+    precision_UR = curves.precision_recall(matched, correct_NU)
+    return diagnose(matched, tiou, edges).as_json() | {
+        "precision": {f"{t:g}": precision_R.tolist() for t, precision_R in zip(tiou, precision_UR, strict=True)},
+        "calibration": [asdict(part) for part in curves.calibration(matched, correct_N)],
+        "videos": curves.per_video(matched, correct_NU),
+    }
+
+
+def _percent(result: AveragePrecision) -> dict[str, float]:
     percent = {f"mAP/{t:g}": 100 * float(v) for t, v in zip(result.tiou_thresholds, result.map_U, strict=True)}
     return percent | {"mAP/average": 100 * result.average}
 
 
-def _per_class(result: Any) -> dict[str, Any]:
+def _per_class(result: AveragePrecision) -> dict[str, Any]:
     return {
         label: {"instances": int(result.instances_K[k]), "ap": result.ap_KU[k].tolist()}
         for k, label in enumerate(result.classes)
     }
-
-
-def _run(experiment: Experiment, seed: int) -> Any:
-    from actionformer.reporting.tables import Run
-
-    metrics = read_json(layout.run(experiment.edition, experiment.name, seed) / "metrics.json")
-    name = layout.run_name(seed, metrics["lineage"]["identity"])
-    return Run(seed, metrics["percent"], metrics["videos"], metrics["instances"], metrics["lineage"], name)
-
-
-def _released(experiment: Experiment) -> Any:
-    from actionformer.reporting.tables import Released
-
-    if experiment.released is None:
-        return None
-    metrics = read_json(layout.released_run(experiment) / "metrics.json")
-    name = layout.run_name(None, metrics["lineage"]["identity"])
-    return Released(metrics.get("percent", {}), metrics.get("none", ""), name)

@@ -42,6 +42,7 @@ ARTIFACTS = (
     "lineage.json",
     "detections.json",
     "metrics.json",
+    "diagnosis.json",
 )
 SAMPLE_SECONDS = 5.0
 """between two system metrics, unless MLflow's own variable says otherwise"""
@@ -84,8 +85,13 @@ def _tags(experiment: Experiment, lineage: Mapping[str, Any]) -> dict[str, str]:
     """Where a run's numbers come from."""
     kind = "released" if lineage["seed"] is None else "seed"
     what = "the published checkpoint, not trained here" if kind == "released" else f"seed {lineage['seed']}"
+    commit = f"`{lineage['git']['commit'][:12]}`{' with changes' if lineage['git']['dirty'] else ''}"
+    data = f"`{lineage['data_version'][:12]}`{'' if lineage['pinned'] else ', not as pinned'}"
     return {
-        "mlflow.note.content": f"{experiment.dataset.name}, {experiment.row}, {what}",
+        "mlflow.note.content": (
+            f"**{experiment.dataset.name}, {experiment.row}**: {what}, {experiment.edition} edition.\n\n"
+            f"Data {data}, commit {commit}, protocol: {experiment.dataset.protocol_text()}."
+        ),
         "kind": kind,
         "edition": experiment.edition,
         "row": experiment.name,
@@ -147,6 +153,23 @@ def log_result(run: Path) -> str:
     return run_id
 
 
+def log_pictures(experiment: Experiment, seeds: Sequence[int]) -> None:
+    """Figures and tables, as they lie in the results, into the runs of a row: each seed's its own, the row's all."""
+    client = open_store()
+    for seed in seeds:
+        run = layout.run(experiment.edition, experiment.name, seed)
+        lineage = read_json(run / "lineage.json") | read_json(run / "metrics.json")["lineage"]
+        run_id = _find(client, experiment, lineage)
+        if run_id is not None and layout.figures_of_run(run).is_dir():
+            client.log_artifacts(run_id, str(layout.figures_of_run(run)), "figures")
+    with FileLock(LOCK):
+        parent = _parent(client, experiment, _experiment(client, experiment))
+    for picture in sorted(layout.figures(experiment).glob("*.svg")):
+        client.log_artifact(parent, str(picture), "figures")
+    for table in sorted(layout.tables(experiment.edition).glob(f"{experiment.table}.*")):
+        client.log_artifact(parent, str(table), "tables")
+
+
 def _summarise(client: MlflowClient, run_id: str, experiment: Experiment) -> None:
     """Give a row's run the mean over seeds of the runs with the same params as this one.
 
@@ -170,7 +193,9 @@ def _summarise(client: MlflowClient, run_id: str, experiment: Experiment) -> Non
     keys = [key for key in child.data.metrics if key.startswith(("mAP/", "recall_"))]
     means = {key: statistics.fmean(metrics[key] for metrics in latest.values()) for key in keys}
     _log_new(client, parent, means, step=experiment.training.epochs)
-    client.set_tag(parent, "seeds", " ".join(sorted(latest)))
+    client.set_tag(parent, "seeds", " ".join(sorted(latest, key=int)))
+    for tag in ("git.commit", "data.version", "data.pinned", "protocol", "params"):
+        client.set_tag(parent, tag, child.data.tags[tag])
     client.set_terminated(parent, "FINISHED")
 
 
@@ -214,6 +239,8 @@ def restore(results: Path) -> int:
         if _find(client, experiment, lineage) is None:
             log_result(run)
             count += 1
+            if lineage["seed"] is not None:
+                log_pictures(experiment, [lineage["seed"]])
     return count
 
 

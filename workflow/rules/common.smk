@@ -174,10 +174,18 @@ def released_checkpoint(row):
     return path
 
 
-def released_of(table):
-    """The metrics of every published checkpoint of a table."""
-    rows = [row for row in TABLES[table] if row.released is not None and RELEASED]
-    return [layout.released_run(row) / "metrics.json" for row in rows]
+def released_of(rows):
+    """The metrics of every published checkpoint of these rows."""
+    return [
+        layout.released_run(row) / "metrics.json"
+        for row in rows
+        if row.released is not None and RELEASED
+    ]
+
+
+def files_of_runs(row, names):
+    """These files of every run of a row."""
+    return [layout.run(EDITION, row, seed) / name for seed in SEEDS for name in names]
 
 
 def runs_of(table, name):

@@ -11,6 +11,7 @@ rule evaluate:
         lineage=ancient(f"results/{EDITION}/{{row}}/seed{{seed}}/lineage.json"),
     output:
         metrics=f"results/{EDITION}/{{row}}/seed{{seed}}/metrics.json",
+        diagnosis=f"results/{EDITION}/{{row}}/seed{{seed}}/diagnosis.json",
     log:
         f"results/{EDITION}/logs/evaluate/{{row}}-seed{{seed}}.log",
     benchmark:
@@ -21,6 +22,7 @@ rule evaluate:
         row=untracked(lambda w: row_name(ROWS[w.row])),
         options=untracked(ROW_OPTIONS),
         key=lambda w: digest(ROWS[w.row].key("evaluate")),
+        bin_edges=lambda w: digest(ROWS[w.row].dataset.model_dump()["bin_edges"]),
     message:
         "Evaluate {wildcards.row}, seed {wildcards.seed}"
     shell:

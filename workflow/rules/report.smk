@@ -1,17 +1,61 @@
-# Tables, the page with all of them, and MLflow.
+# Tables, figures, the pages with all of them, and MLflow.
+
+
+rule draw:
+    input:
+        runs=lambda w: files_of_runs(
+            w.row, ["metrics.json", "diagnosis.json", "history.csv"]
+        ),
+        detections=lambda w: files_of_runs(w.row, ["detections.json"]),
+        database=lambda w: ancient(layout.database_of(ROWS[w.row])),
+        released=lambda w: released_of([ROWS[w.row]]),
+    output:
+        specs=[
+            f"results/{EDITION}/{{row}}/figures/{name}.json" for name in layout.FIGURES
+        ],
+        pictures=[
+            report(
+                f"results/{EDITION}/{{row}}/figures/{name}.svg",
+                caption=f"../report/{name}.rst",
+                category="Figures",
+                subcategory="{row}",
+                labels={"row": "{row}", "figure": name},
+            )
+            for name in layout.FIGURES
+        ],
+    log:
+        f"results/{EDITION}/logs/draw/{{row}}.log",
+    benchmark:
+        f"results/{EDITION}/benchmarks/draw/{{row}}.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        row=untracked(lambda w: row_name(ROWS[w.row])),
+        options=untracked(ROW_OPTIONS),
+        released=untracked("" if RELEASED else "--no-released"),
+        seeds=SEEDS,
+        key=lambda w: digest([RELEASED, ROWS[w.row].table_key()]),
+    message:
+        "Draw the figures of {wildcards.row}"
+    shell:
+        "actionformer draw {params.row} {params.options} --seeds {params.seeds} {params.released}"
+        " >> {log} 2> >(tee -ia {log} >&2)"
 
 
 rule tabulate:
     input:
         metrics=lambda w: runs_of(w.table, "metrics.json"),
-        released=lambda w: released_of(w.table),
+        released=lambda w: released_of(TABLES[w.table]),
     output:
-        markdown=report(
-            layout.tables(EDITION) / "{table}.md",
+        markdown=layout.tables(EDITION) / "{table}.md",
+        html=report(
+            layout.tables(EDITION) / "{table}.html",
             caption="../report/table.rst",
             category="Tables",
+            labels={"table": "{table}"},
         ),
         csv=layout.tables(EDITION) / "{table}.csv",
+        latex=layout.tables(EDITION) / "{table}.tex",
     log:
         f"results/{EDITION}/logs/tabulate/{{table}}.log",
     benchmark:
@@ -57,6 +101,40 @@ rule page:
         "actionformer page {params.options} {params.tables} >> {log} 2> >(tee -ia {log} >&2)"
 
 
+rule report_page:
+    input:
+        figures=[
+            layout.figures(row) / f"{name}.json"
+            for row in ROWS.values()
+            for name in layout.FIGURES
+        ],
+        metrics=[path for table in TABLES for path in runs_of(table, "metrics.json")],
+        released=released_of(ROWS.values()),
+    output:
+        page=report(
+            layout.report(EDITION),
+            caption="../report/report.rst",
+            category="Report",
+        ),
+    log:
+        f"results/{EDITION}/logs/report.log",
+    benchmark:
+        f"results/{EDITION}/benchmarks/report.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        rows=untracked([row_name(row) for row in ROWS.values()]),
+        options=untracked(ROW_OPTIONS),
+        released=untracked("" if RELEASED else "--no-released"),
+        seeds=SEEDS,
+        key=digest([RELEASED, *(row.table_key() for row in ROWS.values())]),
+    message:
+        "Put tables and figures on one page"
+    shell:
+        "actionformer report {params.options} --rows {params.rows} --seeds {params.seeds} {params.released}"
+        " >> {log} 2> >(tee -ia {log} >&2)"
+
+
 if TRACKING:
 
     # every run logs itself; this brings back runs that MLflow lacks, as when its database was deleted
@@ -65,7 +143,10 @@ if TRACKING:
             metrics=[
                 ancient(path)
                 for table in TABLES
-                for path in [*runs_of(table, "metrics.json"), *released_of(table)]
+                for path in [
+                    *runs_of(table, "metrics.json"),
+                    *released_of(TABLES[table]),
+                ]
             ],
         output:
             database=update(TRACKING),

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionformer.data.annotations import Database
-from actionformer.evaluation.average_precision import Results, match
+from actionformer.evaluation.matching import Results, match
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ def recall_at_kx(
             tiou = temporal_iou(truth, found[: multiple * len(truth)])
             best = tiou.max(1, initial=0.0)
             hits[k, :, x] += (best[:, None] >= thresholds).sum(0)
-    instances_K = np.bincount(matched.truth_class_G, minlength=len(matched.classes))
-    recall_UX = (hits / instances_K[:, None, None]).mean(0)
+    recall_UX = (hits / matched.instances_K[:, None, None]).mean(0)
     return Recall(recall_UX, tuple(float(t) for t in thresholds), tuple(top_k))
 
 

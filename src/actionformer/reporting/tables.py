@@ -1,22 +1,30 @@
 """The results tables: published value, our value, difference, and where our value comes from.
 
-A cell of the published page is one tIoU threshold or the average over all of the row's thresholds.
+A cell of the published page is one tIoU threshold or the average over all of the row's thresholds. `Table` is what a
+table says; `as_markdown`, `as_html` and `as_latex` say it in their language, `as_csv` gives every cell at full
+precision.
 """
 
 from __future__ import annotations
 
 import csv
+import html
 import io
+import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from scipy import stats
+
 from actionformer.experiment import Experiment
 
 COLUMNS = (
-    "table", "row", "experiment", "metric", "published", "reproduced", "std", "difference", "released_checkpoint",
-    "seeds", "protocol", "videos", "instances", "data_version", "data_pinned", "threads", "mlflow_runs",
+    "table", "row", "experiment", "metric", "published", "reproduced", "std", "difference", "tolerance",
+    "released_checkpoint", "seeds", "protocol", "videos", "instances", "data_version", "data_pinned", "threads",
+    "mlflow_runs",
 )  # fmt: skip
 
 
@@ -87,6 +95,7 @@ def records(row: Row) -> list[dict[str, Any]]:
                 "reproduced": mean,
                 "std": statistics.stdev(values) if len(values) > 1 else None,
                 "difference": mean - published if comparable and published is not None else None,
+                "tolerance": tolerance(values) if comparable else None,
                 "released_checkpoint": None if row.released is None else row.released.percent.get(key),
                 "seeds": " ".join(str(run.seed) for run in row.runs),
                 "protocol": experiment.dataset.protocol_text(),
@@ -101,6 +110,157 @@ def records(row: Row) -> list[dict[str, Any]]:
     return result
 
 
+def tolerance(values: Sequence[float]) -> float | None:
+    """How far one more run, such as the published one, may lie from the mean of these seeds by chance.
+
+    Half the width of Student's 95 % prediction interval; None for a single seed.
+    """
+    n = len(values)
+    if n < 2:
+        return None
+    return float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(values) * math.sqrt(1 + 1 / n)
+
+
+# ---------------------------------------------------------------------------------------------- what a table says
+
+
+class Code(str):
+    """A cell that is a name for machines: set in a fixed width."""
+
+
+class Strong(str):
+    """A cell that must not be overlooked."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A header and rows of cells; the columns from `numbers` on are right-aligned numbers."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numbers: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the page: the published columns, a few lines per row, then where the numbers come from."""
+
+    name: str
+    title: str
+    edition: str
+    remark: str
+    results: Grid
+    recall: Grid | None
+    origin: Grid
+    released: Sequence[str]
+    """a line per row about its published checkpoint, the first saying what they are; empty where there is none"""
+
+
+def table_of(name: str, title: str, rows: Sequence[Row], *, edition: str, remark: str) -> Table:
+    """What a table says of these rows; `remark` says why the edition's numbers don't compare, if they don't."""
+    headings = [
+        f"{heading} ({_span(rows[0].experiment.evaluation.tiou)})" if heading == "average mAP" else heading
+        for heading, _ in rows[0].metrics()
+    ]
+    lines = []
+    for row in rows:
+        for i, (what, cells) in enumerate(_lines(row, edition, checkpoints=any(r.released is not None for r in rows))):
+            lines.append([row.experiment.row if i == 0 else "", what, *cells])
+    origin = []
+    for row in rows:
+        first = records(row)[0]
+        runs = f"{row.experiment.edition}/{row.experiment.table} > {row.experiment.name} > "
+        origin.append(
+            [
+                row.experiment.row,
+                first["seeds"],
+                first["protocol"],
+                f"{first['videos']} videos, {first['instances']} instances",
+                Code(first["data_version"]),
+                "yes" if first["data_pinned"] else Strong("no"),
+                str(first["threads"]),
+                Code(runs + ", ".join(first["mlflow_runs"].split())),
+            ]
+        )
+    return Table(
+        name,
+        title,
+        edition,
+        remark,
+        Grid(["features", "", *headings], lines, numbers=2),
+        _recall(rows),
+        Grid(
+            ["features", "seeds", "protocol", "evaluated", "data version", "pinned", "threads", "MLflow run"],
+            origin,
+            numbers=8,
+        ),
+        _released_lines(edition, rows),
+    )
+
+
+def _lines(row: Row, edition: str, *, checkpoints: bool) -> list[tuple[str, list[str]]]:
+    """What stands in a row's lines, and its cells."""
+    found = records(row)
+    reproduced = [cell(r["reproduced"]) + (f" ± {r['std']:.2f}" if r["std"] is not None else "") for r in found]
+    if not row.experiment.expect.published:
+        lines = [("reproduced", reproduced)]
+    else:
+        lines = [
+            ("published", [cell(r["published"]) for r in found]),
+            ("reproduced" if row.experiment.comparable else edition, reproduced),
+            ("difference", ["n/a" if r["difference"] is None else f"{r['difference']:+.2f}" for r in found]),
+        ]
+        if any(r["tolerance"] is not None for r in found):
+            lines.append(("tolerance", [f"± {r['tolerance']:.2f}" for r in found]))
+    if checkpoints:
+        lines.append((checkpoint(row.experiment), [cell(r["released_checkpoint"]) for r in found]))
+    return lines
+
+
+def _span(tiou: Sequence[float]) -> str:
+    """first:last:step of evenly spaced thresholds, as the published page writes them."""
+    step = f":{tiou[1] - tiou[0]:g}" if len(tiou) > 1 else ""
+    return f"{tiou[0]:g}:{tiou[-1]:g}{step}"
+
+
+def checkpoint(experiment: Experiment) -> str:
+    """What a table calls a checkpoint that is evaluated without training: the demo's were not released by anybody."""
+    return f"{'released' if experiment.comparable else experiment.edition} checkpoint"
+
+
+def _released_lines(edition: str, rows: Sequence[Row]) -> list[str]:
+    """Which checkpoints were evaluated, and which rows have none, if any has one."""
+    if all(row.released is None for row in rows):
+        return []
+    lines = [f"{checkpoint(rows[0].experiment).capitalize()}, evaluated without training:"]
+    for row in rows:
+        if row.released is None:
+            found = f"none in the {edition} edition"
+        elif row.released.why_none:
+            found = f"none: {row.released.why_none}"
+        else:
+            found = f"MLflow run {row.released.mlflow_name}"
+        lines.append(f"{row.experiment.row}: {found}")
+    return lines
+
+
+def _recall(rows: Sequence[Row]) -> Grid | None:
+    keys = [key for key in rows[0].runs[0].percent if key.startswith("recall_")]
+    if not keys:
+        return None
+    body = [[row.experiment.row, *(cell(statistics.fmean(row.values(k))) for k in keys)] for row in rows]
+    return Grid(["features", *map(_recall_heading, keys)], body, numbers=1)
+
+
+def _recall_heading(key: str) -> str:
+    """recall_1x/0.5 -> R@1x, 0.5"""
+    multiple, tiou = key.removeprefix("recall_").split("/")
+    return f"R@{multiple}, {tiou}"
+
+
+# ---------------------------------------------------------------------------------------------- how it is written
+
+
 def as_csv(rows: Sequence[Row]) -> str:
     """All cells of a table, one per line."""
     buffer = io.StringIO()
@@ -111,107 +271,110 @@ def as_csv(rows: Sequence[Row]) -> str:
     return buffer.getvalue()
 
 
-def as_markdown(title: str, rows: Sequence[Row], *, edition: str, remark: str) -> str:
-    """One table of the page: the published columns, a few lines per row, then where the numbers come from."""
-    headings = [
-        f"{heading} ({_span(rows[0].experiment.evaluation.tiou)})" if heading == "average mAP" else heading
-        for heading, _ in rows[0].metrics()
+def as_markdown(table: Table) -> str:
+    """A section with the table, its recall and origin, and its published checkpoints."""
+
+    def written(text: str) -> str:
+        return f"`{text}`" if isinstance(text, Code) else f"**{text}**" if isinstance(text, Strong) else text
+
+    def grid(grid: Grid) -> list[str]:
+        rule = "|" + "".join("---|" if c < grid.numbers else "---:|" for c in range(len(grid.header)))
+        return [f"| {' | '.join(grid.header)} |", rule, *(f"| {' | '.join(map(written, row))} |" for row in grid.rows)]
+
+    lines = [f"## {table.title}", ""]
+    if table.remark:
+        lines += [f"**{table.edition} edition.** {table.remark}", ""]
+    lines += grid(table.results)
+    if table.recall is not None:
+        lines += ["", *grid(table.recall)]
+    lines += ["", *grid(table.origin)]
+    if table.released:
+        lines += ["", table.released[0], "", *(f"- {line}" for line in table.released[1:])]
+    return "\n".join(lines) + "\n"
+
+
+def as_html(table: Table) -> str:
+    """The same as an HTML section; the page around it brings the style."""
+
+    def written(text: str) -> str:
+        tag = "code" if isinstance(text, Code) else "strong" if isinstance(text, Strong) else ""
+        return f"<{tag}>{html.escape(text)}</{tag}>" if tag else html.escape(text)
+
+    def grid(grid: Grid) -> str:
+        def line(cells: Sequence[str], tag: str) -> str:
+            classes = ["" if c < grid.numbers else ' class="number"' for c in range(len(cells))]
+            inner = "".join(f"<{tag}{k}>{written(text)}</{tag}>" for text, k in zip(cells, classes, strict=True))
+            return f'<tr class="first">{inner}</tr>' if tag == "td" and cells[0] else f"<tr>{inner}</tr>"
+
+        body = "".join(line(row, "td") + "\n" for row in grid.rows)
+        head = line(grid.header, "th")
+        return f'<div class="scroll"><table>\n<thead>{head}</thead>\n<tbody>\n{body}</tbody>\n</table></div>\n'
+
+    parts = [f'<section class="results" id="table-{html.escape(table.name)}">\n<h3>{html.escape(table.title)}</h3>\n']
+    if table.remark:
+        parts.append(f"<p><strong>{html.escape(table.edition)} edition.</strong> {html.escape(table.remark)}</p>\n")
+    parts.append(grid(table.results))
+    if table.recall is not None:
+        parts.append(grid(table.recall))
+    parts.append(f"<details><summary>Where these numbers come from</summary>\n{grid(table.origin)}")
+    if table.released:
+        items = "".join(f"<li>{html.escape(line)}</li>" for line in table.released[1:])
+        parts.append(f"<p>{html.escape(table.released[0])}</p><ul>{items}</ul>\n")
+    parts.append("</details>\n</section>\n")
+    return "".join(parts)
+
+
+def as_latex(table: Table) -> str:
+    """A table environment with booktabs rules (needs the package booktabs); its caption says where it comes from."""
+
+    def grid(grid: Grid) -> list[str]:
+        columns = "l" * grid.numbers + "r" * (len(grid.header) - grid.numbers)
+        lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", _latex_row(grid.header), r"\midrule"]
+        for i, row in enumerate(grid.rows):
+            if i and row[0] and grid is table.results:
+                lines.append(r"\midrule")
+            lines.append(_latex_row(row))
+        return [*lines, r"\bottomrule", r"\end{tabular}"]
+
+    origin = [
+        f"{features}: seeds {seeds}; {protocol}; {evaluated}; data {version[:8]}"
+        + ("" if pinned == "yes" else " (not pinned)")
+        for features, seeds, protocol, evaluated, version, pinned, *_ in table.origin.rows
     ]
-    lines = [f"## {title}", ""]
-    if remark:
-        lines += [f"**{edition} edition.** {remark}", ""]
-    lines.append("| features | | " + " | ".join(headings) + " |")
-    lines.append("|---|---|" + "---:|" * len(headings))
-    for row in rows:
-        found = records(row)
-        reproduced = [cell(r["reproduced"]) + (f" ± {r['std']:.2f}" if r["std"] is not None else "") for r in found]
-        label = "reproduced" if row.experiment.comparable else f"{edition}"
-        lines_of_row = [
-            ("published", [cell(r["published"]) for r in found]),
-            (label, reproduced),
-            ("difference", ["n/a" if r["difference"] is None else f"{r['difference']:+.2f}" for r in found]),
-        ]
-        if not row.experiment.expect.published:
-            lines_of_row = [("reproduced", reproduced)]
-        if any(other.released is not None for other in rows):
-            lines_of_row.append((_checkpoint(edition, row), [cell(r["released_checkpoint"]) for r in found]))
-        for i, (what, cells) in enumerate(lines_of_row):
-            lines.append(f"| {row.experiment.row if i == 0 else ''} | {what} | " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        "| features | seeds | protocol | evaluated | data version | pinned | threads | MLflow run |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        first = records(row)[0]
-        pinned = "yes" if first["data_pinned"] else "**no**"
-        lines.append(
-            f"| {row.experiment.row} | {first['seeds']} | {first['protocol']} "
-            f"| {first['videos']} videos, {first['instances']} instances | `{first['data_version']}` | {pinned} "
-            f"| {first['threads']} | `{row.experiment.edition}/{row.experiment.table}` > `{row.experiment.name}` > "
-            f"{', '.join(f'`{name}`' for name in first['mlflow_runs'].split())} |"
-        )
-    return "\n".join(lines + _released_lines(edition, rows) + _recall_lines(rows)) + "\n"
-
-
-def _span(tiou: Sequence[float]) -> str:
-    """first:last:step of evenly spaced thresholds, as the published page writes them."""
-    step = f":{tiou[1] - tiou[0]:g}" if len(tiou) > 1 else ""
-    return f"{tiou[0]:g}:{tiou[-1]:g}{step}"
-
-
-def _checkpoint(edition: str, row: Row) -> str:
-    """What a table calls a checkpoint that is evaluated without training: the demo's were not released by anybody."""
-    return f"{'released' if row.experiment.comparable else edition} checkpoint"
-
-
-def _released_lines(edition: str, rows: Sequence[Row]) -> list[str]:
-    """Which checkpoints were evaluated, and which rows have none, if any has one."""
-    if all(row.released is None for row in rows):
-        return []
-    lines = ["", f"{_checkpoint(edition, rows[0]).capitalize()}, evaluated without training:", ""]
-    for row in rows:
-        if row.released is None:
-            found = f"none in the {edition} edition"
-        else:
-            found = (
-                f"none: {row.released.why_none}"
-                if row.released.why_none
-                else f"MLflow run `{row.released.mlflow_name}`"
-            )
-        lines.append(f"- {row.experiment.row}: {found}")
-    return lines
-
-
-def _recall_lines(rows: Sequence[Row]) -> list[str]:
-    keys = [key for key in rows[0].runs[0].percent if key.startswith("recall_")]
-    if not keys:
-        return []
+    remark = f"{table.edition} edition. {table.remark} " if table.remark else ""
+    caption = _latex(f"{table.title}: mAP in percent. {remark}{'. '.join(origin)}.")
     lines = [
-        "",
-        "| features | " + " | ".join(_recall_heading(key) for key in keys) + " |",
-        "|---|" + "---:|" * len(keys),
+        "% needs \\usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{caption}}}",
+        rf"\label{{tab:{table.name.replace('_', '-')}}}",
+        r"\small",
+        *grid(table.results),
     ]
-    for row in rows:
-        lines.append(
-            f"| {row.experiment.row} | " + " | ".join(cell(statistics.fmean(row.values(k))) for k in keys) + " |"
-        )
-    return lines
+    if table.recall is not None:
+        lines += [r"\par\medskip", *grid(table.recall)]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
-def _recall_heading(key: str) -> str:
-    """recall_1x/0.5 -> R@1x, 0.5"""
-    multiple, tiou = key.removeprefix("recall_").split("/")
-    return f"R@{multiple}, {tiou}"
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(map(_latex, cells)) + r" \\"
+
+
+def _latex(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+    text = re.sub(r"[\\~^±]|[&%$#_{}]", lambda found: special.get(found[0], "\\" + found[0]), text)
+    return re.sub(r"(^|\s)-(?=\d)", r"\1$-$", text)
 
 
 LEGEND = """\
 mAP in percent at a temporal IoU threshold, and its average over the thresholds named; R@kx is the share of ground
 truth that the best k * n detections of its class find, n being their number in the video. *Evaluated* counts what the
 protocol leaves. *Data version* is the md5 of `data/` in `data.dvc`; *pinned* says whether the files used are that
-version's. *Released checkpoint*: the published weights, evaluated here without training. *Demo checkpoint*: weights
-that are drawn, in the published layout, whose scores mean nothing. *Threads* are those of training. An MLflow run
-stands under experiment > row > seed in `mlflow ui`.
+version's. *Tolerance*: half of Student's 95 % prediction interval for one more run, from the spread of the seeds; a
+difference within it is what another seed alone would make. *Released checkpoint*: the published weights, evaluated
+here without training. *Demo checkpoint*: weights that are drawn, in the published layout, whose scores mean nothing.
+*Threads* are those of training. An MLflow run stands under experiment > row > seed in `mlflow ui`.
 """
 
 

@@ -1,0 +1,266 @@
+"""Why a detector fails, after Alwassel, Caba Heilbron, Escorcia, Ghanem: Diagnosing Error in Temporal Action
+Detectors (DETAD), ECCV 2018, arXiv:1807.10706.
+
+Which kind each detection is (section 3), what the best detections consist of, how much mAP every kind of error costs,
+and how mAP and misses depend on how long, how large a part of its video, and how often repeated an action is.
+
+K classes   U thresholds   G ground-truth segments   N detections   S splits   E kinds   B bins
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from actionformer.errors import InputError
+from actionformer.evaluation.average_precision import average_precisions
+from actionformer.evaluation.matching import Matched, true_positives
+
+KINDS = (
+    "true positive",
+    "double detection",
+    "wrong label",
+    "localization error",
+    "confusion error",
+    "background error",
+)
+TRUE, DOUBLE, WRONG_LABEL, LOCALIZATION, CONFUSION, BACKGROUND = range(len(KINDS))
+TIOU = 0.5
+"""threshold of the profile and of the misses"""
+BACKGROUND_TIOU = 0.1
+SPLITS = 10
+BIN_NAMES = ("XS", "S", "M", "L", "XL")
+CHARACTERISTICS = ("coverage", "length", "instances")
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Ground truth of one kind. `low` is excluded, `high` included; None is unbounded.
+
+    `normalized_map` is over the row's thresholds, `missed` the share that none of the top-kG detections finds at tIoU
+    0.5; both are None where there is no such ground truth.
+    """
+
+    name: str
+    low: float
+    high: float | None
+    instances: int
+    normalized_map: float | None
+    missed: float | None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Fractions, not percent.
+
+    `counts_SE`: of the detections ranked (s G_k, (s + 1) G_k] in their class k, how many are of each kind.
+    `gains`: kind of error -> what the average mAP over the row's thresholds would gain without it.
+    """
+
+    counts_SE: NDArray[np.int64]
+    gains: Mapping[str, float]
+    normalized_map: float
+    bins: Mapping[str, Sequence[Bin]]
+
+    @property
+    def profile_SE(self) -> NDArray[np.float64]:
+        """Percent of each kind per split; splits without detections are left out."""
+        filled_SE = self.counts_SE[self.counts_SE.sum(1) > 0]
+        return 100 * filled_SE / filled_SE.sum(1, keepdims=True)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "tiou": TIOU,
+            "kinds": list(KINDS),
+            "counts": self.counts_SE.tolist(),
+            "gains": dict(self.gains),
+            "normalized_map": self.normalized_map,
+            "bins": {what: [asdict(b) for b in bins] for what, bins in self.bins.items()},
+        }
+
+
+def diagnose(
+    matched: Matched, tiou_thresholds: Sequence[float], edges: Mapping[Any, Sequence[float]] | None = None
+) -> Diagnosis:
+    """The whole diagnosis.
+
+    Args:
+        edges: characteristic -> upper edges of its bins but the last; fifths of the ground truth where there are none.
+
+    Raises:
+        InputError: edges of an unknown characteristic, or that don't rise.
+    """
+    thresholds = np.asarray([*tiou_thresholds, TIOU], np.float64)
+    found_NU = true_positives(matched, thresholds)
+    kinds_NU = kinds(matched, found_NU, thresholds)
+    # the last column is that of the profile
+    values = characteristics(matched)
+    edges = {} if edges is None else edges
+    for what in set(edges) - set(CHARACTERISTICS):
+        raise InputError(f"no characteristic '{what}'; there are {', '.join(CHARACTERISTICS)}")
+    top_N = rank_in_class(matched) < SPLITS * matched.instances_K[matched.class_N]
+    seen = np.zeros(len(matched.truth_G2), np.bool_)
+    seen[found_NU[top_N & (found_NU[:, -1] >= 0), -1]] = True
+    return Diagnosis(
+        profile(matched, kinds_NU[:, -1]),
+        gains(matched, kinds_NU[:, :-1]),
+        float(np.mean(normalized_ap(matched, found_NU[:, :-1], np.ones(len(seen), np.bool_)))),
+        {what: _bins(matched, found_NU[:, :-1], seen, values[what], what, edges.get(what)) for what in CHARACTERISTICS},
+    )
+
+
+def kinds(matched: Matched, found_NU: NDArray[np.int64], thresholds: NDArray[np.float64]) -> NDArray[np.int8]:
+    """Index into `KINDS` (N, U) of every detection at every threshold.
+
+    What overlaps a segment of its own label enough is a true positive, or a double detection where another one has
+    found that segment; of another label, a wrong label. What overlaps less, but at least 0.1, is a localization error
+    with its own label and a confusion error with another; everything else is background. Its own label goes first.
+    """
+    by_video = np.argsort(matched.truth_video_G, kind="stable")
+    bounds = np.searchsorted(matched.truth_video_G[by_video], np.arange(len(matched.videos) + 1))
+    own_N, other_N = _best_overlaps(
+        matched.segments_N2, matched.class_N, matched.video_N, matched.truth_G2[by_video],
+        matched.truth_class_G[by_video], bounds,
+    )  # fmt: skip
+    result = np.full(found_NU.shape, BACKGROUND, np.int8)
+    for u, threshold in enumerate(thresholds.tolist()):
+        # a low threshold leaves no room for localization and confusion errors
+        low = min(BACKGROUND_TIOU, threshold)
+        for kind, holds_N in (
+            (CONFUSION, other_N >= low),
+            (LOCALIZATION, own_N >= low),
+            (WRONG_LABEL, other_N >= threshold),
+            (DOUBLE, own_N >= threshold),
+            (TRUE, found_NU[:, u] >= 0),
+        ):
+            result[holds_N, u] = kind
+    return result
+
+
+def rank_in_class(matched: Matched) -> NDArray[np.int64]:
+    """(N,) from 0: the place of a detection among those of its class."""
+    first_K = np.searchsorted(matched.class_N, np.arange(len(matched.classes)))
+    return np.arange(len(matched.class_N)) - first_K[matched.class_N]
+
+
+def profile(matched: Matched, kinds_N: NDArray[np.int8]) -> NDArray[np.int64]:
+    """Counts (S, E): split s takes from every class k its next G_k detections, G_k being its ground truth."""
+    split_N = rank_in_class(matched) // matched.instances_K[matched.class_N]
+    counts_SE = np.zeros((SPLITS, len(KINDS)), np.int64)
+    kept_N = split_N < SPLITS
+    np.add.at(counts_SE, (split_N[kept_N], kinds_N[kept_N]), 1)
+    return counts_SE
+
+
+def gains(matched: Matched, kinds_NU: NDArray[np.int8]) -> dict[str, float]:
+    """What the average mAP would gain, were all detections of one kind of error removed; every threshold has its own.
+
+    A false positive holds no segment, so its removal changes no other detection: it only lifts precision.
+    """
+    correct_NU = kinds_NU == TRUE
+    before = average_precisions(matched, correct_NU).mean()
+    result = {}
+    for kind in range(1, len(KINDS)):
+        after = np.zeros((len(matched.classes), kinds_NU.shape[1]))
+        for k, instances in enumerate(matched.instances_K.tolist()):
+            rows = matched.of_class(k)
+            for u in range(kinds_NU.shape[1]):
+                kept_N = kinds_NU[rows, u] != kind
+                after[k, u] = _ap(correct_NU[rows, u][kept_N], instances)
+        result[KINDS[kind]] = float(after.mean() - before)
+    return result
+
+
+def characteristics(matched: Matched) -> dict[str, NDArray[np.float64]]:
+    """Of every ground-truth segment: its part of the video, its seconds, and how many of its class its video has."""
+    length_G = np.diff(matched.truth_G2)[:, 0]
+    group_sizes = np.diff(matched.bounds)
+    return {
+        "coverage": length_G / matched.duration_V[matched.truth_video_G],
+        "length": length_G,
+        "instances": np.repeat(group_sizes, group_sizes).astype(np.float64),
+    }
+
+
+def normalized_ap(matched: Matched, found_NU: NDArray[np.int64], chosen_G: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """AP_N (K', U) of the classes that have chosen ground truth, as if each had as many segments as the mean class.
+
+    Precision is R M / (R M + F) with recall R, M segments and F false positives so far: classes and bins of different
+    size become comparable (Hoiem, Chodpathumwan, Dai, ECCV 2012). What finds a segment that isn't chosen is ignored.
+    """
+    mean_instances = len(chosen_G) / len(matched.classes)
+    chosen_K = np.bincount(matched.truth_class_G[chosen_G], minlength=len(matched.classes))
+    result = []
+    for k in np.flatnonzero(chosen_K).tolist():
+        rows, ap_U = matched.of_class(k), []
+        for u in range(found_NU.shape[1]):
+            found_N = found_NU[rows, u]
+            correct_N = (found_N >= 0) & chosen_G[found_N]
+            counted_N = correct_N | (found_N < 0)
+            ap_U.append(_ap(correct_N[counted_N], int(chosen_K[k]), mean_instances))
+        result.append(ap_U)
+    return np.asarray(result).reshape(-1, found_NU.shape[1])
+
+
+def _ap(correct_N: NDArray[np.bool_], instances: int, weight: float | None = None) -> float:
+    """Interpolated AP of detections in order; `weight` takes the place of `instances` in precision."""
+    true_N = correct_N.cumsum(dtype=np.float64)
+    false_N = np.arange(1, len(correct_N) + 1) - true_N
+    weighted_N = true_N if weight is None else true_N / instances * weight
+    precision_N = weighted_N / np.maximum(weighted_N + false_N, 1e-12)
+    precision_N = np.maximum.accumulate(precision_N[::-1])[::-1]
+    return float((precision_N * correct_N).sum() / instances)
+
+
+def _bins(
+    matched: Matched,
+    found_NU: NDArray[np.int64],
+    seen_G: NDArray[np.bool_],
+    values_G: NDArray[np.float64],
+    what: str,
+    edges: Sequence[float] | None,
+) -> list[Bin]:
+    upper = fifths(values_G) if edges is None else [float(edge) for edge in edges]
+    if not upper or list(upper) != sorted(set(upper)) or len(upper) >= len(BIN_NAMES):
+        raise InputError(f"edges of {what} {upper}: expected one to {len(BIN_NAMES) - 1} rising numbers")
+    bin_G = np.searchsorted(upper, values_G)
+    result = []
+    for b, (low, high) in enumerate(zip([0.0, *upper], [*upper, None], strict=True)):
+        chosen_G = bin_G == b
+        count = int(chosen_G.sum())
+        score = float(normalized_ap(matched, found_NU, chosen_G).mean()) if count else None
+        missed = float(1 - seen_G[chosen_G].mean()) if count else None
+        result.append(Bin(BIN_NAMES[b], low, high, count, score, missed))
+    return result
+
+
+def fifths(values_G: NDArray[np.float64]) -> list[float]:
+    """Up to four edges that cut the values into five parts of about the same size; at least one."""
+    edges = np.unique(np.quantile(values_G, [0.2, 0.4, 0.6, 0.8], method="inverted_cdf"))
+    inner = edges[edges < values_G.max()]
+    return [float(edge) for edge in (inner if len(inner) else edges[-1:])]
+
+
+@numba.njit(cache=True, nogil=True)
+def _best_overlaps(segments: Any, classes: Any, videos: Any, truth: Any, truth_classes: Any, bounds: Any) -> Any:
+    """Of every detection the highest tIoU with the ground truth of its video: of its own label, and of others."""
+    N = len(segments)
+    own, other = np.zeros(N), np.zeros(N)
+    for n in range(N):
+        if videos[n] < 0:
+            continue
+        start, end = segments[n, 0], segments[n, 1]
+        for i in range(bounds[videos[n]], bounds[videos[n] + 1]):
+            intersection = max(min(end, truth[i, 1]) - max(start, truth[i, 0]), 0.0)
+            union = (end - start) + (truth[i, 1] - truth[i, 0]) - intersection
+            tiou = intersection / max(union, 1e-8)
+            if truth_classes[i] == classes[n]:
+                own[n] = max(own[n], tiou)
+            else:
+                other[n] = max(other[n], tiou)
+    return own, other

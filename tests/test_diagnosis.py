@@ -1,0 +1,244 @@
+"""Why a detector fails: the diagnosis of Alwassel et al. (DETAD, ECCV 2018), which has no oracle.
+
+A hand-worked case per kind of error, and what has to hold for any detections.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actionformer.errors import InputError
+from actionformer.evaluation import curves, mean_average_precision
+from actionformer.evaluation.diagnosis import (
+    BACKGROUND,
+    CHARACTERISTICS,
+    CONFUSION,
+    DOUBLE,
+    KINDS,
+    LOCALIZATION,
+    SPLITS,
+    TRUE,
+    WRONG_LABEL,
+    diagnose,
+    kinds,
+    normalized_ap,
+)
+from actionformer.evaluation.matching import match, true_positives
+from conftest import REAL
+
+TIOU = [0.3, 0.5, 0.7]
+
+
+def database(videos, duration=100.0):
+    return {
+        "database": {
+            name: {
+                "subset": "test",
+                "duration": duration,
+                "annotations": [{"segment": [s, e], "label": label} for s, e, label in annotations],
+            }
+            for name, annotations in videos.items()
+        }
+    }
+
+
+def detected(*items):
+    return [{"segment": [s, e], "label": label, "score": score} for s, e, label, score in items]
+
+
+def kinds_of(truth, found, tiou=0.5):
+    """Kind of every detection of video v, in the order given."""
+    matched = match(database({"v": truth}), {"v": detected(*found)}, subset="test")
+    result = kinds(matched, true_positives(matched, [tiou]), np.array([tiou]))[:, 0]
+    order = {(s, e, matched.classes[k]): kind for (s, e), k, kind in zip(
+        matched.segments_N2.tolist(), matched.class_N, result.tolist(), strict=True)}  # fmt: skip
+    return [order[s, e, label] for s, e, label, _ in found]
+
+
+# ground truth: a jump from 10 to 20 s, a throw from 50 to 60 s
+JUMP_AND_THROW = [(10.0, 20.0, "jump"), (50.0, 60.0, "throw")]
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        # tIoU 9 / 10
+        ([(10.0, 19.0, "jump", 0.9)], [TRUE]),
+        # both overlap the jump by 0.9; the surer one finds it
+        ([(10.0, 19.0, "jump", 0.9), (11.0, 20.0, "jump", 0.8)], [TRUE, DOUBLE]),
+        ([(10.0, 19.0, "throw", 0.9)], [WRONG_LABEL]),
+        # 4 s of 10: tIoU 0.4, between 0.1 and 0.5
+        ([(10.0, 14.0, "jump", 0.9)], [LOCALIZATION]),
+        ([(10.0, 14.0, "throw", 0.9)], [CONFUSION]),
+        # 1 s of 19: tIoU 0.05, below 0.1
+        ([(19.0, 28.0, "jump", 0.9)], [BACKGROUND]),
+        ([(80.0, 90.0, "jump", 0.9)], [BACKGROUND]),
+    ],
+)
+def test_a_hand_worked_case_per_kind(found, expected):
+    assert kinds_of(JUMP_AND_THROW, found) == expected
+
+
+def test_the_own_label_goes_first():
+    """Overlapping a jump by 0.6 and a throw fully: a jump found, and the second time a double detection."""
+    truth = [(10.0, 20.0, "jump"), (10.0, 16.0, "throw")]
+    assert kinds_of(truth, [(10.0, 16.0, "jump", 0.9)]) == [TRUE]
+    assert kinds_of(truth, [(10.0, 17.0, "jump", 0.9), (10.0, 16.0, "jump", 0.8)]) == [TRUE, DOUBLE]
+    # overlapping the jump too little and the throw enough is a wrong label, not a localization error
+    assert kinds_of([(10.0, 30.0, "jump"), (10.0, 16.0, "throw")], [(10.0, 16.0, "jump", 0.9)]) == [WRONG_LABEL]
+
+
+def test_a_detection_in_a_video_without_ground_truth_is_background():
+    matched = match(
+        database({"v": JUMP_AND_THROW, "empty": []}), {"empty": detected((1.0, 2.0, "jump", 0.9))}, subset="test"
+    )
+    assert kinds(matched, true_positives(matched, [0.5]), np.array([0.5])).tolist() == [[BACKGROUND]]
+
+
+def test_the_profile_takes_from_every_class_as_many_detections_as_it_has_ground_truth():
+    """Two jumps, one throw: split 1G has the best two jumps and the best throw, 2G the next ones."""
+    truth = [(10.0, 20.0, "jump"), (30.0, 40.0, "jump"), (50.0, 60.0, "throw")]
+    found = [(10.0, 20.0, "jump", 0.9), (12.0, 20.0, "jump", 0.8), (70.0, 80.0, "jump", 0.7)]
+    found += [(50.0, 60.0, "throw", 0.1), (90.0, 95.0, "throw", 0.05)]
+    matched = match(database({"v": truth}), {"v": detected(*found)}, subset="test")
+    diagnosis = diagnose(matched, [0.5])
+    expected = np.zeros((SPLITS, len(KINDS)), int)
+    expected[0, TRUE], expected[0, DOUBLE], expected[1, BACKGROUND] = 2, 1, 2
+    np.testing.assert_array_equal(diagnosis.counts_SE, expected)
+    # one jump is never found: of two, AP is 1/2; the throw has 1
+    assert mean_average_precision(
+        database({"v": truth}), {"v": detected(*found)}, subset="test", tiou_thresholds=[0.5]
+    ).average == pytest.approx(0.75)
+    # every error comes after all that is ever found, so removing it gains nothing
+    assert set(diagnosis.gains.values()) == {0.0}
+
+
+def test_the_gain_of_removing_an_error_by_hand():
+    """A background detection before the only true one halves its precision: without it AP is 1 instead of 1/2."""
+    found = [(80.0, 90.0, "jump", 0.9), (10.0, 20.0, "jump", 0.8)]
+    matched = match(database({"v": [(10.0, 20.0, "jump")]}), {"v": detected(*found)}, subset="test")
+    gains = diagnose(matched, [0.5]).gains
+    assert gains.pop("background error") == pytest.approx(0.5)
+    assert set(gains.values()) == {0.0}
+
+
+def test_sensitivity_and_misses_by_hand():
+    """Videos of 100 s: a jump of 10 s is found, one of 40 s is not."""
+    truth = {"v": [(10.0, 20.0, "jump")], "w": [(10.0, 50.0, "jump")]}
+    matched = match(database(truth), {"v": detected((10.0, 20.0, "jump", 0.9))}, subset="test")
+    bins = diagnose(matched, [0.5], {"coverage": [0.2], "length": [5, 10]}).bins
+    short, long = bins["coverage"]
+    assert (short.instances, short.missed, short.normalized_map) == (1, 0.0, 1.0)
+    assert (long.instances, long.missed, long.normalized_map) == (1, 1.0, 0.0)
+    assert [b.instances for b in bins["length"]] == [0, 1, 1]  # 10 s belongs to (5, 10]
+    assert bins["length"][0].missed is None
+
+
+def test_edges_that_do_not_rise_are_refused():
+    matched = match(database({"v": JUMP_AND_THROW}), {}, subset="test")
+    with pytest.raises(InputError, match=r"edges of length \[3.0, 2.0\]: expected one to 4 rising numbers"):
+        diagnose(matched, TIOU, {"length": [3, 2]})
+    with pytest.raises(InputError, match="no characteristic 'size'"):
+        diagnose(matched, TIOU, {"size": [3]})
+
+
+# ---------------------------------------------------------------------------------------------- what always holds
+
+SEGMENT = st.tuples(st.integers(0, 80), st.integers(1, 19)).map(lambda t: (float(t[0]), float(t[0] + t[1])))
+TRUTH = st.dictionaries(
+    st.sampled_from(["v1", "v2"]),
+    st.lists(st.tuples(SEGMENT, st.sampled_from("ab")).map(lambda t: (*t[0], t[1])), min_size=1, max_size=6),
+    min_size=1,
+)
+FOUND = st.dictionaries(
+    st.sampled_from(["v1", "v2"]),
+    st.lists(
+        st.tuples(SEGMENT, st.sampled_from("ab"), st.integers(1, 9)).map(lambda t: (*t[0], t[1], t[2] / 10)),
+        min_size=1,
+        max_size=25,
+    ),
+)
+
+
+def matched_of(truth, found):
+    videos = {"v1": [(0.0, 9.0, "a"), (20.0, 30.0, "b")]} | truth
+    results = {name: detected(*items) for name, items in found.items()}
+    return match(database(videos), results, subset="test")
+
+
+@settings(max_examples=60, deadline=None)
+@given(TRUTH, FOUND)
+def test_profiles_sum_to_100_percent_and_count_every_detection_once(truth, found):
+    matched = matched_of(truth, found)
+    diagnosis = diagnose(matched, TIOU)
+    np.testing.assert_allclose(diagnosis.profile_SE.sum(1), 100)
+    ranks = [np.sum(matched.class_N == k) for k in range(len(matched.classes))]
+    limits = SPLITS * matched.instances_K
+    assert diagnosis.counts_SE.sum() == np.minimum(ranks, limits).sum()
+    for what in CHARACTERISTICS:
+        assert sum(b.instances for b in diagnosis.bins[what]) == len(matched.truth_G2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(TRUTH, FOUND)
+def test_removing_an_error_never_lowers_map_and_is_what_evaluation_without_it_says(truth, found):
+    matched = matched_of(truth, found)
+    found_NU = true_positives(matched, [0.5])
+    kinds_N = kinds(matched, found_NU, np.array([0.5]))[:, 0]
+    before = (found_NU >= 0).sum()
+    for kind, gain in diagnose(matched, [0.5]).gains.items():
+        assert gain >= 0
+        kept = kinds_N != KINDS.index(kind)
+        results: dict[str, list] = {}
+        for n in np.flatnonzero(kept):
+            item = {"segment": matched.segments_N2[n].tolist(), "label": matched.classes[matched.class_N[n]]}
+            name = matched.videos[matched.video_N[n]] if matched.video_N[n] >= 0 else None
+            if name is not None:
+                results.setdefault(name, []).append(item | {"score": 1 - n / len(kept)})
+        videos = {"v1": [(0.0, 9.0, "a"), (20.0, 30.0, "b")]} | truth
+        again = match(database(videos), results, subset="test")
+        # what is left finds exactly as much as before
+        assert (true_positives(again, [0.5]) >= 0).sum() == before
+
+
+@settings(max_examples=60, deadline=None)
+@given(TRUTH, FOUND)
+def test_curves_agree_with_map(truth, found):
+    """With as many segments as the mean class, normalising changes nothing; the PR curve's area is about the mAP."""
+    matched = matched_of(truth, found)
+    found_NU = true_positives(matched, TIOU)
+    everything = np.ones(len(matched.truth_G2), bool)
+    if len(set(matched.instances_K.tolist())) == 1:
+        results = normalized_ap(matched, found_NU, everything).mean()
+        assert results == pytest.approx(diagnose(matched, TIOU).normalized_map)
+    precision_UR = curves.precision_recall(matched, found_NU >= 0)
+    assert (np.diff(precision_UR, axis=1) <= 1e-12).all()  # interpolated: never rises with recall
+    binned = curves.calibration(matched, found_NU[:, 1] >= 0)
+    assert sum(b.detections for b in binned) == len(matched.scores_N)
+    assert all(b.low - 1e-12 <= b.mean_score <= b.high + 1e-12 for b in binned)
+    videos = curves.per_video(matched, found_NU >= 0)
+    assert sum(v["instances"] for v in videos.values()) == len(matched.truth_G2)
+    assert all(0 <= v["ap"] <= 1 for v in videos.values())
+
+
+def test_the_area_below_precision_and_recall_is_the_map():
+    """Ten segments, nine found before any error: 0.9 of the area, to within a step of recall."""
+    truth = [(float(10 * i), float(10 * i + 5), "a") for i in range(10)]
+    found = [(s, e, "a", 0.9 - i / 100) for i, (s, e, _) in enumerate(truth[:9])]
+    matched = match(database({"v": truth}), {"v": detected(*found)}, subset="test")
+    (precision_R,) = curves.precision_recall(matched, true_positives(matched, [0.5]) >= 0)
+    assert precision_R[curves.RECALL_LEVELS <= 0.9 + 1e-9].min() == 1
+    assert precision_R[curves.RECALL_LEVELS > 0.9 + 1e-9].max() == 0
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real detections lie beside the checkout, in ../shared/real")
+def test_a_weakly_supervised_detector_is_limited_by_background_and_boundaries():
+    """AutoLoc learns from video labels alone: it knows what happens, and hardly where it begins and ends."""
+    folder = REAL / "autoloc_th14"
+    matched = match(folder / "annotations.json", folder / "detections.json", subset="test")
+    gains = diagnose(matched, TIOU).gains
+    ranked = sorted(gains, key=lambda kind: -gains[kind])
+    assert ranked[:2] == ["background error", "localization error"]
