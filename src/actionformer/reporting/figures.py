@@ -129,8 +129,8 @@ def pdf(spec: Spec) -> bytes:
 
 
 def library() -> str:
-    """The JavaScript that draws specifications in a browser; defines `vega` and `vegaEmbed`."""
-    return vl_convert.javascript_bundle("window.vega = vega; window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
+    """The JavaScript that draws specifications in a browser; defines `vegaEmbed`."""
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
 
 
 def _fixed_width(spec: Spec) -> str:

@@ -13,7 +13,6 @@ async function draw(plot) {
   views.get(plot)?.finalize();
   const result = await vegaEmbed(plot, specs[plot.dataset.spec], {
     renderer: "svg",
-    logLevel: vega.Error,
     config: themes[theme],
     tooltip: { theme },
     actions: { export: true, source: false, compiled: false, editor: false },

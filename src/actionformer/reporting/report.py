@@ -67,4 +67,4 @@ def _asset(name: str) -> Markup:
 
 def _json(content: object) -> Markup:
     """JSON that may stand inside a script element."""
-    return Markup(json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/"))
+    return Markup(json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"))

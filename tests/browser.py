@@ -1,0 +1,61 @@
+"""A report as a reader's browser shows it: headless Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    *("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+
+@contextmanager
+def opened(path: Path, *, size: dict[str, int] = DESKTOP, scheme: str = "light") -> Iterator[Any]:
+    """The page at `path`; afterwards there must have been no error and no request but the page's own.
+
+    Skips the test where there is no browser: `.ci/run` installs one.
+    """
+    playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    said, asked = [], []
+    with playwright.sync_playwright() as driver:
+        flags = [*FLAGS, *(["--no-sandbox"] if os.getuid() == 0 else [])]
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
+        page = browser.new_page(viewport=size, color_scheme=scheme)
+        # Vega-Lite warns that lanes of a fixed height leave the height free, as is meant
+        page.on("console", lambda m: None if "fit-y" in m.text else said.append(f"{m.type}: {m.text}"))
+        page.on("pageerror", lambda error: said.append(f"error: {error}"))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(path.as_uri())
+        yield page
+        browser.close()
+    assert said == []
+    assert asked == [path.as_uri()]
+
+
+def draw_everything(page: Any) -> int:
+    """Bring every figure of the shown row into view and wait until it is drawn; returns how many there are."""
+    plots = page.locator("section.row:not([hidden]) .plot")
+    for i in range(plots.count()):
+        plots.nth(i).scroll_into_view_if_needed()
+        page.wait_for_function("plot => plot.dataset.ready", arg=plots.nth(i).element_handle())
+    return plots.count()
+
+
+def without_ink(page: Any) -> list[str]:
+    """Drawn figures in which no mark has any extent."""
+    return page.evaluate("""() => [...document.querySelectorAll(".plot[data-ready]")].filter((plot) => {
+        const marks = [...plot.querySelectorAll("g.role-mark path, g.role-mark text, g.role-mark line")];
+        return !marks.some((mark) => { const box = mark.getBBox(); return box.width + box.height > 0; });
+    }).map((plot) => plot.dataset.spec)""")

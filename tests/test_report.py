@@ -1,0 +1,191 @@
+"""What people look at: tables in four languages, and a report that works in a browser without any network."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from actionformer import layout, presentation
+from actionformer.errors import InputError
+from actionformer.experiment import load_experiment
+from actionformer.reporting import figures, report, tables
+from browser import DESKTOP, PHONE, draw_everything, opened, without_ink
+
+CLASSES = ["jump", "run & <fall>", "throw"]
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
+    """Ground truth of twelve videos, and detections that are often right, often early, sometimes of a wrong class."""
+    rng, folder = random.Random(0), tmp_path_factory.mktemp("detector")
+    database, results = {}, {}
+    for v in range(12):
+        annotations, found = [], []
+        for start in range(2, 90, 11):
+            segment, label = [float(start), start + rng.uniform(3, 8)], rng.choice(CLASSES)
+            annotations.append({"segment": segment, "label": label})
+            early, sure = rng.choice([0, 0, 2, 4]), rng.uniform(0.2, 0.9)
+            shifted = [segment[0] - early, segment[1] - early]
+            found.append({"segment": shifted, "label": rng.choice([label, label, label, "jump"]), "score": sure})
+            found.append({"segment": [start + 6.0, start + 9.0], "label": label, "score": sure / 3})
+        database[f"video_{v:02d}"] = {"subset": "test", "duration": 100.0, "annotations": annotations}
+        results[f"video_{v:02d}"] = found if v else []
+    (folder / "annotations.json").write_text(json.dumps({"database": database}))
+    (folder / "detections.json").write_text(json.dumps({"results": results}))
+    options = {"subset": "test", "tiou": [0.3, 0.5, 0.7], "label_field": "label"}
+    presentation.report_files(
+        folder / "annotations.json", folder / "detections.json", **options, out=folder / "report.html"
+    )
+    return folder
+
+
+@pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
+def test_every_figure_has_ink_and_fits_the_screen(detector, size, scheme):
+    with opened(detector / "report.html", size=size, scheme=scheme) as page:
+        assert draw_everything(page) == len(layout.FIGURES) - 2  # nothing was trained: no curves of training
+        assert without_ink(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+        shown = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (shown == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+def test_figures_answer_to_hovering_choosing_and_zooming(detector):
+    with opened(detector / "report.html") as page:
+        draw_everything(page)
+        page.locator("figure.class_ap g.mark-rect path").first.hover()
+        assert "AP (%)" in page.locator("#vg-tooltip-element.visible").inner_text()
+
+        timelines = page.locator("figure.timelines")
+        bars = timelines.locator("g.mark-rect path")
+        video, only, score = (timelines.locator(kind) for kind in ("select >> nth=0", "select >> nth=1", "input"))
+        assert video.input_value() == "video_00"  # the worst: nothing was detected there
+        assert bars.count() == 9 - 1
+        video.select_option("video_05")
+        everything = bars.count()
+        assert everything > 8
+        score.fill("0")
+        assert bars.count() > everything
+        only.select_option("jump")
+        assert 0 < bars.count() < everything
+        only.select_option("all")
+        before = timelines.inner_text()  # with the labels of the axis
+        timelines.locator("svg.marks").hover()
+        page.mouse.wheel(0, -400)
+        page.wait_for_function("text => document.querySelector('.timelines').innerText !== text", arg=before)
+
+
+def test_a_report_says_which_row_is_shown_and_can_be_linked_to(detector, tmp_path):
+    bar = {"data": {"values": [{"x": 1}]}, "mark": "bar", "encoding": {"x": {"field": "x", "type": "quantitative"}}}
+    drawn = [figures.Figure("map_tiou", "A bar", "It is one long.", bar)]
+    sections = [report.Section(name, name.upper(), [("seeds", "0")], drawn) for name in ("first", "second")]
+    page_file = tmp_path / "two.html"
+    page_file.write_text(report.page("Two", lead="", results=[], sections=sections))
+    with opened(page_file) as page:
+        assert page.locator("section.row:visible h3").all_inner_texts() == ["FIRST"]
+        page.select_option("#row", "second")
+        assert page.locator("section.row:visible h3").all_inner_texts() == ["SECOND"]
+        assert page.url.endswith("#second")
+
+
+def test_names_from_data_cannot_break_out_of_the_page(tmp_path):
+    """A class called </script><script> is text."""
+    evil = "</script><script>document.title='taken'</script>"
+    section = report.Section("row", evil, [(evil, evil)], [figures.Figure("map_tiou", evil, evil, {"title": evil})])
+    text = report.page(evil, lead=evil, results=[], sections=[section])
+    assert "<script>document" not in text
+    assert text.count("<script") == 4  # two of data, the library, the page's own
+
+
+# ---------------------------------------------------------------------------------------------- tables
+
+LINEAGE = {"data_version": "0123456789abcdef.dir", "pinned": False, "identity": "fedcba9876543210"}
+
+
+def table(values, *, edition="paper", row="thumos14_i3d"):
+    experiment = load_experiment(row, edition)
+    keys = [f"mAP/{key}" for key in experiment.expect.published]
+    runs = [
+        tables.Run(seed, dict.fromkeys(keys, value), 211, 3325, LINEAGE, f"seed{seed}-fedcba98")
+        for seed, value in enumerate(values)
+    ]
+    rows = [tables.Row(experiment, runs, tables.Released(dict.fromkeys(keys, 66.6), "", "released-fedcba98"))]
+    remark = "" if experiment.comparable else "These are demo numbers."
+    name, title = experiment.table, experiment.dataset.name
+    return rows, tables.table_of(name, title, rows, edition=edition, remark=remark)
+
+
+def test_a_table_says_the_same_in_every_language():
+    rows, content = table([66.0, 67.0, 68.0])
+    published = [f"{v:.2f}" for v in rows[0].experiment.expect.published.values()]
+    said = {
+        "md": tables.as_markdown(content),
+        "html": re.sub(r"<[^>]+>", " ", tables.as_html(content)),
+        "tex": tables.as_latex(content).replace(r"$\pm$", "±").replace(r"\_", "_"),
+    }
+    for language, text in said.items():
+        for word in [*published, "67.00 ± 1.00", "66.60", "tolerance", "without video_test_0000270", "01234567"]:
+            assert word in text, (language, word)
+    records = list(csv.DictReader(io.StringIO(tables.as_csv(rows))))
+    assert [f"{float(r['published']):.2f}" for r in records] == published
+    assert {r["mlflow_runs"] for r in records} == {"seed0-fedcba98 seed1-fedcba98 seed2-fedcba98"}
+    assert float(records[-1]["difference"]) == pytest.approx(67 - float(published[-1]))
+
+
+def test_the_tolerance_is_students_prediction_interval():
+    """Three seeds with a standard deviation of 1: t(0.975, 2) = 4.303, times sqrt(1 + 1 / 3)."""
+    assert tables.tolerance([66.0, 67.0, 68.0]) == pytest.approx(4.3027 * (4 / 3) ** 0.5, rel=1e-4)
+    assert tables.tolerance([66.0]) is None
+
+
+def test_demo_tables_say_so_and_compare_nothing():
+    _, content = table([90.0, 91.0], edition="demo")
+    for text in (tables.as_markdown(content), tables.as_html(content), tables.as_latex(content)):
+        assert "These are demo numbers." in text
+        assert "n/a" in text
+        assert "tolerance" not in text
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
+def test_latex_compiles(tmp_path):
+    parts = [tables.as_latex(table([66.0, 67.0, 68.0], row=row)[1]) for row in ("thumos14_i3d", "epic_noun_slowfast")]
+    head = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
+    (tmp_path / "all.tex").write_text(head + "\n".join(parts) + "\\end{document}\n")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "undefined" not in done.stdout
+
+
+# ---------------------------------------------------------------------------------------------- figures in files
+
+
+def test_every_figure_can_be_drawn_into_a_file(detector):
+    """The report's specifications are the pictures'."""
+    text = (detector / "report.html").read_text()
+    specs = json.loads(re.search(r'id="specs">(.*?)</script>', text)[1])
+    for spec in specs.values():
+        assert figures.svg(spec).startswith("<svg")
+    assert figures.png(spec).startswith(b"\x89PNG")
+    assert figures.pdf(spec).startswith(b"%PDF")
+
+
+def test_the_worst_videos_come_first_then_the_best(detector):
+    from actionformer.data.annotations import load_database
+
+    database = load_database(detector / "annotations.json")
+    results = json.loads((detector / "detections.json").read_text())["results"]
+    scored = {name: {"ap": v / 100} for v, name in enumerate(database.videos)}
+    shown = presentation.chosen_videos(database, results, scored, first=["video_11"])
+    assert [t.video.name for t in shown[:3]] == ["video_11", "video_00", "video_01"]
+    assert shown[1].remark == "worst 1, nothing detected"
+    assert shown[2].remark == "worst 2, AP 1 %"
+    assert len(shown) == 12
+    with pytest.raises(InputError, match="no video 'other'; there are video_00, video_01"):
+        presentation.chosen_videos(database, results, scored, first=["other"])
