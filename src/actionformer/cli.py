@@ -171,6 +171,16 @@ def run_draw(args: argparse.Namespace) -> None:
     print(presentation.draw(experiment, seeds, videos=args.videos, released=args.released))
 
 
+def run_predict(args: argparse.Namespace) -> None:
+    from actionformer import presentation
+
+    said = presentation.predict(
+        args.weights, args.features, fps=args.fps, stride=args.stride, offset=args.offset, duration=args.duration,
+        device=args.device, min_score=args.min_score, out=args.out,
+    )  # fmt: skip
+    print("\n".join(said))
+
+
 def run_timeline(args: argparse.Namespace) -> None:
     from actionformer import presentation
 
@@ -345,6 +355,19 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("evaluate-released", run_evaluate_released, "score a row's published checkpoint, without training")
     row(sub, seed=False)
+    device(sub)
+
+    sub = command("predict", run_predict, "detect actions in feature files with trained weights")
+    sub.add_argument("--weights", type=Path, required=True, help="a model.pt; it says the classes and the params")
+    sub.add_argument(
+        "--features", type=Path, nargs="+", required=True, help="npy, npz, pt or h5 files, folders, archives, stores"
+    )
+    sub.add_argument("--fps", type=float, help="frames per second of the videos (default: as trained, if all alike)")
+    sub.add_argument("--stride", type=float, help="frames between two steps (default: as trained)")
+    sub.add_argument("--offset", type=float, help="frame at the centre of step 0 (default: as trained, or stride / 2)")
+    sub.add_argument("--duration", type=float, help="seconds, of a single video (default: as far as its features go)")
+    sub.add_argument("--min-score", type=float, default=0.2, help="of subtitles and pictures (default: 0.2)")
+    sub.add_argument("--out", type=Path, default=Path("predictions"), help="folder to write (default: predictions)")
     device(sub)
 
     sub = command("timeline", run_timeline, "picture of a video's ground truth and detections")

@@ -40,6 +40,11 @@ def write_text(target: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def write_bytes(target: Path, content: bytes) -> None:
+    with atomic_path(target) as part:
+        part.write_bytes(content)
+
+
 def write_json(target: Path, content: Any, *, indent: int | None = 1) -> None:
     write_text(target, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
 

@@ -10,13 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from actionformer import layout
-from actionformer.data.annotations import Database, load_database
+from actionformer.data.annotations import Database, Video, load_database
 from actionformer.errors import InputError
 from actionformer.experiment import Experiment, why_not_comparable
-from actionformer.files import atomic_path, read_json, write_json, write_text
+from actionformer.files import read_json, write_bytes, write_json, write_text
 from actionformer.progress import progress
 from actionformer.reporting import figures, report, tables
 
@@ -285,6 +286,49 @@ def _facts(row: tables.Row, lineages: Sequence[Mapping[str, Any]]) -> list[tuple
     ]
 
 
+def predict(
+    weights: Path,
+    features: Sequence[Path],
+    *,
+    fps: float | None,
+    stride: float | None,
+    offset: float | None,
+    duration: float | None,
+    device: str,
+    min_score: float,
+    out: Path,
+) -> list[str]:
+    """Detect in feature files and write what was found to folder `out`; returns what it says in a terminal.
+
+    predictions.json and .csv have everything; subtitles and picture of a video what is scored `min_score` or more.
+    """
+    from actionformer.detection.from_files import predict_files, timed_as
+    from actionformer.reporting import subtitles
+
+    grid: dict[str, float | None] = {"fps": fps, "stride": stride, "offset": offset}
+    said = [timed_as(weights, **grid)]
+    results = predict_files(weights, features, **grid, duration=duration, device=device)
+    files = {video: video.replace("/", "_") for video in results}
+    if len(set(files.values())) < len(files):
+        raise InputError("two videos differ by / and _ alone; give their files other names")
+    write_json(out / "predictions.json", {"version": "actionformer", "results": results}, indent=None)
+    write_text(out / "predictions.csv", subtitles.as_csv(results))
+    for video, detections in progress(results.items(), "draw", unit="video"):
+        shown = [d for d in detections if d["score"] >= min_score]
+        best = max((d["score"] for d in detections), default=0.0)
+        remark = (
+            f"{len(shown)} action{'s' if shown[1:] else ''}" if shown else f"none reaches --min-score {min_score:g}"
+        )
+        said.append(f"{video}: {remark} ({len(detections)} detections, the best scored {best:.2f})")
+        write_text(out / f"{files[video]}.vtt", subtitles.as_webvtt(detections, min_score=min_score))
+        longest = max((d["segment"][1] for d in detections), default=1.0)
+        empty = Video(video, "", longest, None, np.zeros((0, 2)), ())
+        labels = sorted({d["label"] for d in shown})
+        spec = figures.timelines([figures.Timeline(empty, shown)], labels, min_score=min_score).spec
+        write_bytes(out / f"{files[video]}.png", figures.png(spec))
+    return [*said, f"written to {out}"]
+
+
 def timeline(experiment: Experiment, seed: int, video: str, *, min_score: float | None, out: Path) -> None:
     """Draw ground truth and detections of one evaluated video."""
     writers: dict[str, Callable[[figures.Spec], bytes]] = {
@@ -301,6 +345,4 @@ def timeline(experiment: Experiment, seed: int, video: str, *, min_score: float 
     shown = figures.Timeline(database.videos[video], results[video])
     if min_score is None:
         min_score = usual_score({video: results[video]}, len(database.videos[video].labels))
-    picture = writers[out.suffix](figures.timelines([shown], database.classes, min_score=min_score).spec)
-    with atomic_path(out) as part:
-        part.write_bytes(picture)
+    write_bytes(out, writers[out.suffix](figures.timelines([shown], database.classes, min_score=min_score).spec))

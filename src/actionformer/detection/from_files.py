@@ -1,0 +1,146 @@
+"""Detect actions in feature files with trained weights: no database, no data set's params, any videos.
+
+The weights file says which classes there are and how the network sees a video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from actionformer.data.annotations import Database, Video
+from actionformer.data.feature_files import Features, Member, features_in, members
+from actionformer.data.features import FeatureStore
+from actionformer.data.view import views
+from actionformer.detection.predict import Results, predict
+from actionformer.errors import InputError
+from actionformer.experiment import Experiment
+from actionformer.progress import progress
+from actionformer.training.checkpoint import load_model
+from actionformer.training.device import leased_device, prepare_cpu
+
+ONE_CLASS = "action"
+"""label of class-agnostic weights, whose classes come from a classifier of whole videos"""
+ARRAYS = (".npy", ".npz", ".pt", ".pth")
+
+
+def predict_files(
+    weights: Path | str,
+    features: Path | str | Sequence[Path | str],
+    *,
+    fps: float | None = None,
+    stride: float | None = None,
+    offset: float | None = None,
+    duration: float | None = None,
+    device: str = "auto",
+) -> Results:
+    """Video -> detections {"segment": [start, end] in seconds, "label", "score"}, best first.
+
+    Args:
+        weights: a `model.pt` of this project.
+        features: files (T, C) in npy, npz or pt, folders or archives of such files, h5 files, packed stores.
+        fps: frames per second of the videos; default: those of the training features, if they were all alike.
+        stride: frames between two steps; default: that of the training features.
+        offset: frame at the centre of step 0; default: that of the training features, or half of another stride.
+        duration: seconds, if there is one video; default: up to where the last step reaches.
+        device: 'auto', 'cpu', 'cuda:0', ...
+
+    Windows of a sliding test cover the whole video, and features are resampled in full precision, whatever the
+    weights were trained for (`data.protocol: corrected`).
+
+    Raises:
+        InputError: weights or features that cannot be read or don't fit each other, no frame rate, no video.
+    """
+    network, trained, classes = load_model(Path(weights))
+    timed = _timed(trained, fps=fps, stride=stride, offset=offset)
+    names = [ONE_CLASS] if trained.data.class_agnostic else classes
+    sources = [features] if isinstance(features, Path | str) else list(features)
+    prepare_cpu(trained.training.threads)
+    results: Results = {}
+    with leased_device(device) as chosen:
+        network.to(chosen)
+        for found in progress(_videos([Path(s) for s in sources], trained.features.dim), "predict", unit="video"):
+            if found.video in results:
+                raise InputError(f"video '{found.video}' occurs twice; give every file a name of its own")
+            if duration is not None and results:
+                raise InputError("a duration goes with one video")
+            array_TC = found.load()
+            video = _video(found.video, len(array_TC), duration, timed)
+            shown = views(Database({video.name: video}, tuple(classes)), {video.name: array_TC}, timed, "test")
+            results |= predict(network, shown, timed.inference, names, device=chosen)
+    if not results:
+        raise InputError(f"{', '.join(map(str, sources))}: no features there; expected npy, npz, pt or h5 files")
+    return results
+
+
+def timed_as(weights: Path | str, *, fps: float | None, stride: float | None, offset: float | None) -> str:
+    """How `predict_files` places steps in time, in words."""
+    features = _timed(load_model(Path(weights))[1], fps=fps, stride=stride, offset=offset).features
+    return f"step t lies at frame {features.offset_frames:g} + {features.stride_frames:g} t, {features.fps:g} frames/s"
+
+
+def _timed(trained: Experiment, *, fps: float | None, stride: float | None, offset: float | None) -> Experiment:
+    """The experiment of the weights, with the time grid of the features at hand."""
+    known = trained.features
+    stride = known.stride_frames if stride is None else stride
+    fps = known.fps if fps is None else fps
+    if stride is None or fps is None:
+        lacking = "frames per second (fps)" if fps is None else "frames between two steps (stride)"
+        raise InputError(f"the weights of {trained.name} don't fix the {lacking} of their videos; give them")
+    if fps <= 0 or stride <= 0:
+        raise InputError(f"fps {fps:g}, stride {stride:g}: expected numbers above 0")
+    if offset is None:
+        same = known.offset_frames is not None and stride == known.stride_frames
+        offset = known.offset_frames if same else stride / 2
+    grid = known.model_copy(update={"fps": fps, "stride_frames": stride, "offset_frames": offset, "dataset": None})
+    dataset = trained.dataset.model_copy(update={"features": {trained.data.features: grid}})
+    data = trained.data.model_copy(update={"protocol": "corrected"})
+    inference = trained.inference.model_copy(update={"use_classifier": False})
+    return trained.model_copy(update={"dataset": dataset, "data": data, "inference": inference})
+
+
+def _video(name: str, steps: int, duration: float | None, timed: Experiment) -> Video:
+    """A video without ground truth that lasts as long as its features, unless its duration is given."""
+    grid = timed.features
+    assert grid.fps is not None
+    assert grid.stride_frames is not None
+    assert grid.offset_frames is not None
+    if duration is None:
+        # the last step reaches as far beyond its centre as the first one before its own
+        span = (steps - 1) * grid.stride_frames + 2 * grid.offset_frames
+        duration = (steps * grid.stride_frames if timed.data.loader == "resize" else span) / grid.fps
+    return Video(name, timed.dataset.eval_subset, duration, duration * grid.fps, np.zeros((0, 2)), ())
+
+
+def _videos(sources: Sequence[Path], dim: int) -> Iterator[Features]:
+    for source in sources:
+        if source.suffix in ARRAYS and source.is_file():
+            yield from features_in(Member(source, source.name, lambda source=source: source.open("rb")), dim=dim)  # type: ignore[misc]
+        elif source.is_file() and h5py.is_hdf5(source) and _is_store(source):
+            yield from _stored(source, dim)
+        else:
+            for member in members(source):
+                yield from features_in(member, dim=dim)
+
+
+def _is_store(path: Path) -> bool:
+    with h5py.File(path, "r") as file:
+        return "index" in file and "videos" in file
+
+
+def _stored(path: Path, dim: int) -> Iterator[Features]:
+    store = FeatureStore(path)
+    for name in store:
+
+        def load(name: str = name) -> NDArray[Any]:
+            array_TC = np.asarray(store[name])
+            if array_TC.shape[1] != dim:
+                raise InputError(f"{path}: video '{name}' has {array_TC.shape[1]} channels, the weights expect {dim}")
+            return array_TC
+
+        yield Features(name, load)
