@@ -149,6 +149,12 @@ def run_evaluate(args: argparse.Namespace) -> None:
         print(f"written to {args.out}")
 
 
+def run_actions(args: argparse.Namespace) -> None:
+    from actionformer import stages
+
+    print(stages.detect_actions(_experiment(args), args.params, args.seed, device=args.device))
+
+
 def run_evaluate_released(args: argparse.Namespace) -> None:
     from actionformer import stages
 
@@ -352,6 +358,10 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("evaluation.json"),
         help="of --annotations: JSON to write (default: evaluation.json)",
     )
+
+    sub = command("actions", run_actions, "fuse a row of nouns with its row of verbs, and score the actions")
+    row(sub, seed=True)
+    device(sub)
 
     sub = command("evaluate-released", run_evaluate_released, "score a row's published checkpoint, without training")
     row(sub, seed=False)

@@ -314,6 +314,7 @@ class Experiment(Params):
     evaluation: EvaluationParams = EvaluationParams()
     expect: Expectation = Expectation()
     released: Released | None = None
+    actions_with: str | None = Field(None, description="row of verbs that this row of nouns is fused with into actions")
 
     @model_validator(mode="after")
     def _fits(self) -> Experiment:

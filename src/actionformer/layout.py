@@ -5,6 +5,7 @@
     results/{edition}/{experiment}/seed{n}/   runs
     results/{edition}/{experiment}/released/  the published checkpoint, evaluated
     results/{edition}/{experiment}/figures/   figures of a row
+    results/{edition}/{table}_actions/        nouns and verbs fused, a run folder per seed
     results/{edition}/tables/                 tables
     results/{edition}/report.html             all of it on one page
 
@@ -48,6 +49,11 @@ def feature_store(edition: str, dataset: str, features: str) -> Path:
 
 def run(edition: str, experiment: str, seed: int) -> Path:
     return Path("results") / edition / experiment / f"seed{seed}"
+
+
+def actions(experiment: Experiment) -> str:
+    """The name under which a row of nouns, fused with one of verbs, stands among the rows."""
+    return f"{experiment.table}_actions"
 
 
 def released_run(experiment: Experiment) -> Path:
@@ -128,6 +134,7 @@ def audit(experiment: Experiment) -> Path:
     return Path("build") / experiment.edition / "audit" / f"{experiment.name}.json"
 
 
-def run_name(seed: int | None, identity: str) -> str:
+def run_name(seed: int | None, identity: str, kind: str = "") -> str:
     """Name of a run in tables and in MLflow: of a seed, or of the published checkpoint; equal inputs, equal name."""
-    return f"{'released' if seed is None else f'seed{seed}'}-{identity[:8]}"
+    of = "released" if seed is None else f"seed{seed}"
+    return f"{'actions-' if kind == 'actions' else ''}{of}-{identity[:8]}"

@@ -41,7 +41,7 @@ def tabulate(
         grouped.setdefault(experiment.table, []).append(experiment)
     texts = []
     for name, members in grouped.items():
-        rows = [_table_row(experiment, seeds, released=released) for experiment in members]
+        rows = _table_rows(members, seeds, released=released)
         table = _table(rows, params)
         folder = layout.tables(members[0].edition)
         texts.append(tables.as_markdown(table))
@@ -72,20 +72,30 @@ def _table(rows: Sequence[tables.Row], params: Path) -> tables.Table:
     return tables.table_of(first.table, first.dataset.name, rows, edition=first.edition, remark=remark)
 
 
-def _table_row(experiment: Experiment, seeds: Sequence[int], *, released: bool) -> tables.Row:
-    runs = []
-    for seed in seeds:
-        metrics = read_json(layout.run(experiment.edition, experiment.name, seed) / "metrics.json")
-        name = layout.run_name(seed, metrics["lineage"]["identity"])
-        runs.append(
-            tables.Run(seed, metrics["percent"], metrics["videos"], metrics["instances"], metrics["lineage"], name)
-        )
+def _table_row(experiment: Experiment, seeds: Sequence[int], *, released: bool, actions: bool) -> tables.Row:
+    runs = [_table_run(layout.run(experiment.edition, experiment.name, seed), seed) for seed in seeds]
+    fused = [_table_run(layout.run(experiment.edition, layout.actions(experiment), s), s) for s in seeds if actions]
     checkpoint = None
     if released and experiment.released is not None:
         metrics = read_json(layout.released_run(experiment) / "metrics.json")
         name = layout.run_name(None, metrics["lineage"]["identity"])
         checkpoint = tables.Released(metrics.get("percent", {}), metrics.get("none", ""), name)
-    return tables.Row(experiment, runs, checkpoint)
+    return tables.Row(experiment, runs, checkpoint, fused)
+
+
+def _table_run(folder: Path, seed: int) -> tables.Run:
+    metrics = read_json(folder / "metrics.json")
+    name = layout.run_name(seed, metrics["lineage"]["identity"], metrics["lineage"].get("kind", ""))
+    return tables.Run(seed, metrics["percent"], metrics["videos"], metrics["instances"], metrics["lineage"], name)
+
+
+def _table_rows(experiments: Sequence[Experiment], seeds: Sequence[int], *, released: bool) -> list[tables.Row]:
+    """What tables say of these rows; nouns and verbs are fused where both are among them."""
+    names = {experiment.name for experiment in experiments}
+    return [
+        _table_row(experiment, seeds, released=released, actions=experiment.actions_with in names)
+        for experiment in experiments
+    ]
 
 
 # ---------------------------------------------------------------------------------------------- figures
@@ -192,8 +202,7 @@ def write_report(
     edition = experiments[0].edition
     rows: dict[str, list[tables.Row]] = {}
     sections = []
-    for experiment in experiments:
-        row = _table_row(experiment, seeds, released=released)
+    for experiment, row in zip(experiments, _table_rows(experiments, seeds, released=released), strict=True):
         rows.setdefault(experiment.table, []).append(row)
         folders = [layout.run(edition, experiment.name, seed) for seed in seeds]
         facts = _facts(row, [read_json(folder / "lineage.json") for folder in folders])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -414,6 +414,76 @@ def _fits_the_other_row(experiment: Experiment, path: Path, weights: Mapping[str
     if misfit:
         raise InputError(f"{path}: {misfit}")
     return ""
+
+
+def detect_actions(experiment: Experiment, params: Path, seed: int, *, device: str) -> str:
+    """Fuse a row of nouns with its row of verbs, and score the actions, their nouns and their verbs.
+
+    Both were trained with `seed`; says what it found.
+    """
+    from actionformer import tracking
+    from actionformer.data.view import views
+    from actionformer.detection.actions import predict_actions
+    from actionformer.training.checkpoint import load_model
+    from actionformer.training.device import leased_device, prepare_cpu
+
+    if experiment.actions_with is None:
+        raise InputError(f"{experiment.name}: names no row of verbs to be fused with (params: actions_with)")
+    other = load_experiment(experiment.actions_with, experiment.edition, params=params)
+    if experiment.data.model_copy(update={"label_field": other.data.label_field}) != other.data:
+        raise InputError(f"{experiment.name} and {other.name} see videos in different ways (params: data)")
+    prepare_cpu(experiment.training.threads)
+    database, features = _inputs(experiment)
+    folders = [layout.run(experiment.edition, row.name, seed) for row in (experiment, other)]
+    (noun, _, nouns), (verb, _, verbs) = (load_model(folder / "model.pt") for folder in folders)
+    shown = views(database, features, experiment, "test")
+    with leased_device(device) as chosen:
+        noun, verb = noun.to(chosen), verb.to(chosen)
+        results = predict_actions(noun, verb, shown, experiment.inference, nouns, verbs, chosen)
+    run = layout.run(experiment.edition, layout.actions(experiment), seed)
+    said = _write_detections(run, results)
+    noun_lineage, verb_lineage = data_lineage(experiment, seed), data_lineage(other, seed)
+    lineage = noun_lineage | {
+        "kind": "actions",
+        "weights": digest([noun_lineage["weights"], verb_lineage["weights"]]),
+        "params": digest([noun_lineage["params"], verb_lineage["params"]]),
+        "identity": digest([noun_lineage["identity"], verb_lineage["identity"]]),
+    }
+    trained = {"seed": seed, "git": provenance.git_state(), "environment": provenance.environment()}
+    write_json(run / "lineage.json", trained | lineage)
+    record = {"lineage": lineage, "experiment": experiment.model_dump(mode="json")}
+    write_json(run / "metrics.json", record | _action_metrics(experiment, database, results))
+    tracking.log_result(run)
+    return said
+
+
+def _action_metrics(experiment: Experiment, nouns: Database, results: Mapping[str, Any]) -> dict[str, Any]:
+    """The same detections, evaluated by their nouns, their verbs and both, as the challenge does."""
+    from actionformer.evaluation import mean_average_precision
+
+    verbs = load_database(layout.database_of(experiment), "verb")
+    percent: dict[str, float] = {}
+    counts: dict[str, Any] = {}
+    for task, truth in {"noun": nouns, "verb": verbs, "action": _pairs(verbs, nouns)}.items():
+        labelled = {
+            video: [d | {"label": f"{d['verb']} {d['noun']}" if task == "action" else d[task]} for d in found]
+            for video, found in results.items()
+        }
+        result = mean_average_precision(
+            truth, labelled, subset=experiment.dataset.eval_subset, tiou_thresholds=experiment.evaluation.tiou
+        )
+        percent |= {f"{task}/{key}": value for key, value in _percent(result).items()}
+        counts = {"videos": result.videos, "instances": int(result.instances_K.sum())}
+    return {"percent": percent, "subset": experiment.dataset.eval_subset, **counts}
+
+
+def _pairs(verbs: Database, nouns: Database) -> Database:
+    """The same videos, labelled 'verb noun'."""
+    videos = {}
+    for name, video in verbs.videos.items():
+        both = zip(video.labels, nouns.videos[name].labels, strict=True)
+        videos[name] = replace(video, labels=tuple(f"{verb} {noun}" for verb, noun in both))
+    return Database(videos, tuple(sorted({label for video in videos.values() for label in video.labels})))
 
 
 def evaluate_files(

@@ -70,7 +70,7 @@ def start(experiment: Experiment, lineage: Mapping[str, Any], run_id: str | None
     with FileLock(LOCK):
         experiment_id = _experiment(client, experiment)
         parent = _parent(client, experiment, experiment_id)
-    name = layout.run_name(lineage["seed"], lineage["identity"])
+    name = layout.run_name(lineage["seed"], lineage["identity"], lineage.get("kind", ""))
     tags = _tags(experiment, lineage) | {"mlflow.parentRunId": parent}
     run = client.create_run(experiment_id, run_name=name, tags=tags)
     params = [Param(key, str(value)[:6000]) for key, value in _flat(_resolved(experiment))]
@@ -83,8 +83,11 @@ def start(experiment: Experiment, lineage: Mapping[str, Any], run_id: str | None
 
 def _tags(experiment: Experiment, lineage: Mapping[str, Any]) -> dict[str, str]:
     """Where a run's numbers come from."""
-    kind = "released" if lineage["seed"] is None else "seed"
-    what = "the published checkpoint, not trained here" if kind == "released" else f"seed {lineage['seed']}"
+    kind = lineage.get("kind") or ("released" if lineage["seed"] is None else "seed")
+    what = {
+        "released": "the published checkpoint, not trained here",
+        "actions": f"seed {lineage['seed']}, fused with {experiment.actions_with} into actions",
+    }.get(kind, f"seed {lineage['seed']}")
     commit = f"`{lineage['git']['commit'][:12]}`{' with changes' if lineage['git']['dirty'] else ''}"
     data = f"`{lineage['data_version'][:12]}`{'' if lineage['pinned'] else ', not as pinned'}"
     return {
@@ -171,32 +174,31 @@ def log_pictures(experiment: Experiment, seeds: Sequence[int]) -> None:
 
 
 def _summarise(client: MlflowClient, run_id: str, experiment: Experiment) -> None:
-    """Give a row's run the mean over seeds of the runs with the same params as this one.
+    """Give a row's run the mean over seeds of the runs with the same kind and params as this one.
 
-    The published checkpoint's metrics stand beside them, under released/.
+    The published checkpoint's metrics stand beside them, under released/, those of fused actions under actions/.
     """
     child = client.get_run(run_id)
-    parent, params = child.data.tags["mlflow.parentRunId"], child.data.tags["params"]
-    if child.data.tags["kind"] == "released":
-        metrics = {f"released/{key}": value for key, value in child.data.metrics.items()}
-        _log_new(client, parent, metrics, step=experiment.training.epochs)
-        client.set_terminated(parent, "FINISHED")
-        return
+    parent, params, kind = (child.data.tags[tag] for tag in ("mlflow.parentRunId", "params", "kind"))
     children = client.search_runs(
         [child.info.experiment_id],
-        f"tags.`mlflow.parentRunId` = '{parent}' and tags.params = '{params}' and tags.evaluated = 'true'",
+        f"tags.`mlflow.parentRunId` = '{parent}' and tags.kind = '{kind}' and tags.params = '{params}' "
+        "and tags.evaluated = 'true'",
         order_by=["attributes.start_time DESC"],
     )
     latest: dict[str, dict[str, float]] = {}
     for run in children:
         latest.setdefault(run.data.tags["seed"], run.data.metrics)
-    keys = [key for key in child.data.metrics if key.startswith(("mAP/", "recall_"))]
-    means = {key: statistics.fmean(metrics[key] for metrics in latest.values()) for key in keys}
+    keys = [key for key in child.data.metrics if "mAP/" in key or key.startswith("recall_")]
+    prefix = "" if kind == "seed" else f"{kind}/"
+    means = {f"{prefix}{key}": statistics.fmean(metrics[key] for metrics in latest.values()) for key in keys}
     _log_new(client, parent, means, step=experiment.training.epochs)
+    client.set_terminated(parent, "FINISHED")
+    if kind != "seed":
+        return
     client.set_tag(parent, "seeds", " ".join(sorted(latest, key=int)))
     for tag in ("git.commit", "data.version", "data.pinned", "protocol", "params"):
         client.set_tag(parent, tag, child.data.tags[tag])
-    client.set_terminated(parent, "FINISHED")
 
 
 def _log_new(client: MlflowClient, run_id: str, metrics: Mapping[str, float], *, step: int) -> None:
@@ -239,7 +241,7 @@ def restore(results: Path) -> int:
         if _find(client, experiment, lineage) is None:
             log_result(run)
             count += 1
-            if lineage["seed"] is not None:
+            if lineage["seed"] is not None and "kind" not in lineage:
                 log_pictures(experiment, [lineage["seed"]])
     return count
 

@@ -1,4 +1,4 @@
-# Detections against ground truth: of the runs trained here, and of the published checkpoints.
+# Detections against ground truth: of the runs trained here, of nouns and verbs fused, of the published checkpoints.
 
 
 rule evaluate:
@@ -27,6 +27,41 @@ rule evaluate:
         "Evaluate {wildcards.row}, seed {wildcards.seed}"
     shell:
         "actionformer evaluate {params.row} {params.options} --seed {wildcards.seed} >> {log} 2> >(tee -ia {log} >&2)"
+
+
+rule actions:
+    input:
+        nouns=lambda w: nouns_of(w.table) / f"seed{w.seed}/model.pt",
+        verbs=lambda w: verbs_of(w.table) / f"seed{w.seed}/model.pt",
+        database=lambda w: ancient(layout.database_of(FUSED[w.table])),
+        store=lambda w: ancient(layout.store_of(FUSED[w.table])),
+        lineages=lambda w: [
+            ancient(folder(w.table) / f"seed{w.seed}/lineage.json")
+            for folder in (nouns_of, verbs_of)
+        ],
+    output:
+        detections=f"results/{EDITION}/{{table}}_actions/seed{{seed}}/detections.json",
+        metrics=f"results/{EDITION}/{{table}}_actions/seed{{seed}}/metrics.json",
+    log:
+        f"results/{EDITION}/logs/actions/{{table}}-seed{{seed}}.log",
+    benchmark:
+        f"results/{EDITION}/benchmarks/actions/{{table}}-seed{{seed}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: lambda w: FUSED[w.table].training.threads
+    resources:
+        mem_mb=CHOSEN.memory_mb,
+        gpu=1,
+    params:
+        row=untracked(lambda w: row_name(FUSED[w.table])),
+        options=untracked(ROW_OPTIONS),
+        key=lambda w: digest(
+            [FUSED[w.table].key(stage) for stage in ("detect", "evaluate")]
+        ),
+    message:
+        "Fuse the nouns and verbs of {wildcards.table} into actions, seed {wildcards.seed}"
+    shell:
+        "actionformer actions {params.row} {params.options} --seed {wildcards.seed} >> {log} 2> >(tee -ia {log} >&2)"
 
 
 rule evaluate_released:

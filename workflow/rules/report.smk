@@ -45,6 +45,7 @@ rule draw:
 rule tabulate:
     input:
         metrics=lambda w: runs_of(w.table, "metrics.json"),
+        actions=lambda w: actions_of(w.table),
         released=lambda w: released_of(TABLES[w.table]),
     output:
         markdown=layout.tables(EDITION) / "{table}.md",
@@ -108,7 +109,11 @@ rule report_page:
             for row in ROWS.values()
             for name in layout.FIGURES
         ],
-        metrics=[path for table in TABLES for path in runs_of(table, "metrics.json")],
+        metrics=[
+            path
+            for table in TABLES
+            for path in [*runs_of(table, "metrics.json"), *actions_of(table)]
+        ],
         released=released_of(ROWS.values()),
     output:
         page=report(

@@ -34,12 +34,16 @@ def candidates(segments_P2: Tensor, scores_PK: Tensor, params: InferenceParams) 
     K = scores_PK.shape[1]
     if K == 1:
         return segments_P2, scores_PK[:, 0], torch.zeros(len(segments_P2), dtype=torch.long)
+    pair_N = best_pairs(scores_PK, params)
+    return segments_P2[torch.div(pair_N, K, rounding_mode="floor")], scores_PK.flatten()[pair_N], pair_N % K
+
+
+def best_pairs(scores_PK: Tensor, params: InferenceParams) -> Tensor:
+    """Flat indices (N,) of the best `pre_nms_topk` scores above `pre_nms_threshold`, best first."""
     flat, top_k = scores_PK.flatten(), params.pre_nms_topk
     chosen = flat > params.pre_nms_threshold
     if len(flat) > top_k:
         # only what can be among the best is sorted
         chosen &= flat >= flat.topk(top_k, sorted=False).values.min()
     pair_N = chosen.nonzero()[:, 0]
-    best_N = flat[pair_N].sort(descending=True, stable=True).indices[:top_k]
-    pair_N = pair_N[best_N]
-    return segments_P2[torch.div(pair_N, K, rounding_mode="floor")], flat[pair_N], pair_N % K
+    return pair_N[flat[pair_N].sort(descending=True, stable=True).indices[:top_k]]

@@ -49,11 +49,16 @@ def predict(
 
 def of_view(view: View, segments_P2: Tensor, scores_PK: Tensor, params: InferenceParams) -> Detections:
     """What the decoded points of one view give, in seconds: after NMS, or of a window before it, rounded."""
-    best = tuple(part.cpu().numpy() for part in candidates(segments_P2, scores_PK, params))
+    return in_seconds(view, candidates(segments_P2, scores_PK, params), params)
+
+
+def in_seconds(view: View, best: tuple[Tensor, Tensor, Tensor], params: InferenceParams) -> Detections:
+    """Candidates of a view (segments, scores, labels) after NMS, or of a window before it, in seconds."""
+    segments_N2, scores_N, labels_N = (part.cpu().numpy() for part in best)
     if view.window is None:
-        best = _nms(best, params)  # type: ignore[arg-type]
-    seconds = (view.to_seconds(best[0]).numpy(), *best[1:])
-    return seconds if view.window is None else _rounded(seconds)  # type: ignore[arg-type, return-value]
+        segments_N2, scores_N, labels_N = _nms((segments_N2, scores_N, labels_N), params)
+    seconds = (view.to_seconds(segments_N2).numpy(), scores_N, labels_N)
+    return seconds if view.window is None else _rounded(seconds)
 
 
 def of_video(

@@ -56,6 +56,8 @@ class Row:
     experiment: Experiment
     runs: Sequence[Run]
     released: Released | None = None
+    actions: Sequence[Run] = ()
+    """of a row of nouns: its seeds fused with those of a row of verbs"""
 
     def metrics(self) -> list[tuple[str, str]]:
         """(heading, key in metrics.json) per column, in the published order."""
@@ -151,6 +153,8 @@ class Table:
     remark: str
     results: Grid
     recall: Grid | None
+    actions: Grid | None
+    """nouns and verbs fused; there is no published value in the tables reproduced here"""
     origin: Grid
     released: Sequence[str]
     """a line per row about its published checkpoint, the first saying what they are; empty where there is none"""
@@ -189,6 +193,7 @@ def table_of(name: str, title: str, rows: Sequence[Row], *, edition: str, remark
         remark,
         Grid(["features", "", *headings], lines, numbers=2),
         _recall(rows),
+        _actions(rows, headings),
         Grid(
             ["features", "seeds", "protocol", "evaluated", "data version", "pinned", "threads", "MLflow run"],
             origin,
@@ -252,6 +257,20 @@ def _recall(rows: Sequence[Row]) -> Grid | None:
     return Grid(["features", *map(_recall_heading, keys)], body, numbers=1)
 
 
+def _actions(rows: Sequence[Row], headings: Sequence[str]) -> Grid | None:
+    """Nouns, verbs and actions of the fused detections, mean over seeds."""
+    body = []
+    for row in rows:
+        for task in ("noun", "verb", "action") if row.actions else ():
+            cells = []
+            for _, key in row.metrics():
+                values = [run.percent[f"{task}/{key}"] for run in row.actions]
+                spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+                cells.append(cell(statistics.fmean(values)) + spread)
+            body.append([f"fused: {task}", *cells])
+    return Grid(["noun and verb rows fused", *headings], body, numbers=1) if body else None
+
+
 def _recall_heading(key: str) -> str:
     """recall_1x/0.5 -> R@1x, 0.5"""
     multiple, tiou = key.removeprefix("recall_").split("/")
@@ -285,8 +304,8 @@ def as_markdown(table: Table) -> str:
     if table.remark:
         lines += [f"**{table.edition} edition.** {table.remark}", ""]
     lines += grid(table.results)
-    if table.recall is not None:
-        lines += ["", *grid(table.recall)]
+    for more in (table.recall, table.actions):
+        lines += [] if more is None else ["", *grid(more)]
     lines += ["", *grid(table.origin)]
     if table.released:
         lines += ["", table.released[0], "", *(f"- {line}" for line in table.released[1:])]
@@ -314,8 +333,7 @@ def as_html(table: Table) -> str:
     if table.remark:
         parts.append(f"<p><strong>{html.escape(table.edition)} edition.</strong> {html.escape(table.remark)}</p>\n")
     parts.append(grid(table.results))
-    if table.recall is not None:
-        parts.append(grid(table.recall))
+    parts += [grid(more) for more in (table.recall, table.actions) if more is not None]
     parts.append(f"<details><summary>Where these numbers come from</summary>\n{grid(table.origin)}")
     if table.released:
         items = "".join(f"<li>{html.escape(line)}</li>" for line in table.released[1:])
@@ -352,8 +370,8 @@ def as_latex(table: Table) -> str:
         r"\small",
         *grid(table.results),
     ]
-    if table.recall is not None:
-        lines += [r"\par\medskip", *grid(table.recall)]
+    for more in (table.recall, table.actions):
+        lines += [] if more is None else [r"\par\medskip", *grid(more)]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 

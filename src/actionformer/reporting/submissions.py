@@ -1,0 +1,178 @@
+"""Detections in the forms that challenges take, and what is wrong with a file of such a form.
+
+activitynet   ActivityNet's detection task: {"version": "VERSION 1.3", "results": {video: [{"label", "score",
+              "segment"}]}, "external_data": {"used", "details"}} (http://activity-net.org/challenges)
+epic          EPIC-KITCHENS-100 Action Detection: {"version": "0.2", "challenge": "action_detection", "sls_pt",
+              "sls_tl", "sls_td", "results": {video: [{"verb", "noun", "action": "verb,noun", "score", "segment"}]}}
+              (https://github.com/epic-kitchens/C2-Action-Detection)
+ego4d         Ego4D Moment Queries: {"version": "1.0", "challenge": "ego4d_moment_queries", "detect_results": {clip:
+              [{"label", "score", "segment"}]}, "retrieve_results": the same for retrieval} (https://ego4d-data.org)
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from actionformer.errors import InputError
+
+Challenge = Literal["activitynet", "epic", "ego4d"]
+CHALLENGES: tuple[Challenge, ...] = ("activitynet", "epic", "ego4d")
+Results = Mapping[str, Sequence[Mapping[str, Any]]]
+
+ACTIVITYNET_VERSION = "VERSION 1.3"
+EPIC_VERSION, EPIC_CHALLENGE = "0.2", "action_detection"
+EPIC_LEVELS = {
+    "sls_pt": "supervision of pretraining",
+    "sls_tl": "supervision of training labels",
+    "sls_td": "supervision of training data",
+}
+EPIC_VERBS, EPIC_NOUNS = 97, 300
+EGO4D_VERSION, EGO4D_CHALLENGE = "1.0", "ego4d_moment_queries"
+SLACK = 0.5
+"""seconds that a segment may end after its video: published durations are rounded"""
+
+
+def activitynet(results: Results, *, external_data: str) -> dict[str, Any]:
+    """The submission; `external_data` says what beside ActivityNet was used."""
+    return {
+        "version": ACTIVITYNET_VERSION,
+        "results": {video: [_labelled(d) for d in found] for video, found in results.items()},
+        "external_data": {"used": bool(external_data), "details": external_data},
+    }
+
+
+def epic(results: Results, *, levels: Sequence[int]) -> dict[str, Any]:
+    """The submission; `levels` are sls_pt, sls_tl and sls_td, 0 to 5 as the challenge's page defines them."""
+    converted = {
+        video: [
+            {"verb": verb, "noun": noun, "action": f"{verb},{noun}", "score": d["score"], "segment": d["segment"]}
+            for d in found
+            for verb, noun in [(_number(d["verb"]), _number(d["noun"]))]
+        ]
+        for video, found in results.items()
+    }
+    head = {"version": EPIC_VERSION, "challenge": EPIC_CHALLENGE}
+    return head | dict(zip(EPIC_LEVELS, levels, strict=True)) | {"results": converted}
+
+
+def ego4d(results: Results) -> dict[str, Any]:
+    """The submission; retrieval takes the same detections: it asks for those of a class, best first."""
+    converted = {video: [_labelled(d) for d in found] for video, found in results.items()}
+    return {
+        "version": EGO4D_VERSION,
+        "challenge": EGO4D_CHALLENGE,
+        "detect_results": converted,
+        "retrieve_results": converted,
+    }
+
+
+def problems(
+    challenge: Challenge, content: Any, *, durations: Mapping[str, float], classes: Sequence[str]
+) -> list[str]:
+    """What the challenge's server would stumble over, a line each; empty for a valid submission.
+
+    Args:
+        durations: seconds of every video that has to be there.
+        classes: the labels that may occur; without effect on EPIC, whose classes are numbers.
+    """
+    if not isinstance(content, Mapping):
+        return ["expected a JSON object"]
+    expected: dict[Challenge, tuple[dict[str, Any], tuple[str, ...]]] = {
+        "activitynet": ({"version": ACTIVITYNET_VERSION}, ("results",)),
+        "epic": ({"version": EPIC_VERSION, "challenge": EPIC_CHALLENGE}, ("results",)),
+        "ego4d": (
+            {"version": EGO4D_VERSION, "challenge": EGO4D_CHALLENGE},
+            ("detect_results", "retrieve_results"),
+        ),
+    }
+    head, parts = expected[challenge]
+    found = [
+        f"{key} is {content.get(key)!r}, expected {value!r}" for key, value in head.items() if content.get(key) != value
+    ]
+    if challenge == "activitynet":
+        external = content.get("external_data")
+        if not (isinstance(external, Mapping) and isinstance(external.get("used"), bool) and "details" in external):
+            found.append("external_data: expected 'used' (true or false) and 'details'")
+    if challenge == "epic":
+        for key, what in EPIC_LEVELS.items():
+            if content.get(key) not in range(6):
+                found.append(f"{key} is {content.get(key)!r}, expected 0 to 5 ({what})")
+    known = set(classes)
+    labels: Callable[[Mapping[str, Any]], str] = _epic_labels if challenge == "epic" else lambda d: _label(d, known)
+    for part in parts:
+        found += _result_problems(part, content.get(part), durations, labels)
+    return found
+
+
+def _result_problems(
+    part: str, results: Any, durations: Mapping[str, float], labels: Callable[[Mapping[str, Any]], str]
+) -> list[str]:
+    """At most one line per kind of problem, with the first place and the count."""
+    if not isinstance(results, Mapping):
+        return [f"{part}: expected an object, video -> detections"]
+    seen: dict[str, list[str]] = {}
+    for video in durations:
+        if video not in results:
+            seen.setdefault("lacks videos", []).append(f"'{video}'")
+    for video, detections in results.items():
+        if video not in durations:
+            seen.setdefault("has unknown videos", []).append(f"'{video}'")
+            continue
+        if not isinstance(detections, Sequence) or isinstance(detections, str):
+            seen.setdefault("has no list of detections", []).append(f"'{video}'")
+            continue
+        for i, detection in enumerate(detections):
+            for problem in _detection_problems(detection, durations[video], labels):
+                seen.setdefault(problem, []).append(f"'{video}', detection {i}")
+    return [
+        f"{part} {problem}: {places[0]}{f' and {len(places) - 1} more' if places[1:] else ''}"
+        for problem, places in seen.items()
+    ]
+
+
+def _detection_problems(detection: Any, duration: float, labels: Callable[[Mapping[str, Any]], str]) -> Iterator[str]:
+    if not isinstance(detection, Mapping):
+        yield "has a detection that is no object"
+        return
+    score, segment = detection.get("score"), detection.get("segment")
+    if not _is_number(score):
+        yield "has a score that is no finite number"
+    if not (isinstance(segment, Sequence) and len(segment) == 2 and all(map(_is_number, segment))):
+        yield "has a segment that is not [start, end]"
+    elif not 0 <= segment[0] < segment[1] <= duration + SLACK:
+        yield "has a segment that doesn't lie within its video, start before end"
+    wrong = labels(detection)
+    if wrong:
+        yield wrong
+
+
+def _label(detection: Mapping[str, Any], known: set[str]) -> str:
+    return "" if detection.get("label") in known else "has a label that is none of the classes"
+
+
+def _epic_labels(detection: Mapping[str, Any]) -> str:
+    verb, noun = detection.get("verb"), detection.get("noun")
+    if type(verb) is not int or not 0 <= verb < EPIC_VERBS:
+        return f"has a verb that is no number from 0 to {EPIC_VERBS - 1}"
+    if type(noun) is not int or not 0 <= noun < EPIC_NOUNS:
+        return f"has a noun that is no number from 0 to {EPIC_NOUNS - 1}"
+    return "" if detection.get("action") == f"{verb},{noun}" else "has an action that is not 'verb,noun'"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _labelled(detection: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: detection[key] for key in ("label", "score", "segment")}
+
+
+def _number(name: str) -> int:
+    """id_012 -> 12: the publisher's number of an EPIC class."""
+    found = re.fullmatch(r"id_(\d+)", str(name))
+    if found is None:
+        raise InputError(f"class '{name}': expected the publisher's number, as id_012")
+    return int(found[1])
