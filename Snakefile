@@ -23,4 +23,5 @@ rule all:
     input:
         page=INDEX,
         report=layout.report(EDITION),
+        cards=[layout.model_card(row) for row in ROWS.values()],
         tracking=TRACKING,

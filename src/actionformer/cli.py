@@ -187,6 +187,34 @@ def run_predict(args: argparse.Namespace) -> None:
     print("\n".join(said))
 
 
+def run_card(args: argparse.Namespace) -> None:
+    from actionformer import presentation
+
+    experiment = _experiment(args)
+    print(
+        presentation.write_card(experiment, args.seeds or params_files.seeds_of(experiment, args.params), args.params)
+    )
+
+
+def run_export(args: argparse.Namespace) -> None:
+    from actionformer import layout, presentation
+
+    experiment = _experiment(args)
+    if args.form == "onnx":
+        weights = layout.run(experiment.edition, experiment.name, args.seed) / "model.pt"
+        out = args.out or weights.with_name("model.onnx")
+        print(presentation.export_onnx(args.weights or weights, length=args.length, out=out))
+    elif args.check is not None:
+        print(presentation.check_submission(args.form, experiment, args.check))
+    else:
+        out = args.out or Path(f"{experiment.name}-{args.form}.json")
+        said = presentation.export(
+            args.form, experiment, args.seed, detections=args.detections, external_data=args.external_data,
+            levels=args.sls, out=out,
+        )  # fmt: skip
+        print(said)
+
+
 def run_timeline(args: argparse.Namespace) -> None:
     from actionformer import presentation
 
@@ -215,6 +243,14 @@ def run_report(args: argparse.Namespace) -> None:
 
     rows, seeds = _rows(args)
     print(presentation.write_report(rows, seeds, args.params, released=args.released))
+
+
+def run_status(args: argparse.Namespace) -> None:
+    from actionformer import status
+
+    rows, seeds = _rows(args)
+    cost = args.cost or load_edition(args.edition, args.params).origin == "publisher"
+    print(status.as_text(rows, seeds, cost=cost), end="")
 
 
 def run_track(args: argparse.Namespace) -> None:
@@ -380,6 +416,25 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, default=Path("predictions"), help="folder to write (default: predictions)")
     device(sub)
 
+    sub = command("card", run_card, "a row's model card, from the runs of all seeds")
+    row(sub, seed=False)
+    seeds(sub)
+
+    text = (
+        "a submission to ActivityNet, EPIC-Kitchens or Ego4D Moment Queries, validated; or the network as ONNX, checked"
+    )
+    sub = command("export", run_export, text)
+    sub.add_argument("form", choices=["activitynet", "epic", "ego4d", "onnx"], help="what to write")
+    row(sub, seed=True)
+    sub.add_argument("--out", type=Path, help="file to write (default: ROW-FORM.json, or model.onnx beside model.pt)")
+    sub.add_argument("--detections", type=Path, help="JSON of `predict` to submit (default: the row's detections)")
+    sub.add_argument("--check", type=Path, metavar="FILE", help="validate this submission instead of writing one")
+    sub.add_argument("--external-data", metavar="TEXT", help="activitynet: external data used (default: the features)")
+    text = "epic: supervision of pretraining, labels and data, 0 to 5 each (default: 2 3 3)"
+    sub.add_argument("--sls", type=int, nargs=3, default=[2, 3, 3], metavar=("PT", "TL", "TD"), help=text)
+    sub.add_argument("--weights", type=Path, help="onnx: a model.pt (default: the row's)")
+    sub.add_argument("--length", type=int, help="onnx: steps of the longest video (default: the params' max_seq_len)")
+
     sub = command("timeline", run_timeline, "picture of a video's ground truth and detections")
     row(sub, seed=True)
     sub.add_argument("--video", required=True, help="a video of the evaluated subset")
@@ -414,6 +469,10 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("track", run_track, "bring finished run folders into MLflow, where it lacks them")
     sub.add_argument("--results", type=Path, default=Path("results"), help="folder of results (default: results)")
+
+    sub = command("status", run_status, "which rows are done, running or missing, what is next, and what it will take")
+    rows(sub)
+    sub.add_argument("--cost", action="store_true", help="hours and disk per row (always shown for the paper edition)")
 
     sub = command("params", run_params, "print a row with every value resolved")
     row(sub, seed=False, optional=True)

@@ -5,6 +5,7 @@
     results/{edition}/{experiment}/seed{n}/   runs
     results/{edition}/{experiment}/released/  the published checkpoint, evaluated
     results/{edition}/{experiment}/figures/   figures of a row
+    results/{edition}/{experiment}/README.md  its model card
     results/{edition}/{table}_actions/        nouns and verbs fused, a run folder per seed
     results/{edition}/tables/                 tables
     results/{edition}/report.html             all of it on one page
@@ -19,6 +20,8 @@ from pathlib import Path
 from actionformer.experiment import Dataset, Experiment
 
 MD5_CACHE = Path("build/md5.json")
+PROGRESS = "progress.json"
+"""in a run folder: how far training is"""
 TRACKING_FILE = Path("mlflow.db")
 FIGURES = (
     "map_tiou", "loss", "validation", "class_ap", "precision_recall", "calibration", "false_positives", "error_gains",
@@ -80,6 +83,11 @@ def figures(experiment: Experiment) -> Path:
 def figures_of_run(run: Path) -> Path:
     """The figures of one seed."""
     return run / "figures"
+
+
+def model_card(experiment: Experiment) -> Path:
+    """Where the Hugging Face Hub looks for it."""
+    return Path("results") / experiment.edition / experiment.name / "README.md"
 
 
 def report(edition: str) -> Path:

@@ -5,6 +5,7 @@ Like `stages`, each reads its files, calls the code that knows how, and writes i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +20,8 @@ from actionformer.errors import InputError
 from actionformer.experiment import Experiment, why_not_comparable
 from actionformer.files import read_json, write_bytes, write_json, write_text
 from actionformer.progress import progress
-from actionformer.reporting import figures, report, tables
+from actionformer.reporting import figures, report, submissions, tables
+from actionformer.reporting.submissions import Challenge
 
 SHOWN_VIDEOS = 8
 """best videos, and as many worst ones, whose timelines are drawn"""
@@ -336,6 +338,100 @@ def predict(
         spec = figures.timelines([figures.Timeline(empty, shown)], labels, min_score=min_score).spec
         write_bytes(out / f"{files[video]}.png", figures.png(spec))
     return [*said, f"written to {out}"]
+
+
+def write_card(experiment: Experiment, seeds: Sequence[int], params: Path) -> str:
+    """Write a row's model card; says what it wrote."""
+    from actionformer.reporting.model_card import model_card
+
+    row = _table_row(experiment, seeds, released=False, actions=False)
+    folders = [layout.run(experiment.edition, experiment.name, seed) for seed in seeds]
+    scored = [read_json(folder / "metrics.json")["classes"] for folder in folders]
+    classes = {
+        label: {
+            "instances": entry["instances"],
+            "ap": np.mean([classes[label]["ap"] for classes in scored], axis=0).tolist(),
+        }
+        for label, entry in scored[0].items()
+    }
+    trained = [read_json(folder / "lineage.json") for folder in folders]
+    out = layout.model_card(experiment)
+    write_text(out, model_card(row, trained, classes, remark=why_not_comparable(experiment, params)))
+    return str(out)
+
+
+def export(
+    challenge: Challenge,
+    experiment: Experiment,
+    seed: int,
+    *,
+    detections: Path | None,
+    external_data: str | None,
+    levels: Sequence[int],
+    out: Path,
+) -> str:
+    """Write a submission from a row's detections, or from those of a file; says what it wrote.
+
+    EPIC takes the fused actions of a row of nouns. Detections without extent, which nothing can match, are left out.
+
+    Raises:
+        InputError: detections that the challenge would refuse; nothing is written then.
+    """
+    durations, classes = _challenge_videos(experiment)
+    name = layout.actions(experiment) if challenge == "epic" else experiment.name
+    path = detections or layout.run(experiment.edition, name, seed) / "detections.json"
+    if challenge == "epic" and experiment.actions_with is None:
+        raise InputError(f"{experiment.name}: EPIC takes actions; name the row of nouns that is fused with verbs")
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("results"), dict):
+        raise InputError(f"{path}: expected a JSON object with the key 'results'")
+    found = {
+        video: [d for d in content["results"].get(video, []) if submissions.has_extent(d)]
+        for video in {**durations, **content["results"]}
+    }
+    if challenge == "activitynet":
+        used = f"features: {experiment.row}" + (
+            "; scores of a video classifier" if experiment.inference.use_classifier else ""
+        )
+        submission = submissions.activitynet(found, external_data=used if external_data is None else external_data)
+    elif challenge == "epic":
+        submission = submissions.epic(found, levels=levels)
+    else:
+        submission = submissions.ego4d(found)
+    _refuse_invalid(path, submissions.problems(challenge, submission, durations=durations, classes=classes))
+    write_json(out, submission, indent=None)
+    return f"{out}: {sum(map(len, found.values()))} detections in {len(found)} videos, valid for {challenge}"
+
+
+def check_submission(challenge: Challenge, experiment: Experiment, path: Path) -> str:
+    """Validate a submission against a row's evaluated videos; says that it is valid, or raises with what is not."""
+    durations, classes = _challenge_videos(experiment)
+    _refuse_invalid(path, submissions.problems(challenge, read_json(path), durations=durations, classes=classes))
+    return f"{path}: valid for {challenge}"
+
+
+def _challenge_videos(experiment: Experiment) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Durations of the evaluated videos, and the classes."""
+    database = load_database(layout.database_of(experiment), experiment.data.label_field)
+    videos = database.subset(experiment.dataset.eval_subset)
+    return {video.name: video.duration for video in videos}, database.classes
+
+
+def _refuse_invalid(path: Path, found: Sequence[str]) -> None:
+    if found:
+        raise InputError(f"{path}: {found[0]}{f' (and {len(found) - 1} more problems)' if found[1:] else ''}")
+
+
+def export_onnx(weights: Path, *, length: int | None, out: Path) -> str:
+    """Write the network of a weights file as ONNX, checked in onnxruntime; says what it wrote."""
+    from actionformer.model import onnx_export
+    from actionformer.training.checkpoint import load_model
+
+    network, experiment, classes = load_model(weights)
+    steps = length or experiment.model.max_seq_len
+    facts = {"classes": json.dumps(classes), "experiment": json.dumps(experiment.model_dump(mode="json"))}
+    worst = onnx_export.export(network, out, length=steps, facts=facts)
+    return f"{out}: for videos of up to {steps} steps, differs from the network by at most {worst:.1e}"
 
 
 def timeline(experiment: Experiment, seed: int, video: str, *, min_score: float | None, out: Path) -> None:

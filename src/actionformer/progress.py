@@ -1,16 +1,43 @@
-"""Progress of long work: a bar with the time left on a terminal, nothing in a log."""
+"""Progress of long work: a bar with the time left on a terminal, a plain line now and then in a log."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from tqdm import tqdm
 
 Item = TypeVar("Item")
 
+LINE_SECONDS = 30.0
+"""between two lines in a log"""
+
 
 def progress(items: Iterable[Item], what: str, *, unit: str = "it", total: int | None = None) -> Iterator[Item]:
-    """`items`, with a bar on stderr while they are consumed, if stderr is a terminal."""
-    yield from tqdm(items, desc=what, unit=unit, total=total, leave=False, disable=not sys.stderr.isatty())
+    """`items`; while they are consumed, stderr says how far that is and how long it will take."""
+    if sys.stderr.isatty():
+        yield from tqdm(items, desc=what, unit=unit, total=total, leave=False)
+        return
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    began = said = time.monotonic()
+    for count, item in enumerate(items):
+        now = time.monotonic()
+        if now - said >= LINE_SECONDS:
+            said = now
+            print(_line(what, count, unit, total, now - began), file=sys.stderr, flush=True)
+        yield item
+
+
+def clock(seconds: float) -> str:
+    """h:mm:ss"""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def _line(what: str, count: int, unit: str, total: int | None, seconds: float) -> str:
+    of = "" if total is None else f" of {total}"
+    left = "" if not total or not count else f", {clock(seconds / count * (total - count))} left"
+    return f"{what}: {count}{of} ({unit}), {clock(seconds)} so far{left}"

@@ -27,6 +27,7 @@ from actionformer.experiment import (
     load_experiment,
 )
 from actionformer.files import digest, read_json, write_json, write_text
+from actionformer.progress import clock
 
 Detector = Callable[[Any, Sequence[str], str], dict[str, Any]]
 
@@ -280,21 +281,28 @@ def train(experiment: Experiment, seed: int, *, device: str, say: Callable[[str]
         "environment": provenance.environment(),
         **data_lineage(experiment, seed),
     }
-    epochs, current = experiment.training.epochs, [""]
+    epochs, current, spent = experiment.training.epochs, [""], [0.0]
+
+    def note_progress(epoch: int, seconds: float) -> None:
+        spent[0] = seconds
+        write_json(run / layout.PROGRESS, {"epoch": epoch, "epochs": epochs, "seconds": seconds})
 
     def on_start(run_id: str | None, history: Sequence[Mapping[str, float]]) -> str:
         current[0] = tracking.start(experiment, lineage, run_id)
         tracking.log_history(current[0], history)
+        note_progress(len(history), sum(record["seconds"] for record in history))
         if history:
             say(f"goes on after epoch {len(history)}/{epochs}")
         return current[0]
 
     def on_epoch(epoch: int, record: Mapping[str, float]) -> None:
         tracking.log_epoch(current[0], epoch, record)
+        note_progress(epoch + 1, spent[0] + record["seconds"])
         score = f"  mAP {record['mAP/average']:.2f}" if "mAP/average" in record else ""
+        left = clock(spent[0] / (epoch + 1) * (epochs - epoch - 1))
         say(
             f"epoch {epoch + 1}/{epochs}  loss {record['loss/total']:.4f}  lr {record['learning_rate']:.2e}  "
-            f"{record['videos_per_second']:.1f} videos/s{score}"
+            f"{record['videos_per_second']:.1f} videos/s  {left} left{score}"
         )
 
     with ExitStack() as stack:
@@ -552,7 +560,7 @@ def _alone_in(run: Path) -> Any:
     run.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run / ".lock")
     try:
-        return lock.acquire(timeout=0)
+        return lock.acquire(timeout=1)  # `status` holds it for a moment to see whether anybody does
     except Timeout:
         raise InputError(f"{run}: another process trains here; wait for it, or end it") from None
 

@@ -42,6 +42,31 @@ rule draw:
         " >> {log} 2> >(tee -ia {log} >&2)"
 
 
+rule card:
+    input:
+        runs=lambda w: files_of_runs(w.row, ["metrics.json"]),
+        lineages=lambda w: [
+            ancient(path) for path in files_of_runs(w.row, ["lineage.json"])
+        ],
+    output:
+        card=f"results/{EDITION}/{{row}}/README.md",
+    log:
+        f"results/{EDITION}/logs/card/{{row}}.log",
+    benchmark:
+        f"results/{EDITION}/benchmarks/card/{{row}}.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        row=untracked(lambda w: row_name(ROWS[w.row])),
+        options=untracked(ROW_OPTIONS),
+        seeds=SEEDS,
+        key=lambda w: digest([CHOSEN.why_not_comparable, ROWS[w.row].table_key()]),
+    message:
+        "Write the model card of {wildcards.row}"
+    shell:
+        "actionformer card {params.row} {params.options} --seeds {params.seeds} >> {log} 2> >(tee -ia {log} >&2)"
+
+
 rule tabulate:
     input:
         metrics=lambda w: runs_of(w.table, "metrics.json"),

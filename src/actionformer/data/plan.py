@@ -97,6 +97,11 @@ def as_markdown(experiments: Sequence[Experiment]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def disk(experiments: Sequence[Experiment]) -> str:
+    """What the files of these rows and their packed stores take, as far as it is known."""
+    return _disk(list({item.path: item for row in experiments for item in needed(row)}.values()))
+
+
 def _disk(items: Sequence[Needed]) -> str:
     """Files, and the packed stores, which take as much again as their features."""
     total = sum((item.bytes or 0) * (2 if "features" in item.path.parts else 1) for item in items)

@@ -48,9 +48,15 @@ def epic(results: Results, *, levels: Sequence[int]) -> dict[str, Any]:
     """The submission; `levels` are sls_pt, sls_tl and sls_td, 0 to 5 as the challenge's page defines them."""
     converted = {
         video: [
-            {"verb": verb, "noun": noun, "action": f"{verb},{noun}", "score": d["score"], "segment": d["segment"]}
+            {
+                "verb": verb,
+                "noun": noun,
+                "action": f"{verb},{noun}",
+                "score": d.get("score"),
+                "segment": d.get("segment"),
+            }
             for d in found
-            for verb, noun in [(_number(d["verb"]), _number(d["noun"]))]
+            for verb, noun in [(_number(d.get("verb")), _number(d.get("noun")))]
         ]
         for video, found in results.items()
     }
@@ -162,15 +168,21 @@ def _epic_labels(detection: Mapping[str, Any]) -> str:
     return "" if detection.get("action") == f"{verb},{noun}" else "has an action that is not 'verb,noun'"
 
 
+def has_extent(detection: Mapping[str, Any]) -> bool:
+    """Can a detection match anything? One without extent, as rounding leaves some, cannot; malformed ones stay."""
+    segment = detection.get("segment")
+    return not (isinstance(segment, Sequence) and len(segment) == 2 and segment[0] == segment[1])
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _labelled(detection: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: detection[key] for key in ("label", "score", "segment")}
+    return {key: detection.get(key) for key in ("label", "score", "segment")}
 
 
-def _number(name: str) -> int:
+def _number(name: object) -> int:
     """id_012 -> 12: the publisher's number of an EPIC class."""
     found = re.fullmatch(r"id_(\d+)", str(name))
     if found is None:
