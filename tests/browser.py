@@ -54,8 +54,8 @@ def draw_everything(page: Any) -> int:
 
 
 def without_ink(page: Any) -> list[str]:
-    """Drawn figures in which no mark has any extent."""
-    return page.evaluate("""() => [...document.querySelectorAll(".plot[data-ready]")].filter((plot) => {
+    """Figures of the shown row in which no mark has any extent."""
+    return page.evaluate("""() => [...document.querySelectorAll("section.row:not([hidden]) .plot")].filter((plot) => {
         const marks = [...plot.querySelectorAll("g.role-mark path, g.role-mark text, g.role-mark line")];
         return !marks.some((mark) => { const box = mark.getBBox(); return box.width + box.height > 0; });
     }).map((plot) => plot.dataset.spec)""")

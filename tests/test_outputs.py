@@ -1,0 +1,300 @@
+"""What goes out to others: predictions on any features, subtitles, submissions, ONNX, fused actions, progress."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+import re
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actionformer import ActionFormer, load_experiment, predict, presentation, progress
+from actionformer.data.features import pack
+from actionformer.detection.actions import BEST_PER_POINT, fuse
+from actionformer.errors import InputError
+from actionformer.experiment import InferenceParams
+from actionformer.model import onnx_export
+from actionformer.reporting import submissions, subtitles
+from actionformer.training import checkpoint
+
+
+def weights_file(folder, row="thumos14_i3d", **updates):
+    """A model.pt of a demo row with drawn weights, sure enough of itself to detect something."""
+    experiment = load_experiment(row, "demo")
+    torch.manual_seed(0)
+    network = ActionFormer(experiment.model.model_copy(update=updates))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    count = experiment.dataset.num_classes
+    names = [f"class {k}" for k in range(count if isinstance(count, int) else count[experiment.data.label_field])]
+    content = {"state_dict": network.state_dict(), "classes": names, "experiment": experiment.model_dump(mode="json")}
+    checkpoint.save(folder / "model.pt", content)
+    return folder / "model.pt", experiment, network.eval()
+
+
+@pytest.fixture(scope="module")
+def thumos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("thumos")
+    path, experiment, _ = weights_file(folder)
+    rng = np.random.default_rng(0)
+    arrays = {f"v{i}": rng.normal(size=(40 + i, experiment.features.dim)).astype(np.float32) for i in range(3)}
+    (folder / "features").mkdir()
+    for name, array in arrays.items():
+        np.save(folder / "features" / f"{name}.npy", array)
+    pack(folder / "features", folder / "store.h5", dim=experiment.features.dim)
+    return folder, path, arrays
+
+
+def test_a_file_a_folder_and_a_store_say_the_same(thumos):
+    folder, path, arrays = thumos
+    options = {"fps": 30, "stride": 4, "device": "cpu"}
+    expected = predict(path, folder / "features", **options)
+    assert set(expected) == set(arrays)
+    assert all(expected.values())
+    assert predict(path, folder / "store.h5", **options) == expected
+    files = [folder / "features" / f"{name}.npy" for name in arrays]
+    assert predict(path, files, **options) == expected
+    assert predict(str(path), str(files[1]), **options) == {"v1": expected["v1"]}
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.sampled_from([15.0, 60.0]), st.sampled_from([2.0, 8.0]))
+def test_times_scale_with_stride_and_frame_rate(thumos, fps, stride):
+    """The network sees steps: twice the stride doubles all times, twice the frame rate halves them."""
+    folder, path, _ = thumos
+    video = folder / "features/v0.npy"
+    (one,) = predict(path, video, fps=30, stride=4, offset=8, device="cpu").values()
+    (other,) = predict(path, video, fps=fps, stride=stride, offset=2 * stride, device="cpu").values()
+    factor = (stride / 4) / (fps / 30)
+    # times are rounded to 0.01 s, so NMS of a whole video, which comes before, sees the same
+    np.testing.assert_allclose(
+        [d["segment"] for d in other], factor * np.array([d["segment"] for d in one]), atol=0.006 * (1 + factor)
+    )
+    assert [d["score"] for d in other] == [d["score"] for d in one]
+
+
+@pytest.mark.parametrize("row", ["activitynet_tsp", "ego4d_slowfast", "hacs_slowfast", "charades_i3d_rgb"])
+def test_every_way_of_seeing_a_video_predicts(tmp_path, row):
+    """Resized, in windows, padded, padded to a fixed length; class-agnostic weights say 'action'."""
+    path, experiment, _ = weights_file(tmp_path, row)
+    array = np.random.default_rng(0).normal(size=(300, experiment.features.dim)).astype(np.float32)
+    np.save(tmp_path / "long.npy", array)
+    (found,) = predict(path, tmp_path / "long.npy", fps=30, stride=8, duration=80.0, device="cpu").values()
+    assert found
+    assert all(0 <= d["segment"][0] <= d["segment"][1] <= 80.0 for d in found)
+    assert {d["label"] == "action" for d in found} == {experiment.data.class_agnostic}
+    # the tail of a long video is seen, too
+    assert max(d["segment"][1] for d in found) > 70
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "the weights of thumos14_i3d don't fix the frames per second"),
+        ({"fps": 0}, "fps 0, stride 4: expected numbers above 0"),
+        ({"fps": 30, "duration": 9.0}, "a duration goes with one video"),
+    ],
+)
+def test_what_weights_do_not_know_has_to_be_given(thumos, options, words):
+    folder, path, _ = thumos
+    with pytest.raises(InputError, match=words):
+        predict(path, folder / "features", device="cpu", **options)
+
+
+def test_features_of_another_kind_are_refused(thumos, tmp_path):
+    _, path, _ = thumos
+    np.save(tmp_path / "x.npy", np.zeros((10, 7), np.float32))
+    with pytest.raises(InputError, match=r"video 'x' .*shape \(10, 7\), expected \(steps, 48\)"):
+        predict(path, tmp_path / "x.npy", fps=30)
+    with h5py.File(tmp_path / "store.h5", "w") as file:
+        file["videos/x"], file["index"] = np.zeros((10, 7), np.float32), json.dumps({"x": 10})
+    with pytest.raises(InputError, match="video 'x' has 7 channels, the weights expect 48"):
+        predict(path, tmp_path / "store.h5", fps=30)
+    with pytest.raises(InputError, match="no such file"):
+        predict(path, tmp_path / "absent.npy", fps=30)
+
+
+def test_predictions_come_as_json_csv_subtitles_and_pictures(thumos, tmp_path):
+    folder, path, arrays = thumos
+    said = presentation.predict(
+        path, [folder / "features"], fps=30, stride=4, offset=None, duration=None, device="cpu", min_score=0.0,
+        out=tmp_path / "out",
+    )  # fmt: skip
+    assert said[0] == "step t lies at frame 8 + 4 t, 30 frames/s"
+    results = json.loads((tmp_path / "out/predictions.json").read_text())["results"]
+    lines = (tmp_path / "out/predictions.csv").read_text().splitlines()
+    assert len(lines) == 1 + sum(map(len, results.values()))
+    for name in arrays:
+        assert (tmp_path / f"out/{name}.vtt").read_text().startswith("WEBVTT\n\n00:00:")
+        assert (tmp_path / f"out/{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_subtitles_are_in_order_of_time_and_escape_what_webvtt_reads():
+    found = [
+        {"segment": [3661.5, 3662.0], "label": "a & <b>", "score": 0.9},
+        {"segment": [1.0, 2.004], "label": "c", "score": 0.5},
+        {"segment": [1.0, 2.0], "label": "unsure", "score": 0.1},
+        {"segment": [5.0, 5.0], "label": "empty", "score": 0.9},
+    ]
+    expected = "WEBVTT\n\n00:00:01.000 --> 00:00:02.004\nc (0.50)\n\n"
+    expected += "01:01:01.500 --> 01:01:02.000\na &amp; &lt;b&gt; (0.90)\n"
+    assert subtitles.as_webvtt(found, min_score=0.2) == expected
+
+
+# ---------------------------------------------------------------------------------------------- fused actions
+
+
+def test_a_point_fused_by_hand():
+    """Verb segment 2..6 and noun segment 4..8 meet at 3..7; scores 0.9 and 0.4 give sqrt(0.36) = 0.6."""
+    noun = torch.tensor([[4.0, 8.0]]), torch.tensor([[0.1, 0.4, 0.0]])
+    verb = torch.tensor([[2.0, 6.0]]), torch.tensor([[0.9, 0.0]])
+    segments, scores, labels = fuse(noun, verb, InferenceParams())
+    assert labels.tolist() == [1, 0]  # verb 0 with noun 1, then with noun 0; what scores 0 is no candidate
+    torch.testing.assert_close(scores, torch.tensor([0.6, 0.3]))
+    assert segments.tolist() == [[3.0, 7.0]] * 2
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 15), st.integers(1, 15), st.integers(1, 400), st.integers(0, 99))
+def test_fused_are_the_best_pairs_of_the_ten_best_of_each(points, nouns, verbs, top_k, seed):
+    generator = torch.Generator().manual_seed(seed)
+    noun = torch.rand(points, 2, generator=generator), torch.rand(points, nouns, generator=generator)
+    verb = torch.rand(points, 2, generator=generator), torch.rand(points, verbs, generator=generator)
+    params = InferenceParams(pre_nms_topk=top_k)
+    segments, scores, labels = fuse(noun, verb, params)
+    expected = []
+    for p in range(points):
+        best_nouns = noun[1][p].argsort(descending=True)[:BEST_PER_POINT].tolist()
+        best_verbs = verb[1][p].argsort(descending=True)[:BEST_PER_POINT].tolist()
+        for v, n in itertools.product(best_verbs, best_nouns):
+            score = (verb[1][p, v] * noun[1][p, n]).sqrt().item()
+            expected.append((score, v * nouns + n, ((noun[0][p] + verb[0][p]) / 2).tolist()))
+    expected = sorted((e for e in expected if e[0] > params.pre_nms_threshold), key=lambda e: -e[0])[:top_k]
+    np.testing.assert_allclose(scores.tolist(), [score for score, _, _ in expected], rtol=1e-6)
+    assert labels.tolist() == [label for _, label, _ in expected]
+    np.testing.assert_allclose(segments.reshape(-1, 2), np.array([s for *_, s in expected]).reshape(-1, 2), rtol=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------- submissions
+
+DURATIONS = {"v": 10.0, "w": 20.0}
+LABELLED = {"v": [{"label": "jump", "score": 0.5, "segment": [1.0, 2.5]}], "w": []}
+PAIRED = {"v": [{"verb": "id_006", "noun": "id_012", "score": 0.5, "segment": [1.0, 2.5]}], "w": []}
+VALID = {
+    "activitynet": submissions.activitynet(LABELLED, external_data="features of a network trained on it"),
+    "epic": submissions.epic(PAIRED, levels=(2, 3, 3)),
+    "ego4d": submissions.ego4d(LABELLED),
+}
+
+
+def problems(challenge, content):
+    return submissions.problems(challenge, content, durations=DURATIONS, classes=["jump"])
+
+
+def test_what_the_challenges_take():
+    """The keys and values that their pages name."""
+    assert VALID["activitynet"] == {
+        "version": "VERSION 1.3",
+        "results": LABELLED,
+        "external_data": {"used": True, "details": "features of a network trained on it"},
+    }
+    assert VALID["epic"] == {
+        "version": "0.2",
+        "challenge": "action_detection",
+        "sls_pt": 2,
+        "sls_tl": 3,
+        "sls_td": 3,
+        "results": {
+            "v": [{"verb": 6, "noun": 12, "action": "6,12", "score": 0.5, "segment": [1.0, 2.5]}],
+            "w": [],
+        },
+    }
+    assert VALID["ego4d"] == {
+        "version": "1.0",
+        "challenge": "ego4d_moment_queries",
+        "detect_results": LABELLED,
+        "retrieve_results": LABELLED,
+    }
+    assert [problems(challenge, VALID[challenge]) for challenge in submissions.CHALLENGES] == [[], [], []]
+
+
+def changed(challenge, change):
+    content = copy.deepcopy(VALID[challenge])
+    change(content)
+    return content
+
+
+@pytest.mark.parametrize(
+    ("challenge", "change", "words"),
+    [
+        ("activitynet", lambda c: c.pop("version"), "version is None, expected 'VERSION 1.3'"),
+        ("activitynet", lambda c: c.update(external_data={}), "external_data: expected 'used'"),
+        ("activitynet", lambda c: c["results"].pop("w"), "results lacks videos: 'w'"),
+        ("activitynet", lambda c: c["results"].update(x=[]), "results has unknown videos: 'x'"),
+        ("activitynet", lambda c: c["results"]["v"][0].update(label="Jump"), "none of the classes: 'v', detection 0"),
+        ("activitynet", lambda c: c["results"]["v"][0].update(score=float("nan")), "score that is no finite number"),
+        ("activitynet", lambda c: c["results"]["v"][0].update(segment=[2.0, 1.0]), "lie within its video"),
+        ("activitynet", lambda c: c["results"]["v"][0].update(segment=[2.0, 11.0]), "lie within its video"),
+        ("activitynet", lambda c: c["results"]["v"][0].update(segment=[2.0]), r"not \[start, end\]"),
+        ("epic", lambda c: c.update(sls_pt=6), "sls_pt is 6, expected 0 to 5"),
+        ("epic", lambda c: c["results"]["v"][0].update(verb=97), "verb that is no number from 0 to 96"),
+        ("epic", lambda c: c["results"]["v"][0].update(noun="12"), "noun that is no number from 0 to 299"),
+        ("epic", lambda c: c["results"]["v"][0].update(action="12,6"), "not 'verb,noun'"),
+        ("ego4d", lambda c: c.update(challenge="ego4d_nlq"), "challenge is 'ego4d_nlq'"),
+        ("ego4d", lambda c: c.pop("retrieve_results"), "retrieve_results: expected an object"),
+    ],
+)
+def test_what_a_challenge_would_refuse_is_said_in_one_line(challenge, change, words):
+    (problem,) = problems(challenge, changed(challenge, change))
+    assert re.search(words, problem)
+
+
+def test_many_like_problems_are_one_line():
+    wrong = [{"label": "fall", "score": 0.5, "segment": [1.0, 2.5]}] * 5
+    (problem,) = problems("ego4d", VALID["ego4d"] | {"detect_results": {"v": wrong, "w": []}})
+    assert problem == "detect_results has a label that is none of the classes: 'v', detection 0 and 4 more"
+
+
+# ---------------------------------------------------------------------------------------------- ONNX
+
+
+@pytest.mark.parametrize("row", ["thumos14_i3d", "ego4d_slowfast", "multithumos_i3d"])
+def test_the_onnx_file_computes_what_the_network_computes(tmp_path, row):
+    """Windowed attention, full attention, no stem; compared by the export itself, which says how far apart they are."""
+    path, experiment, _ = weights_file(tmp_path, row)
+    said = presentation.export_onnx(path, length=64, out=tmp_path / "model.onnx")
+    assert "for videos of up to 64 steps" in said
+    import onnx
+
+    facts = {p.key: json.loads(p.value) for p in onnx.load(tmp_path / "model.onnx").metadata_props}
+    assert facts["classes"][0] == "class 0"
+    assert facts["experiment"]["name"] == experiment.name
+
+
+def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
+    path, _, _ = weights_file(tmp_path)
+    monkeypatch.setattr(onnx_export, "difference", lambda *_: 1e-3)
+    with pytest.raises(InputError, match=r"differs from the network by 1\.0e-03, more than 0\.0001"):
+        presentation.export_onnx(path, length=32, out=tmp_path / "model.onnx")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.pt"]
+
+
+# ---------------------------------------------------------------------------------------------- console
+
+
+def test_a_log_gets_a_plain_line_now_and_then(monkeypatch, capsys):
+    """Of ten steps of 12 s each: after every 30 s, how far it is and how long it will take."""
+    clock = itertools.count(0, 12)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    assert list(progress.progress(range(10), "pack", unit="file")) == list(range(10))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "pack: 2 of 10 (file), 0:00:36 so far, 0:02:24 left"
+    assert len(lines) == 3
+    assert all("\r" not in line for line in lines)
