@@ -79,7 +79,7 @@ def seeds_of(folder: Path) -> dict[str, Any]:
     runs = {}
     for row in ROWS:
         metrics = json.loads((folder / f"results/demo/{row}/seed0/metrics.json").read_text())
-        name = f"seed0-{metrics['lineage']['identity'][:8]}"
+        name = f"{row}-seed0-{metrics['lineage']['identity'][:8]}"
         (runs[row],) = found.search_runs(experiments, f"tags.row = '{row}' and attributes.run_name = '{name}'")
     return runs
 
@@ -98,7 +98,7 @@ def test_tables_say_that_these_are_demo_numbers_and_where_they_come_from(done):
     for row in ROWS:
         lineage = json.loads((done / f"results/demo/{row}/seed0/metrics.json").read_text())["lineage"]
         assert lineage["pinned"]
-        assert f"seed0-{lineage['identity'][:8]}" in page
+        assert f"{row}-seed0-{lineage['identity'][:8]}" in page
     assert f"`{yaml.safe_load((done / 'data.dvc').read_text())['outs'][0]['md5']}`" in page
 
 
@@ -196,6 +196,19 @@ def test_mlflow_has_an_experiment_per_table_a_parent_per_row_and_a_child_per_see
         for tag in ("data.version", "git.commit", "protocol"):
             assert parent.data.tags[tag] == child.data.tags[tag]
             assert child.data.tags[tag][:12] in child.data.tags["mlflow.note.content"]
+        said = run_command(done, "actionformer", "runs").stdout
+        assert f"/#/experiments/{child.info.experiment_id}/runs?searchFilter=tags.kind" in said
+        assert child.info.run_id in said
+
+
+def test_every_filter_of_the_docs_is_one_that_mlflow_takes(done):
+    found = client(done)
+    experiments = [e.experiment_id for e in found.search_experiments()]
+    cells = re.findall(r"\| `((?:tags|attributes|metrics)\..*)` \|$", (CHECKOUT / "docs/mlflow.md").read_text(), re.M)
+    assert len(cells) > 15
+    counts = {text: len(found.search_runs(experiments, text)) for text in cells}
+    assert counts["tags.kind = 'seed' and tags.evaluated = 'true'"] >= len(ROWS)
+    assert counts["tags.row = 'hacs_slowfast' and tags.kind = 'seed'"] == 1
 
 
 def test_a_published_checkpoint_is_a_line_of_the_table_and_a_run_of_its_own(done):
@@ -206,7 +219,7 @@ def test_a_published_checkpoint_is_a_line_of_the_table_and_a_run_of_its_own(done
     found = client(done)
     experiments = [e.experiment_id for e in found.search_experiments()]
     (run,) = found.search_runs(experiments, "tags.kind = 'released'")
-    assert run.info.run_name == f"released-{metrics['lineage']['identity'][:8]}"
+    assert run.info.run_name == f"thumos14_i3d-released-{metrics['lineage']['identity'][:8]}"
     assert run.info.run_name in page
     assert run.data.metrics == metrics["percent"]
     parent = found.get_run(run.data.tags["mlflow.parentRunId"])

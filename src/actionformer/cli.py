@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -32,6 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _stopped(parsed, "interrupted; the same command goes on from here", 130)
     except Terminated:
         return _stopped(parsed, "terminated; the same command goes on from here", 143)
+    except BrokenPipeError:  # as when piped into `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (InputError, OSError) as error:
         return _stopped(parsed, str(error), 1)
     except Exception as error:
@@ -259,6 +263,13 @@ def run_track(args: argparse.Namespace) -> None:
     print(f"{tracking.restore(args.results)} runs brought into MLflow")
 
 
+def run_runs(args: argparse.Namespace) -> None:
+    from actionformer import tracking
+
+    lines = tracking.addresses(args.edition, args.address.rstrip("/"))
+    print("\n".join(lines) or f"no run of the {args.edition} edition in MLflow; `actionformer track` brings them in")
+
+
 def run_params(args: argparse.Namespace) -> None:
     if args.schemas is not None:
         for name, text in params_files.schemas().items():
@@ -469,6 +480,10 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("track", run_track, "bring finished run folders into MLflow, where it lacks them")
     sub.add_argument("--results", type=Path, default=Path("results"), help="folder of results (default: results)")
+
+    sub = command("runs", run_runs, "the addresses under which `mlflow ui` lists and compares the runs of every table")
+    sub.add_argument("--edition", default="demo", help="demo, paper, own, ... (default: demo)")
+    sub.add_argument("--address", default="http://127.0.0.1:5000", help="of mlflow ui (default: http://127.0.0.1:5000)")
 
     sub = command("status", run_status, "which rows are done, running or missing, what is next, and what it will take")
     rows(sub)

@@ -142,7 +142,7 @@ def audit(experiment: Experiment) -> Path:
     return Path("build") / experiment.edition / "audit" / f"{experiment.name}.json"
 
 
-def run_name(seed: int | None, identity: str, kind: str = "") -> str:
+def run_name(row: str, seed: int | None, identity: str, kind: str = "") -> str:
     """Name of a run in tables and in MLflow: of a seed, or of the published checkpoint; equal inputs, equal name."""
     of = "released" if seed is None else f"seed{seed}"
-    return f"{'actions-' if kind == 'actions' else ''}{of}-{identity[:8]}"
+    return "-".join([row, *(["actions"] if kind == "actions" else []), of, identity[:8]])

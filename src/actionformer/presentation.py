@@ -75,20 +75,21 @@ def _table(rows: Sequence[tables.Row], params: Path) -> tables.Table:
 
 
 def _table_row(experiment: Experiment, seeds: Sequence[int], *, released: bool, actions: bool) -> tables.Row:
-    runs = [_table_run(layout.run(experiment.edition, experiment.name, seed), seed) for seed in seeds]
-    fused = [_table_run(layout.run(experiment.edition, layout.actions(experiment), s), s) for s in seeds if actions]
+    runs = [_table_run(experiment, experiment.name, seed) for seed in seeds]
+    fused = [_table_run(experiment, layout.actions(experiment), seed) for seed in seeds if actions]
     checkpoint = None
     if released and experiment.released is not None:
         metrics = read_json(layout.released_run(experiment) / "metrics.json")
-        name = layout.run_name(None, metrics["lineage"]["identity"])
+        name = layout.run_name(experiment.name, None, metrics["lineage"]["identity"])
         checkpoint = tables.Released(metrics.get("percent", {}), metrics.get("none", ""), name)
     return tables.Row(experiment, runs, checkpoint, fused)
 
 
-def _table_run(folder: Path, seed: int) -> tables.Run:
-    metrics = read_json(folder / "metrics.json")
-    name = layout.run_name(seed, metrics["lineage"]["identity"], metrics["lineage"].get("kind", ""))
-    return tables.Run(seed, metrics["percent"], metrics["videos"], metrics["instances"], metrics["lineage"], name)
+def _table_run(experiment: Experiment, folder: str, seed: int) -> tables.Run:
+    metrics = read_json(layout.run(experiment.edition, folder, seed) / "metrics.json")
+    lineage = metrics["lineage"]
+    name = layout.run_name(experiment.name, seed, lineage["identity"], lineage.get("kind", ""))
+    return tables.Run(seed, metrics["percent"], metrics["videos"], metrics["instances"], lineage, name)
 
 
 def _table_rows(experiments: Sequence[Experiment], seeds: Sequence[int], *, released: bool) -> list[tables.Row]:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 from filelock import FileLock
@@ -70,7 +71,7 @@ def start(experiment: Experiment, lineage: Mapping[str, Any], run_id: str | None
     with FileLock(LOCK):
         experiment_id = _experiment(client, experiment)
         parent = _parent(client, experiment, experiment_id)
-    name = layout.run_name(lineage["seed"], lineage["identity"], lineage.get("kind", ""))
+    name = layout.run_name(experiment.name, lineage["seed"], lineage["identity"], lineage.get("kind", ""))
     tags = _tags(experiment, lineage) | {"mlflow.parentRunId": parent}
     run = client.create_run(experiment_id, run_name=name, tags=tags)
     params = [Param(key, str(value)[:6000]) for key, value in _flat(_resolved(experiment))]
@@ -244,6 +245,28 @@ def restore(results: Path) -> int:
             if lineage["seed"] is not None and "kind" not in lineage:
                 log_pictures(experiment, [lineage["seed"]])
     return count
+
+
+EVALUATED = "tags.kind = 'seed' and tags.evaluated = 'true'"
+"""the filter that shows a table's own runs, one per row and seed"""
+
+
+def addresses(edition: str, base: str) -> list[str]:
+    """Per results table of an edition the addresses under which `mlflow ui` lists and compares its runs."""
+    client, lines = open_store(), []
+    for found in sorted(client.search_experiments(), key=lambda e: int(e.experiment_id)):
+        if not found.name.startswith(f"{edition}/"):
+            continue
+        runs = client.search_runs([found.experiment_id], EVALUATED)
+        listed = f"searchFilter={quote(EVALUATED)}&orderByKey={quote('metrics.`mAP/average`')}&orderByAsc=false"
+        ids, experiments = json.dumps([run.info.run_id for run in runs]), json.dumps([found.experiment_id])
+        compared = f"runs={quote(ids)}&experiments={quote(experiments)}&numRequestedRuns={len(runs)}"
+        lines += [
+            f"{found.name}: {len(runs)} runs",
+            f"  list     {base}/#/experiments/{found.experiment_id}/runs?{listed}",
+            f"  compare  {base}/#/compare-runs?{compared}",
+        ]
+    return lines
 
 
 # ---------------------------------------------------------------------------------------------- internals

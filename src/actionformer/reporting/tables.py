@@ -173,7 +173,7 @@ def table_of(name: str, title: str, rows: Sequence[Row], *, edition: str, remark
     origin = []
     for row in rows:
         first = records(row)[0]
-        runs = f"{row.experiment.edition}/{row.experiment.table} > {row.experiment.name} > "
+        runs = f"{row.experiment.edition}/{row.experiment.table} > "
         origin.append(
             [
                 row.experiment.row,
@@ -392,7 +392,7 @@ protocol leaves. *Data version* is the md5 of `data/` in `data.dvc`; *pinned* sa
 version's. *Tolerance*: half of Student's 95 % prediction interval for one more run, from the spread of the seeds; a
 difference within it is what another seed alone would make. *Released checkpoint*: the published weights, evaluated
 here without training. *Demo checkpoint*: weights that are drawn, in the published layout, whose scores mean nothing.
-*Threads* are those of training. An MLflow run stands under experiment > row > seed in `mlflow ui`.
+*Threads* are those of training. An MLflow run stands in `mlflow ui` under its experiment and its row.
 """
 
 
