@@ -82,13 +82,21 @@ def test_a_hand_worked_case_per_kind(found, expected):
     assert kinds_of(JUMP_AND_THROW, found) == expected
 
 
-def test_the_own_label_goes_first():
-    """Overlapping a jump by 0.6 and a throw fully: a jump found, and the second time a double detection."""
+def test_the_segment_that_it_overlaps_most_decides():
+    """Overlapping a jump by 0.6 and a throw fully: a jump if none has been found there, otherwise a wrong label."""
     truth = [(10.0, 20.0, "jump"), (10.0, 16.0, "throw")]
     assert kinds_of(truth, [(10.0, 16.0, "jump", 0.9)]) == [TRUE]
-    assert kinds_of(truth, [(10.0, 17.0, "jump", 0.9), (10.0, 16.0, "jump", 0.8)]) == [TRUE, DOUBLE]
-    # overlapping the jump too little and the throw enough is a wrong label, not a localization error
+    assert kinds_of(truth, [(10.0, 20.0, "jump", 0.9), (10.0, 16.0, "jump", 0.8)]) == [TRUE, WRONG_LABEL]
+    assert kinds_of(truth, [(10.0, 20.0, "jump", 0.9), (10.0, 19.0, "jump", 0.8)]) == [TRUE, DOUBLE]
+    # tIoU 0.3 with the jump and 1 with the throw; 0.25 with the jump and 0.13 with the throw; and the other way round
     assert kinds_of([(10.0, 30.0, "jump"), (10.0, 16.0, "throw")], [(10.0, 16.0, "jump", 0.9)]) == [WRONG_LABEL]
+    assert kinds_of([(0.0, 10.0, "jump"), (18.0, 20.0, "throw")], [(5.0, 20.0, "jump", 0.9)]) == [LOCALIZATION]
+    assert kinds_of([(0.0, 10.0, "throw"), (18.0, 20.0, "jump")], [(5.0, 20.0, "jump", 0.9)]) == [CONFUSION]
+
+
+def test_of_equal_overlaps_the_own_label_counts():
+    truth = [(10.0, 20.0, "jump"), (10.0, 20.0, "throw")]
+    assert kinds_of(truth, [(10.0, 14.0, "jump", 0.9)]) == [LOCALIZATION]
 
 
 def test_a_detection_in_a_video_without_ground_truth_is_background():

@@ -100,6 +100,9 @@ def test_every_way_of_seeing_a_video_predicts(tmp_path, row):
         ({}, "the weights of thumos14_i3d don't fix the frames per second"),
         ({"fps": 0}, "fps 0, stride 4: expected numbers above 0"),
         ({"fps": 30, "duration": 9.0}, "a duration goes with one video"),
+        ({"fps": 30, "duration": -9.0}, "duration -9: expected seconds above 0"),
+        ({"fps": float("nan")}, "fps nan, stride 4: expected numbers above 0"),
+        ({"fps": 30, "offset": -8}, "offset -8: expected a frame from 0 on"),
     ],
 )
 def test_what_weights_do_not_know_has_to_be_given(thumos, options, words):
@@ -121,11 +124,26 @@ def test_features_of_another_kind_are_refused(thumos, tmp_path):
         predict(path, tmp_path / "absent.npy", fps=30)
 
 
+def test_class_agnostic_weights_take_their_classes_from_a_classifier(tmp_path):
+    """Two of three classes for every segment, score * class score, as in ActivityNet's rows; no time grid needed."""
+    path, experiment, _ = weights_file(tmp_path, "activitynet_tsp")
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(60, experiment.features.dim)).astype(np.float32))
+    scores = {"results": {"x": [0.5, 0.1, 0.4]}, "class": ["jump", "fall", "throw"]}
+    (tmp_path / "scores.json").write_text(json.dumps(scores))
+    (plain,) = predict(path, tmp_path / "x.npy", duration=80.0, device="cpu").values()
+    (named,) = predict(
+        path, tmp_path / "x.npy", duration=80.0, classifier=tmp_path / "scores.json", device="cpu"
+    ).values()
+    assert {d["label"] for d in named} == {"jump", "throw"}
+    assert len(named) == 2 * len(plain)
+    assert max(d["score"] for d in named) == pytest.approx(0.5 * max(d["score"] for d in plain), abs=1e-4)
+
+
 def test_predictions_come_as_json_csv_subtitles_and_pictures(thumos, tmp_path):
     folder, path, arrays = thumos
     said = presentation.predict(
-        path, [folder / "features"], fps=30, stride=4, offset=None, duration=None, device="cpu", min_score=0.0,
-        out=tmp_path / "out",
+        path, [folder / "features"], fps=30, stride=4, offset=None, duration=None, classifier=None, device="cpu",
+        min_score=0.0, pictures=True, out=tmp_path / "out",
     )  # fmt: skip
     assert said[0] == "step t lies at frame 8 + 4 t, 30 frames/s"
     results = json.loads((tmp_path / "out/predictions.json").read_text())["results"]

@@ -66,10 +66,10 @@ def test_figures_answer_to_hovering_choosing_and_zooming(detector):
         bars = timelines.locator("g.mark-rect path")
         video, only, score = (timelines.locator(kind) for kind in ("select >> nth=0", "select >> nth=1", "input"))
         assert video.input_value() == "video_00"  # the worst: nothing was detected there
-        assert bars.count() == 9 - 1
+        assert bars.count() == 1 + 8  # the video and its ground truth
         video.select_option("video_05")
         everything = bars.count()
-        assert everything > 8
+        assert everything > 1 + 8
         score.fill("0")
         assert bars.count() > everything
         only.select_option("jump")

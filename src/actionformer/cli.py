@@ -186,7 +186,7 @@ def run_predict(args: argparse.Namespace) -> None:
 
     said = presentation.predict(
         args.weights, args.features, fps=args.fps, stride=args.stride, offset=args.offset, duration=args.duration,
-        device=args.device, min_score=args.min_score, out=args.out,
+        classifier=args.classifier, device=args.device, min_score=args.min_score, pictures=args.pictures, out=args.out,
     )  # fmt: skip
     print("\n".join(said))
 
@@ -423,6 +423,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--stride", type=float, help="frames between two steps (default: as trained)")
     sub.add_argument("--offset", type=float, help="frame at the centre of step 0 (default: as trained, or stride / 2)")
     sub.add_argument("--duration", type=float, help="seconds, of a single video (default: as far as its features go)")
+    sub.add_argument("--classifier", type=Path, help="scores of whole videos, for class-agnostic weights")
+    sub.add_argument("--no-pictures", dest="pictures", action="store_false", help="subtitles without pictures")
     sub.add_argument("--min-score", type=float, default=0.2, help="of subtitles and pictures (default: 0.2)")
     sub.add_argument("--out", type=Path, default=Path("predictions"), help="folder to write (default: predictions)")
     device(sub)

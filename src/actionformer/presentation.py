@@ -17,6 +17,7 @@ import pandas as pd
 from actionformer import layout
 from actionformer.data.annotations import Database, Video, load_database
 from actionformer.errors import InputError
+from actionformer.evaluation.matching import read_results
 from actionformer.experiment import Experiment, why_not_comparable
 from actionformer.files import read_json, write_bytes, write_json, write_text
 from actionformer.progress import progress
@@ -145,6 +146,7 @@ def _figures(
         checkpoint = (tables.checkpoint(experiment), percent)
     return figures.row_figures(
         runs,
+        ours=tables.ours(experiment),
         published=experiment.expect.published if experiment.comparable else {},
         checkpoint=checkpoint,
         videos=chosen_videos(database, results, runs[0].diagnosis["videos"], first=videos),
@@ -171,8 +173,8 @@ def chosen_videos(
         if name not in database.videos:
             raise InputError(f"no video '{name}'; there are {', '.join(sorted(scored)[:5])}, ...")
     ranked = sorted(scored, key=lambda name: (scored[name]["ap"], name))
-    worst = ranked[: max(SHOWN_VIDEOS, len(ranked) - SHOWN_VIDEOS)][:SHOWN_VIDEOS]
-    best = [name for name in reversed(ranked) if name not in worst][:SHOWN_VIDEOS]
+    count = min(SHOWN_VIDEOS, (len(ranked) + 1) // 2)
+    worst, best = ranked[:count], list(reversed(ranked[count:]))[:count]
     remarks = dict.fromkeys(first, "chosen")
     remarks |= {name: f"worst {i + 1}" for i, name in enumerate(worst) if name not in remarks}
     remarks |= {name: f"best {i + 1}" for i, name in enumerate(best) if name not in remarks}
@@ -230,13 +232,12 @@ def report_files(
     from actionformer.evaluation import mean_average_precision
 
     database = load_database(annotations, label_field)
-    results = read_json(detections)
-    if isinstance(results, dict) and "results" in results:
-        results = results["results"]
+    results = read_results(detections)
     metrics = stages.metrics_of(mean_average_precision(database, results, subset=subset, tiou_thresholds=tiou))
     diagnosis = stages.diagnosis_of(database, results, subset=subset, tiou=tiou)
     drawn = figures.row_figures(
         [figures.Run(0, [], metrics, diagnosis)],
+        ours=detections.name,
         published={},
         checkpoint=None,
         videos=chosen_videos(database, results, diagnosis["videos"]),
@@ -306,8 +307,10 @@ def predict(
     stride: float | None,
     offset: float | None,
     duration: float | None,
+    classifier: Path | None,
     device: str,
     min_score: float,
+    pictures: bool,
     out: Path,
 ) -> list[str]:
     """Detect in feature files and write what was found to folder `out`; returns what it says in a terminal.
@@ -316,10 +319,11 @@ def predict(
     """
     from actionformer.detection.from_files import predict_files, timed_as
     from actionformer.reporting import subtitles
+    from actionformer.training.checkpoint import load_model
 
     grid: dict[str, float | None] = {"fps": fps, "stride": stride, "offset": offset}
-    said = [timed_as(weights, **grid)]
-    results = predict_files(weights, features, **grid, duration=duration, device=device)
+    said = [timed_as(load_model(weights)[1], **grid, duration=duration)]
+    results = predict_files(weights, features, **grid, duration=duration, classifier=classifier, device=device)
     files = {video: video.replace("/", "_") for video in results}
     if len(set(files.values())) < len(files):
         raise InputError("two videos differ by / and _ alone; give their files other names")
@@ -336,8 +340,9 @@ def predict(
         longest = max((d["segment"][1] for d in detections), default=1.0)
         empty = Video(video, "", longest, None, np.zeros((0, 2)), ())
         labels = sorted({d["label"] for d in shown})
-        spec = figures.timelines([figures.Timeline(empty, shown)], labels, min_score=min_score).spec
-        write_bytes(out / f"{files[video]}.png", figures.png(spec))
+        if pictures:
+            spec = figures.timelines([figures.Timeline(empty, shown)], labels, min_score=min_score).spec
+            write_bytes(out / f"{files[video]}.png", figures.png(spec))
     return [*said, f"written to {out}"]
 
 
@@ -429,7 +434,7 @@ def export_onnx(weights: Path, *, length: int | None, out: Path) -> str:
     from actionformer.training.checkpoint import load_model
 
     network, experiment, classes = load_model(weights)
-    steps = length or experiment.model.max_seq_len
+    steps = experiment.model.max_seq_len if length is None else length
     facts = {"classes": json.dumps(classes), "experiment": json.dumps(experiment.model_dump(mode="json"))}
     worst = onnx_export.export(network, out, length=steps, facts=facts)
     return f"{out}: for videos of up to {steps} steps, differs from the network by at most {worst:.1e}"

@@ -5,6 +5,8 @@ The weights file says which classes there are and how the network sees a video.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from actionformer.data.annotations import Database, Video
 from actionformer.data.feature_files import Features, Member, features_in, members
 from actionformer.data.features import FeatureStore
 from actionformer.data.view import views
+from actionformer.detection.classifiers import VideoClassifier, load_classifier
 from actionformer.detection.predict import Results, predict
 from actionformer.errors import InputError
 from actionformer.experiment import Experiment
@@ -37,6 +40,7 @@ def predict_files(
     stride: float | None = None,
     offset: float | None = None,
     duration: float | None = None,
+    classifier: Path | str | None = None,
     device: str = "auto",
 ) -> Results:
     """Video -> detections {"segment": [start, end] in seconds, "label", "score"}, best first.
@@ -48,6 +52,8 @@ def predict_files(
         stride: frames between two steps; default: that of the training features.
         offset: frame at the centre of step 0; default: that of the training features, or half of another stride.
         duration: seconds, if there is one video; default: up to where the last step reaches.
+        classifier: of class-agnostic weights, scores of whole videos in the form of the training data set's classifier;
+            without it detections are labelled 'action'.
         device: 'auto', 'cpu', 'cuda:0', ...
 
     Windows of a sliding test cover the whole video, and features are resampled in full precision, whatever the
@@ -57,43 +63,74 @@ def predict_files(
         InputError: weights or features that cannot be read or don't fit each other, no frame rate, no video.
     """
     network, trained, classes = load_model(Path(weights))
-    timed = _timed(trained, fps=fps, stride=stride, offset=offset)
+    timed = _timed(trained, fps=fps, stride=stride, offset=offset, timeless=duration is not None)
+    if duration is not None and not 0 < duration < math.inf:
+        raise InputError(f"duration {duration:g}: expected seconds above 0")
+    scores = None if classifier is None else _classifier(trained, Path(classifier))
     names = [ONE_CLASS] if trained.data.class_agnostic else classes
     sources = [features] if isinstance(features, Path | str) else list(features)
     prepare_cpu(trained.training.threads)
     results: Results = {}
     with leased_device(device) as chosen:
         network.to(chosen)
-        for found in progress(_videos([Path(s) for s in sources], trained.features.dim), "predict", unit="video"):
+        videos = _videos([Path(s) for s in sources], trained.features.dim)
+        if duration is not None:
+            videos = iter(_only(videos))
+        for found in progress(videos, "predict", unit="video"):
             if found.video in results:
                 raise InputError(f"video '{found.video}' occurs twice; give every file a name of its own")
-            if duration is not None and results:
-                raise InputError("a duration goes with one video")
             array_TC = found.load()
             video = _video(found.video, len(array_TC), duration, timed)
             shown = views(Database({video.name: video}, tuple(classes)), {video.name: array_TC}, timed, "test")
-            results |= predict(network, shown, timed.inference, names, device=chosen)
+            results |= predict(network, shown, timed.inference, names, scores, chosen)
     if not results:
         raise InputError(f"{', '.join(map(str, sources))}: no features there; expected npy, npz, pt or h5 files")
     return results
 
 
-def timed_as(weights: Path | str, *, fps: float | None, stride: float | None, offset: float | None) -> str:
+def _only(videos: Iterator[Features]) -> list[Features]:
+    """The one video that a duration goes with."""
+    found = list(itertools.islice(videos, 2))
+    if len(found) > 1:
+        raise InputError("a duration goes with one video")
+    return found
+
+
+def _classifier(trained: Experiment, path: Path) -> VideoClassifier:
+    known = trained.dataset.classifier
+    if not trained.data.class_agnostic or known is None:
+        raise InputError(f"the weights of {trained.name} know their classes; they take no classifier")
+    return load_classifier(path, known.kind, known.top_k)
+
+
+def timed_as(
+    trained: Experiment, *, fps: float | None, stride: float | None, offset: float | None, duration: float | None
+) -> str:
     """How `predict_files` places steps in time, in words."""
-    features = _timed(load_model(Path(weights))[1], fps=fps, stride=stride, offset=offset).features
+    if trained.data.loader == "resize" and duration is not None:
+        return f"features span {duration:g} s"
+    features = _timed(trained, fps=fps, stride=stride, offset=offset).features
+    if trained.data.loader == "resize":
+        return f"features span a video of {features.stride_frames:g} frames per step, {features.fps:g} frames/s"
     return f"step t lies at frame {features.offset_frames:g} + {features.stride_frames:g} t, {features.fps:g} frames/s"
 
 
-def _timed(trained: Experiment, *, fps: float | None, stride: float | None, offset: float | None) -> Experiment:
+def _timed(
+    trained: Experiment, *, fps: float | None, stride: float | None, offset: float | None, timeless: bool = False
+) -> Experiment:
     """The experiment of the weights, with the time grid of the features at hand."""
     known = trained.features
     stride = known.stride_frames if stride is None else stride
     fps = known.fps if fps is None else fps
+    if timeless and trained.data.loader == "resize":
+        stride, fps = stride or 1.0, fps or 1.0  # features that span a video of known duration have no time grid
     if stride is None or fps is None:
         lacking = "frames per second (fps)" if fps is None else "frames between two steps (stride)"
         raise InputError(f"the weights of {trained.name} don't fix the {lacking} of their videos; give them")
-    if fps <= 0 or stride <= 0:
+    if not (0 < fps < math.inf and 0 < stride < math.inf):
         raise InputError(f"fps {fps:g}, stride {stride:g}: expected numbers above 0")
+    if offset is not None and not 0 <= offset < math.inf:
+        raise InputError(f"offset {offset:g}: expected a frame from 0 on")
     if offset is None:
         same = known.offset_frames is not None and stride == known.stride_frames
         offset = known.offset_frames if same else stride / 2

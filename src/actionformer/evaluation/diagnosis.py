@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionformer.errors import InputError
-from actionformer.evaluation.average_precision import average_precisions
+from actionformer.evaluation.average_precision import average_precisions, interpolated_average_precision
 from actionformer.evaluation.matching import Matched, true_positives
 
 KINDS = (
@@ -117,9 +117,9 @@ def diagnose(
 def kinds(matched: Matched, found_NU: NDArray[np.int64], thresholds: NDArray[np.float64]) -> NDArray[np.int8]:
     """Index into `KINDS` (N, U) of every detection at every threshold.
 
-    What overlaps a segment of its own label enough is a true positive, or a double detection where another one has
-    found that segment; of another label, a wrong label. What overlaps less, but at least 0.1, is a localization error
-    with its own label and a confusion error with another; everything else is background. Its own label goes first.
+    What finds a segment, as evaluation has it, is a true positive. Of anything else the segment that it overlaps most
+    decides: enough, and of its own label, it is a double detection, of another a wrong label; less, but at least 0.1, a
+    localization error or a confusion error; otherwise background. Of equal overlaps its own label's counts.
     """
     by_video = np.argsort(matched.truth_video_G, kind="stable")
     bounds = np.searchsorted(matched.truth_video_G[by_video], np.arange(len(matched.videos) + 1))
@@ -127,15 +127,16 @@ def kinds(matched: Matched, found_NU: NDArray[np.int64], thresholds: NDArray[np.
         matched.segments_N2, matched.class_N, matched.video_N, matched.truth_G2[by_video],
         matched.truth_class_G[by_video], bounds,
     )  # fmt: skip
+    own_most_N = own_N >= other_N
     result = np.full(found_NU.shape, BACKGROUND, np.int8)
     for u, threshold in enumerate(thresholds.tolist()):
         # a low threshold leaves no room for localization and confusion errors
         low = min(BACKGROUND_TIOU, threshold)
         for kind, holds_N in (
-            (CONFUSION, other_N >= low),
-            (LOCALIZATION, own_N >= low),
-            (WRONG_LABEL, other_N >= threshold),
-            (DOUBLE, own_N >= threshold),
+            (CONFUSION, ~own_most_N & (other_N >= low)),
+            (LOCALIZATION, own_most_N & (own_N >= low)),
+            (WRONG_LABEL, ~own_most_N & (other_N >= threshold)),
+            (DOUBLE, own_most_N & (own_N >= threshold)),
             (TRUE, found_NU[:, u] >= 0),
         ):
             result[holds_N, u] = kind
@@ -171,7 +172,7 @@ def gains(matched: Matched, kinds_NU: NDArray[np.int8]) -> dict[str, float]:
             rows = matched.of_class(k)
             for u in range(kinds_NU.shape[1]):
                 kept_N = kinds_NU[rows, u] != kind
-                after[k, u] = _ap(correct_NU[rows, u][kept_N], instances)
+                after[k, u] = interpolated_average_precision(correct_NU[rows, u][kept_N, None], instances).item()
         result[KINDS[kind]] = float(after.mean() - before)
     return result
 
@@ -202,16 +203,16 @@ def normalized_ap(matched: Matched, found_NU: NDArray[np.int64], chosen_G: NDArr
             found_N = found_NU[rows, u]
             correct_N = (found_N >= 0) & chosen_G[found_N]
             counted_N = correct_N | (found_N < 0)
-            ap_U.append(_ap(correct_N[counted_N], int(chosen_K[k]), mean_instances))
+            ap_U.append(_normalized_ap(correct_N[counted_N], int(chosen_K[k]), mean_instances))
         result.append(ap_U)
     return np.asarray(result).reshape(-1, found_NU.shape[1])
 
 
-def _ap(correct_N: NDArray[np.bool_], instances: int, weight: float | None = None) -> float:
-    """Interpolated AP of detections in order; `weight` takes the place of `instances` in precision."""
+def _normalized_ap(correct_N: NDArray[np.bool_], instances: int, weight: float) -> float:
+    """Interpolated AP of detections in order, with `weight` in the place of `instances` in precision."""
     true_N = correct_N.cumsum(dtype=np.float64)
     false_N = np.arange(1, len(correct_N) + 1) - true_N
-    weighted_N = true_N if weight is None else true_N / instances * weight
+    weighted_N = true_N / instances * weight
     precision_N = weighted_N / np.maximum(weighted_N + false_N, 1e-12)
     precision_N = np.maximum.accumulate(precision_N[::-1])[::-1]
     return float((precision_N * correct_N).sum() / instances)

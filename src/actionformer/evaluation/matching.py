@@ -93,7 +93,7 @@ def match(
         groups_of.setdefault(name, np.full(len(classes) + 1, -1))[class_index[label]] = g
     no_groups = np.full(len(classes) + 1, -1)
 
-    results = _results(detections)
+    results = read_results(detections)
     parts = []
     for name, found in results.items():
         if name in blocked or not found:
@@ -101,7 +101,9 @@ def match(
         try:
             class_N = np.array([class_index.get(item["label"], -1) for item in found])
             segments_N2 = np.array([item["segment"] for item in found], np.float64).reshape(len(found), 2)
-            scores_N = np.array([item["score"] for item in found], np.float64)
+            scores_N = np.array([item["score"] for item in found])
+            if scores_N.dtype.kind not in "fiu":
+                raise ValueError(f"a score that is no number among {scores_N[:3].tolist()}")
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"detections of video '{name}': {error!r}; expected 'segment' [start, end], 'label' and 'score'"
@@ -165,13 +167,25 @@ def _refuse_strangers(results: Results, database: Database, classes: Sequence[st
         )
 
 
-def _results(detections: Results | Mapping[str, Any] | Path | str) -> Results:
-    content: Any = detections if isinstance(detections, Mapping) else read_json(Path(detections))
+def read_results(detections: Results | Mapping[str, Any] | Path | str) -> Results:
+    """Video -> detections, from a result file or what it holds.
+
+    Raises:
+        InputError: anything but lists of objects.
+    """
+    content: Any = read_json(Path(detections)) if isinstance(detections, Path | str) else detections
     if isinstance(content, Mapping) and "results" in content:
         content = content["results"]
     if not isinstance(content, Mapping):
-        raise InputError(f"{detections}: expected a JSON object with the key 'results'")
+        raise InputError(f"{_named(detections)}: expected a JSON object with the key 'results'")
+    for video, found in content.items():
+        if not isinstance(found, Sequence) or isinstance(found, str) or not all(isinstance(d, Mapping) for d in found):
+            raise InputError(f"{_named(detections)}: video '{video}': expected a list of detections, each an object")
     return content
+
+
+def _named(detections: Any) -> str:
+    return str(detections) if isinstance(detections, Path | str) else "detections"
 
 
 def _distinct(

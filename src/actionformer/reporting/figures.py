@@ -71,6 +71,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, GREY, YELLOW = (
 )  # fmt: skip
 KIND_COLORS = (GREEN, YELLOW, PURPLE, BLUE, ORANGE, RED)
 TRUTH, DETECTED = GREEN, ORANGE
+WHOLE_VIDEO = "(whole video)"
 
 
 def _theme(text: str, lines: str, background: str | None) -> Spec:
@@ -143,6 +144,7 @@ def _fixed_width(spec: Spec) -> str:
 def row_figures(
     runs: Sequence[Run],
     *,
+    ours: str,
     published: Mapping[str, float],
     checkpoint: tuple[str, Mapping[str, float]] | None,
     videos: Sequence[Timeline],
@@ -152,12 +154,13 @@ def row_figures(
     """All figures of a row, in the order in which a reader asks for them.
 
     Args:
+        ours: what the numbers of these runs are called.
         published: tIoU -> published mAP in percent, and 'average'; empty where it doesn't compare.
         checkpoint: what the published checkpoint is called, and its metrics in percent, where there is one.
         videos: what the timelines show, in order.
         min_score: the score from which timelines show detections at first.
     """
-    figures = [map_against_tiou(runs, published, checkpoint)]
+    figures = [map_against_tiou(runs, ours, published, checkpoint)]
     if any(run.history for run in runs):
         figures += [losses(runs), validation(runs)]
     figures += [
@@ -175,7 +178,10 @@ def row_figures(
 
 
 def map_against_tiou(
-    runs: Sequence[Run], published: Mapping[str, float], checkpoint: tuple[str, Mapping[str, float]] | None
+    runs: Sequence[Run],
+    ours: str,
+    published: Mapping[str, float],
+    checkpoint: tuple[str, Mapping[str, float]] | None,
 ) -> Figure:
     """mAP per threshold: every seed, their mean, the published values, the published checkpoint."""
     values = []
@@ -183,7 +189,7 @@ def map_against_tiou(
     for key in keys:
         tiou = float(key.removeprefix("mAP/"))
         scores = [run.metrics["percent"][key] for run in runs]
-        values.append({"tiou": tiou, "map": statistics.fmean(scores), "series": "reproduced"})
+        values.append({"tiou": tiou, "map": statistics.fmean(scores), "series": ours})
         if len(runs) > 1:
             values += [
                 {"tiou": tiou, "map": score, "series": f"seed {run.seed}"}
@@ -197,7 +203,7 @@ def map_against_tiou(
         if tiou != "average"
     ]
     series = list(dict.fromkeys(str(v["series"]) for v in values))
-    colors = {"reproduced": BLUE, "published": ORANGE} | ({} if checkpoint is None else {checkpoint[0]: GREEN})
+    colors = {ours: BLUE, "published": ORANGE} | ({} if checkpoint is None else {checkpoint[0]: GREEN})
     spec = _chart(
         values,
         {"type": "line", "point": {"size": 50}},
@@ -238,6 +244,11 @@ def validation(runs: Sequence[Run]) -> Figure:
         for epoch, record in enumerate(run.history)
         if record.get("mAP/average") is not None
     ]
+    if not values:  # no epoch was evaluated: the score at the end is what there is
+        values = [
+            {"epoch": len(run.history), "map": run.metrics["percent"]["mAP/average"], "seed": f"seed {run.seed}"}
+            for run in runs
+        ]
     spec = _chart(
         values,
         {"type": "line", "point": {"size": 40}},
@@ -258,7 +269,13 @@ def class_average_precision(runs: Sequence[Run]) -> Figure:
     spec = _chart(
         values,
         {"type": "bar", "color": BLUE},
-        y={"field": "class", "type": "nominal", "sort": "-x", "title": None, "axis": {"ticks": False}},
+        y={
+            "field": "class",
+            "type": "nominal",
+            "sort": "-x",
+            "title": None,
+            "axis": {"ticks": False, "labelLimit": 200},
+        },
         x=_number("ap", "AP (%), mean over tIoU"),
         tooltip=_tooltip(**{"class": "class", "ap": "AP (%)", "instances": "instances"}),
         base=_steps(15),
@@ -293,7 +310,7 @@ def calibration(runs: Sequence[Run]) -> Figure:
         for run in runs
         for b in run.diagnosis["calibration"]
     ]
-    top = max(1.0, *(v["score"] for v in values))
+    top = max([1.0, *(v["score"] for v in values)])
     diagonal = {
         "data": {"values": [{"score": 0, "precision": 0}, {"score": 1, "precision": 100}]},
         "mark": {"type": "line", "strokeDash": [4, 4], "color": GREY},
@@ -391,59 +408,60 @@ class Timeline:
 
 def timelines(videos: Sequence[Timeline], classes: Sequence[str], *, min_score: float) -> Figure:
     """Ground truth and detections of videos on one axis of seconds, a lane per class; one video shows at a time."""
+    scores = [d["score"] for shown in videos for d in shown.detections]
+    surest, least = max(scores, default=0.0), min(scores, default=0.0)
     values: list[Spec] = []
-    surest = max((d["score"] for shown in videos for d in shown.detections), default=1.0)
     for shown in videos:
         name = shown.video.name
+        values.append({"what": "video", "class": WHOLE_VIDEO, "start": 0, "end": shown.video.duration, "strength": 0.5})
         values += [
-            {"video": name, "what": "ground truth", "class": label, "start": start, "end": end, "strength": 1}
+            {"what": "ground truth", "class": label, "start": start, "end": end, "strength": 1}
             for (start, end), label in zip(shown.video.segments_N2.tolist(), shown.video.labels, strict=True)
         ]
         values += [
-            {"video": name, "what": "detected", "class": d["label"], "start": start, "end": end, "score": d["score"]}
-            | {"strength": 0.25 + 0.75 * d["score"] / surest}
+            {"what": "detected", "class": d["label"], "start": start, "end": end, "score": d["score"]}
+            | {"strength": 0.35 + 0.65 * max(d["score"], 0) / max(surest, 1e-9)}
             for d in shown.detections
             for start, end in [d["segment"]]
         ]
+        for value in values:
+            value.setdefault("video", name)
     occurring = {v["class"] for v in values}
     lanes = [label for label in classes if label in occurring]
-    lanes += sorted(occurring - set(lanes))
+    lanes += sorted(occurring - {*lanes, WHOLE_VIDEO})
+    colors = {"ground truth": TRUTH, "detected": DETECTED, "video": GREY}
+    legend = [what for what in ("ground truth", "detected") if any(v["what"] == what for v in values)]
     spec = _chart(
         values,
         {"type": "bar", "cornerRadius": 1},
-        y={"field": "class", "type": "nominal", "sort": lanes, "title": None, "axis": {"grid": True, "ticks": False}},
-        yOffset={"field": "what", "sort": ["ground truth", "detected"], "scale": {"paddingInner": 0.1}},
+        y={"field": "class", "type": "nominal", "sort": [WHOLE_VIDEO, *lanes], "title": None}
+        | {"axis": {"grid": True, "ticks": False}},
+        yOffset={"field": "what", "sort": list(colors), "scale": {"paddingInner": 0.1, "domain": legend or ["video"]}},
         x=_number("start", "seconds"),
         x2={"field": "end"},
-        color=_nominal("what", "", ["ground truth", "detected"], [TRUTH, DETECTED]),
+        color=_nominal("what", "", list(colors), list(colors.values())) | {"legend": {"values": legend}},
         opacity={"field": "strength", "type": "quantitative", "scale": {"domain": [0, 1], "range": [0, 1]}}
         | {"legend": None},
         tooltip=_tooltip(what="what", **{"class": "class"}, start="start (s)", end="end (s)", score="score"),
         base=_steps(12 if len(lanes) > 12 else 15),
     )
-    label = {t.video.name: f"{t.video.name}{f' ({t.remark})' if t.remark else ''}" for t in videos}
-    controls: list[Spec] = []
-    tests = [f"datum.what === 'ground truth' || datum.score >= {min_score:g}"]
+    slider = {"input": "range", "min": min(0.0, least), "max": _ceil(surest), "step": 0.01, "name": "score from "}
+    chooser = {"input": "select", "options": [None, *lanes], "labels": ["all", *lanes], "name": "class "}
+    spec["params"] = [
+        {"name": "only", "value": None, "bind": chooser},
+        {"name": "from_score", "value": min_score, "bind": slider},
+        {"name": "zoom", "select": {"type": "interval", "encodings": ["x"]}, "bind": "scales"},
+    ]
+    tests = [
+        "only === null || datum.class === only || datum.what === 'video'",
+        "datum.what !== 'detected' || datum.score >= from_score",
+    ]
     if len(videos) > 1:
         names = [t.video.name for t in videos]
-        chooser = {"input": "select", "options": names, "labels": [label[name] for name in names], "name": "video "}
-        slider = {"input": "range", "min": 0, "max": _ceil(surest), "step": 0.01, "name": "score from "}
-        controls = [
-            {"name": "video", "value": names[0], "bind": chooser},
-            {
-                "name": "only",
-                "value": "all",
-                "bind": {"input": "select", "options": ["all", *lanes], "name": "class "},
-            },
-            {"name": "from_score", "value": min_score, "bind": slider},
-        ]
-        tests = [
-            "datum.video === video",
-            "only === 'all' || datum.class === only",
-            "datum.what === 'ground truth' || datum.score >= from_score",
-        ]
-    zoom = {"name": "zoom", "select": {"type": "interval", "encodings": ["x"]}, "bind": "scales"}
-    spec["params"] = [*controls, zoom]
+        labels = [f"{t.video.name}{f' ({t.remark})' if t.remark else ''}" for t in videos]
+        chooser = {"input": "select", "options": names, "labels": labels, "name": "video "}
+        spec["params"].insert(0, {"name": "video", "value": names[0], "bind": chooser})
+        tests.insert(0, "datum.video === video")
     spec["transform"] = [{"filter": test} for test in tests]
     return _figure("timelines", spec)
 
