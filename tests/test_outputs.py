@@ -9,6 +9,8 @@ import re
 
 import h5py
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -19,7 +21,6 @@ from actionformer.data.features import pack
 from actionformer.detection.actions import BEST_PER_POINT, fuse
 from actionformer.errors import InputError
 from actionformer.experiment import InferenceParams
-from actionformer.model import onnx_export
 from actionformer.reporting import submissions, subtitles
 from actionformer.training import checkpoint
 
@@ -267,6 +268,11 @@ def changed(challenge, change):
         ("epic", lambda c: c["results"]["v"][0].update(action="12,6"), "not 'verb,noun'"),
         ("ego4d", lambda c: c.update(challenge="ego4d_nlq"), "challenge is 'ego4d_nlq'"),
         ("ego4d", lambda c: c.pop("retrieve_results"), "retrieve_results: expected an object"),
+        ("activitynet", lambda c: c["results"].update(v=[]), "results: no detection at all"),
+        ("activitynet", lambda c: c["results"]["v"][0].update(label=["jump"]), "none of the classes"),
+        ("activitynet", lambda c: c["results"].update(v=["x"]), "a detection that is no object"),
+        ("activitynet", lambda c: c["results"].update(w=None), "no list of detections: 'w'"),
+        ("epic", lambda c: c.update(sls_td=True), "sls_td is True, expected 0 to 5"),
     ],
 )
 def test_what_a_challenge_would_refuse_is_said_in_one_line(challenge, change, words):
@@ -289,17 +295,24 @@ def test_the_onnx_file_computes_what_the_network_computes(tmp_path, row):
     path, experiment, _ = weights_file(tmp_path, row)
     said = presentation.export_onnx(path, length=64, out=tmp_path / "model.onnx")
     assert "for videos of up to 64 steps" in said
-    import onnx
-
     facts = {p.key: json.loads(p.value) for p in onnx.load(tmp_path / "model.onnx").metadata_props}
     assert facts["classes"][0] == "class 0"
     assert facts["experiment"]["name"] == experiment.name
 
 
-def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
+@pytest.mark.parametrize("wrong", [1e-3, float("nan")])
+def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatch, wrong):
+    """One wrong score, of a video that fills the file only half."""
     path, _, _ = weights_file(tmp_path)
-    monkeypatch.setattr(onnx_export, "difference", lambda *_: 1e-3)
-    with pytest.raises(InputError, match=r"differs from the network by 1\.0e-03, more than 0\.0001"):
+    run = onnxruntime.InferenceSession.run
+
+    def disturbed(session, names, feed):
+        segments, scores, valid = run(session, names, feed)
+        scores[0, 0, 0] += wrong if feed["mask"].sum() == 17 else 0
+        return segments, scores, valid
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", disturbed)
+    with pytest.raises(InputError, match=r"differs from the network by (1\.0e-03|nan), more than 0\.0001"):
         presentation.export_onnx(path, length=32, out=tmp_path / "model.onnx")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.pt"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import random
@@ -44,6 +45,38 @@ def detector(tmp_path_factory):
         folder / "annotations.json", folder / "detections.json", **options, out=folder / "report.html"
     )
     return folder
+
+
+@pytest.mark.parametrize(
+    ("results", "words"),
+    [
+        ([], "expected a JSON object with the key 'results'"),
+        ({"results": []}, "expected a JSON object with the key 'results'"),
+        ({"results": {"video_00": None}}, "video 'video_00': expected a list of detections"),
+        ({"results": {"video_00": ["x"]}}, "video 'video_00': expected a list of detections, each an object"),
+        (
+            {"results": {"video_00": [{"segment": [1, 2], "label": "jump", "score": "0.5"}]}},
+            "a score that is no number",
+        ),
+        ({"results": {"video_00": [{"segment": [1, 2], "label": "jump"}]}}, "video 'video_00': KeyError"),
+    ],
+)
+def test_malformed_detections_are_one_line(detector, tmp_path, results, words):
+    (tmp_path / "d.json").write_text(json.dumps(results))
+    options = {"subset": "test", "tiou": [0.5], "label_field": "label", "out": tmp_path / "report.html"}
+    with pytest.raises(InputError, match=re.escape(words) if "'" not in words else words):
+        presentation.report_files(detector / "annotations.json", tmp_path / "d.json", **options)
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("found", [[], [{"segment": [2, 6], "label": "jump", "score": 0.0}]])
+def test_nothing_detected_or_nothing_believed_still_makes_a_report(detector, tmp_path, found):
+    (tmp_path / "d.json").write_text(json.dumps({"results": {"video_00": found}}))
+    options = {"subset": "test", "tiou": [0.5], "label_field": "label", "out": tmp_path / "report.html"}
+    said = presentation.report_files(detector / "annotations.json", tmp_path / "d.json", **options)
+    assert said[0].startswith("average mAP ")
+    with opened(tmp_path / "report.html") as page:
+        draw_everything(page)
 
 
 @pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
@@ -136,6 +169,15 @@ def test_a_table_says_the_same_in_every_language():
     assert [f"{float(r['published']):.2f}" for r in records] == published
     assert {r["mlflow_runs"] for r in records} == {"seed0-fedcba98 seed1-fedcba98 seed2-fedcba98"}
     assert float(records[-1]["difference"]) == pytest.approx(67 - float(published[-1]))
+
+
+def test_cells_keep_what_their_language_reads_for_itself():
+    rows, content = table([66.0, 67.0])
+    grid = dataclasses.replace(content.results, rows=[["RGB|Flow", "a < b & c_d", *["1.00"] * 6]])
+    odd = dataclasses.replace(content, results=grid)
+    assert "| RGB\\|Flow | a < b & c_d |" in tables.as_markdown(odd)
+    assert "<td>a &lt; b &amp; c_d</td>" in tables.as_html(odd)
+    assert r"RGB\textbar{}Flow & a \textless{} b \& c\_d" in tables.as_latex(odd)
 
 
 def test_the_tolerance_is_students_prediction_interval():

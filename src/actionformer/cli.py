@@ -209,12 +209,12 @@ def run_export(args: argparse.Namespace) -> None:
         out = args.out or weights.with_name("model.onnx")
         print(presentation.export_onnx(args.weights or weights, length=args.length, out=out))
     elif args.check is not None:
-        print(presentation.check_submission(args.form, experiment, args.check))
+        print(presentation.check_submission(args.form, experiment, args.check, subset=args.subset))
     else:
         out = args.out or Path(f"{experiment.name}-{args.form}.json")
         said = presentation.export(
-            args.form, experiment, args.seed, detections=args.detections, external_data=args.external_data,
-            levels=args.sls, out=out,
+            args.form, experiment, args.seed, subset=args.subset, detections=args.detections,
+            external_data=args.external_data, levels=args.sls, out=out,
         )  # fmt: skip
         print(said)
 
@@ -254,7 +254,7 @@ def run_status(args: argparse.Namespace) -> None:
 
     rows, seeds = _rows(args)
     cost = args.cost or load_edition(args.edition, args.params).origin == "publisher"
-    print(status.as_text(rows, seeds, cost=cost), end="")
+    print(status.as_text(rows, seeds, released=args.released, cost=cost), end="")
 
 
 def run_track(args: argparse.Namespace) -> None:
@@ -441,6 +441,7 @@ def _parser() -> argparse.ArgumentParser:
     row(sub, seed=True)
     sub.add_argument("--out", type=Path, help="file to write (default: ROW-FORM.json, or model.onnx beside model.pt)")
     sub.add_argument("--detections", type=Path, help="JSON of `predict` to submit (default: the row's detections)")
+    sub.add_argument("--subset", help="whose videos have to be there (default: the evaluated subset)")
     sub.add_argument("--check", type=Path, metavar="FILE", help="validate this submission instead of writing one")
     sub.add_argument("--external-data", metavar="TEXT", help="activitynet: external data used (default: the features)")
     text = "epic: supervision of pretraining, labels and data, 0 to 5 each (default: 2 3 3)"

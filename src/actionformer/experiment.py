@@ -367,6 +367,12 @@ class Experiment(Params):
         shown = self.model_dump(mode="json", include={"table", "row", "comparable", "expect", "training", "released"})
         return shown | {"dataset": self.dataset.name, "protocol": self.dataset.protocol_text()}
 
+    def card_key(self) -> dict[str, Any]:
+        """What a model card prints of a row, beside its runs."""
+        features = self.features.model_dump(mode="json", include={"dim", "fps", "stride_frames"})
+        facts = self.dataset.model_dump(mode="json", include={"homepage", "licence", "train_subset", "eval_subset"})
+        return self.table_key() | facts | {"features": features, "name": self.name, "data": self.data.features}
+
     @property
     def feature_owner(self) -> str:
         """Name of the data set whose folder holds this row's features."""

@@ -6,7 +6,7 @@
     results/{edition}/{experiment}/released/  the published checkpoint, evaluated
     results/{edition}/{experiment}/figures/   figures of a row
     results/{edition}/{experiment}/README.md  its model card
-    results/{edition}/{table}_actions/        nouns and verbs fused, a run folder per seed
+    results/{edition}/{experiment}_actions/   nouns and verbs fused, a run folder per seed
     results/{edition}/tables/                 tables
     results/{edition}/report.html             all of it on one page
 
@@ -56,7 +56,7 @@ def run(edition: str, experiment: str, seed: int) -> Path:
 
 def actions(experiment: Experiment) -> str:
     """The name under which a row of nouns, fused with one of verbs, stands among the rows."""
-    return f"{experiment.table}_actions"
+    return f"{experiment.name}_actions"
 
 
 def released_run(experiment: Experiment) -> Path:

@@ -116,35 +116,42 @@ def draw(experiment: Experiment, seeds: Sequence[int], *, videos: Sequence[str] 
     """
     from actionformer import tracking
 
-    options: dict[str, Any] = {"videos": videos, "released": released}
-    drawn = _figures(experiment, seeds, **options)
+    database = load_database(layout.database_of(experiment), experiment.data.label_field)
+    runs = [_figure_run(experiment, seed) for seed in seeds]
+
+    def figures_of(shown: Sequence[figures.Run]) -> list[figures.Figure]:
+        """Of these runs; timelines are those of the first."""
+        return _figures(experiment, database, shown, videos=videos, released=released)
+
+    drawn = figures_of(runs)
     folder = layout.figures(experiment)
-    for figure in drawn:
-        write_json(folder / f"{figure.name}.json", asdict(figure), indent=None)
-    everything = {seed: drawn if len(seeds) == 1 else _figures(experiment, [seed], **options) for seed in seeds}
     for figure in progress(drawn, f"figures of {experiment.name}", unit="figure"):
+        write_json(folder / f"{figure.name}.json", asdict(figure), indent=None)
         write_text(folder / f"{figure.name}.svg", figures.svg(figure.spec))
-    for seed, of_seed in progress(everything.items(), f"figures of the seeds of {experiment.name}", unit="seed"):
-        own = layout.figures_of_run(layout.run(experiment.edition, experiment.name, seed))
-        for figure in of_seed:
-            picture = (folder / f"{figure.name}.svg").read_text() if len(seeds) == 1 else figures.svg(figure.spec)
+    for run in progress(runs, f"figures of the seeds of {experiment.name}", unit="seed"):
+        own = layout.figures_of_run(layout.run(experiment.edition, experiment.name, run.seed))
+        for figure in drawn if len(runs) == 1 else figures_of([run]):
+            picture = (folder / f"{figure.name}.svg").read_text() if len(runs) == 1 else figures.svg(figure.spec)
             write_text(own / f"{figure.name}.svg", picture)
     tracking.log_pictures(experiment, seeds)
     return f"{folder}: {len(drawn)} figures"
 
 
 def _figures(
-    experiment: Experiment, seeds: Sequence[int], *, videos: Sequence[str], released: bool
+    experiment: Experiment,
+    database: Database,
+    runs: Sequence[figures.Run],
+    *,
+    videos: Sequence[str],
+    released: bool,
 ) -> list[figures.Figure]:
-    database = load_database(layout.database_of(experiment), experiment.data.label_field)
-    folders = [layout.run(experiment.edition, experiment.name, seed) for seed in seeds]
-    runs = [_figure_run(folder, seed) for folder, seed in zip(folders, seeds, strict=True)]
-    results = read_json(folders[0] / "detections.json")["results"]
+    run = layout.run(experiment.edition, experiment.name, runs[0].seed)
+    results = read_results(run / "detections.json")
     checkpoint = None
     if released and experiment.released is not None:
         percent = read_json(layout.released_run(experiment) / "metrics.json").get("percent", {})
         checkpoint = (tables.checkpoint(experiment), percent)
-    return figures.row_figures(
+    drawn = figures.row_figures(
         runs,
         ours=tables.ours(experiment),
         published=experiment.expect.published if experiment.comparable else {},
@@ -153,9 +160,12 @@ def _figures(
         classes=database.classes,
         min_score=usual_score(results, runs[0].metrics["instances"]),
     )
+    assert tuple(figure.name for figure in drawn) == layout.FIGURES
+    return drawn
 
 
-def _figure_run(folder: Path, seed: int) -> figures.Run:
+def _figure_run(experiment: Experiment, seed: int) -> figures.Run:
+    folder = layout.run(experiment.edition, experiment.name, seed)
     table = pd.read_csv(folder / "history.csv")
     history = [{str(key): float(value) for key, value in row.dropna().items()} for _, row in table.iterrows()]
     return figures.Run(seed, history, read_json(folder / "metrics.json"), read_json(folder / "diagnosis.json"))
@@ -371,6 +381,7 @@ def export(
     experiment: Experiment,
     seed: int,
     *,
+    subset: str | None,
     detections: Path | None,
     external_data: str | None,
     levels: Sequence[int],
@@ -378,22 +389,20 @@ def export(
 ) -> str:
     """Write a submission from a row's detections, or from those of a file; says what it wrote.
 
-    EPIC takes the fused actions of a row of nouns. Detections without extent, which nothing can match, are left out.
+    EPIC takes the fused actions of a row of nouns. The videos are those of `subset`, by default the evaluated one.
+    Detections without extent, which nothing can match, are left out.
 
     Raises:
         InputError: detections that the challenge would refuse; nothing is written then.
     """
-    durations, classes = _challenge_videos(experiment)
+    durations, classes = _challenge_videos(challenge, experiment, subset)
     name = layout.actions(experiment) if challenge == "epic" else experiment.name
     path = detections or layout.run(experiment.edition, name, seed) / "detections.json"
     if challenge == "epic" and experiment.actions_with is None:
         raise InputError(f"{experiment.name}: EPIC takes actions; name the row of nouns that is fused with verbs")
-    content = read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get("results"), dict):
-        raise InputError(f"{path}: expected a JSON object with the key 'results'")
+    results = read_results(path)
     found = {
-        video: [d for d in content["results"].get(video, []) if submissions.has_extent(d)]
-        for video in {**durations, **content["results"]}
+        video: [d for d in results.get(video, []) if submissions.has_extent(d)] for video in {**durations, **results}
     }
     if challenge == "activitynet":
         used = f"features: {experiment.row}" + (
@@ -409,17 +418,26 @@ def export(
     return f"{out}: {sum(map(len, found.values()))} detections in {len(found)} videos, valid for {challenge}"
 
 
-def check_submission(challenge: Challenge, experiment: Experiment, path: Path) -> str:
-    """Validate a submission against a row's evaluated videos; says that it is valid, or raises with what is not."""
-    durations, classes = _challenge_videos(experiment)
+def check_submission(challenge: Challenge, experiment: Experiment, path: Path, *, subset: str | None) -> str:
+    """Validate a submission against the videos of a subset; says that it is valid, or raises with what is not."""
+    durations, classes = _challenge_videos(challenge, experiment, subset)
     _refuse_invalid(path, submissions.problems(challenge, read_json(path), durations=durations, classes=classes))
     return f"{path}: valid for {challenge}"
 
 
-def _challenge_videos(experiment: Experiment) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Durations of the evaluated videos, and the classes."""
+def _challenge_videos(
+    challenge: Challenge, experiment: Experiment, subset: str | None
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Durations of the videos of a subset, by default the evaluated one, and the classes."""
+    if experiment.dataset.format not in (challenge, "database"):
+        raise InputError(
+            f"{experiment.name}: {experiment.dataset.name} is not what the challenge '{challenge}' is about"
+        )
     database = load_database(layout.database_of(experiment), experiment.data.label_field)
-    videos = database.subset(experiment.dataset.eval_subset)
+    videos = database.subset(subset or experiment.dataset.eval_subset)
+    if not videos:
+        known = ", ".join(sorted({video.subset for video in database.videos.values()}))
+        raise InputError(f"{layout.database_of(experiment)}: no video of subset '{subset}'; there are {known}")
     return {video.name: video.duration for video in videos}, database.classes
 
 

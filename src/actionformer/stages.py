@@ -29,6 +29,8 @@ from actionformer.experiment import (
 from actionformer.files import digest, read_json, write_json, write_text
 from actionformer.progress import clock
 
+PAIR = "\x1f"
+"""between verb and noun in the label of an action: in no class's name"""
 Detector = Callable[[Any, Sequence[str], str], dict[str, Any]]
 
 
@@ -440,6 +442,8 @@ def detect_actions(experiment: Experiment, params: Path, seed: int, *, device: s
     other = load_experiment(experiment.actions_with, experiment.edition, params=params)
     if experiment.data.model_copy(update={"label_field": other.data.label_field}) != other.data:
         raise InputError(f"{experiment.name} and {other.name} see videos in different ways (params: data)")
+    if _grid(experiment) != _grid(other):
+        raise InputError(f"{experiment.name} and {other.name} have other points (params: model)")
     prepare_cpu(experiment.training.threads)
     database, features = _inputs(experiment)
     folders = [layout.run(experiment.edition, row.name, seed) for row in (experiment, other)]
@@ -465,6 +469,11 @@ def detect_actions(experiment: Experiment, params: Path, seed: int, *, device: s
     return said
 
 
+def _grid(experiment: Experiment) -> tuple[Any, ...]:
+    """What decides which points a network has."""
+    return experiment.model.max_seq_len, experiment.model.strides, experiment.model.attention_windows
+
+
 def _action_metrics(experiment: Experiment, nouns: Database, results: Mapping[str, Any]) -> dict[str, Any]:
     """The same detections, evaluated by their nouns, their verbs and both, as the challenge does."""
     from actionformer.evaluation import mean_average_precision
@@ -474,11 +483,15 @@ def _action_metrics(experiment: Experiment, nouns: Database, results: Mapping[st
     counts: dict[str, Any] = {}
     for task, truth in {"noun": nouns, "verb": verbs, "action": _pairs(verbs, nouns)}.items():
         labelled = {
-            video: [d | {"label": f"{d['verb']} {d['noun']}" if task == "action" else d[task]} for d in found]
+            video: [d | {"label": PAIR.join((d["verb"], d["noun"])) if task == "action" else d[task]} for d in found]
             for video, found in results.items()
         }
         result = mean_average_precision(
-            truth, labelled, subset=experiment.dataset.eval_subset, tiou_thresholds=experiment.evaluation.tiou
+            truth,
+            labelled,
+            subset=experiment.dataset.eval_subset,
+            tiou_thresholds=experiment.evaluation.tiou,
+            blocked=nouns.blocked if experiment.evaluation.use_blocked_list else (),
         )
         percent |= {f"{task}/{key}": value for key, value in _percent(result).items()}
         counts = {"videos": result.videos, "instances": int(result.instances_K.sum())}
@@ -486,11 +499,11 @@ def _action_metrics(experiment: Experiment, nouns: Database, results: Mapping[st
 
 
 def _pairs(verbs: Database, nouns: Database) -> Database:
-    """The same videos, labelled 'verb noun'."""
+    """The same videos, labelled with verb and noun."""
     videos = {}
     for name, video in verbs.videos.items():
         both = zip(video.labels, nouns.videos[name].labels, strict=True)
-        videos[name] = replace(video, labels=tuple(f"{verb} {noun}" for verb, noun in both))
+        videos[name] = replace(video, labels=tuple(map(PAIR.join, both)))
     return Database(videos, tuple(sorted({label for video in videos.values() for label in video.labels})))
 
 

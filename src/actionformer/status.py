@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class RunStatus:
     experiment: Experiment
     seed: int
     state: str
-    """done, outdated, running, stopped or missing"""
+    """done, outdated, running, stopped, trained or missing"""
     epoch: int
     """epochs finished"""
     seconds: float | None
@@ -52,17 +52,33 @@ def run_status(experiment: Experiment, seed: int) -> RunStatus:
     """What the files of a run tell."""
     run = layout.run(experiment.edition, experiment.name, seed)
     epoch, seconds = _trained(run)
-    if (run / "metrics.json").exists() and (run / "model.pt").exists():
-        metrics = read_json(run / "metrics.json")
-        state = "done" if _is_current(experiment, seed, metrics) else "outdated"
-        score, stage = metrics["percent"]["mAP/average"], "" if state == "done" else "train"
-        return RunStatus(experiment, seed, state, experiment.training.epochs, seconds, score, stage)
     if _is_held(run / ".lock"):
+        epoch, seconds = _progress(run)
         return RunStatus(experiment, seed, "running", epoch, seconds, None, "train")
-    started = (run / "checkpoint.pt").exists()
-    return RunStatus(
-        experiment, seed, "stopped" if started else "missing", epoch, seconds, None, _next_stage(experiment, run)
-    )
+    stage = _next_stage(experiment, run)
+    if not stage:
+        metrics = read_json(run / "metrics.json")
+        stage = _outdated_stage(experiment, seed, metrics["lineage"])
+        state = "outdated" if stage else "done"
+        return RunStatus(experiment, seed, state, epoch, seconds, metrics["percent"]["mAP/average"], stage)
+    if (run / "model.pt").exists():
+        return RunStatus(experiment, seed, "trained", epoch, seconds, None, stage)
+    state = "stopped" if (run / "checkpoint.pt").exists() else "missing"
+    return RunStatus(experiment, seed, state, epoch, seconds, None, stage)
+
+
+def _outdated_stage(experiment: Experiment, seed: int, made: Mapping[str, Any]) -> str:
+    """Where metrics made with other params or data would have to begin again; empty where they are up to date.
+
+    Without the data they are taken to be.
+    """
+    try:
+        now = stages.data_lineage(experiment, seed)
+    except InputError:
+        return ""
+    if now["weights"] != made["weights"]:
+        return "train"
+    return "" if now["identity"] == made["identity"] else "detect"
 
 
 def _trained(run: Path) -> tuple[int, float | None]:
@@ -70,10 +86,15 @@ def _trained(run: Path) -> tuple[int, float | None]:
     if (run / "history.csv").exists():
         history = pd.read_csv(run / "history.csv")
         return len(history), float(history["seconds"].sum())
-    if (run / layout.PROGRESS).exists():
-        progress = read_json(run / layout.PROGRESS)
-        return int(progress["epoch"]), float(progress["seconds"])
-    return 0, None
+    return _progress(run)
+
+
+def _progress(run: Path) -> tuple[int, float | None]:
+    """The same of a training that has not ended."""
+    if not (run / layout.PROGRESS).exists():
+        return 0, None
+    progress = read_json(run / layout.PROGRESS)
+    return int(progress["epoch"]), float(progress["seconds"])
 
 
 def _next_stage(experiment: Experiment, run: Path) -> str:
@@ -88,16 +109,8 @@ def _next_stage(experiment: Experiment, run: Path) -> str:
     raw = [*layout.annotation_files_of(experiment), layout.features_of(experiment)]
     built = [layout.database_of(experiment), layout.store_of(experiment)]
     if not all(path.exists() for path in built) and not all(path.exists() for path in raw):
-        return "fetch"
-    return next(stage for path, stage in stops if not path.exists())
-
-
-def _is_current(experiment: Experiment, seed: int, metrics: dict[str, Any]) -> bool:
-    """Do the metrics come from these params and the data at hand? Yes, if the data are gone."""
-    try:
-        return bool(stages.data_lineage(experiment, seed)["identity"] == metrics["lineage"]["identity"])
-    except InputError:
-        return True
+        return "" if (run / "metrics.json").exists() else "fetch"
+    return next((stage for path, stage in stops if not path.exists()), "")
 
 
 def _is_held(lock: Path) -> bool:
@@ -105,10 +118,10 @@ def _is_held(lock: Path) -> bool:
     if not lock.exists():
         return False
     try:
-        FileLock(lock).acquire(timeout=0).release()  # type: ignore[attr-defined]
+        with FileLock(lock).acquire(timeout=0):
+            return False
     except Timeout:
         return True
-    return False
 
 
 # ---------------------------------------------------------------------------------------------- cost
@@ -159,7 +172,7 @@ def matrix_rate() -> tuple[str, float]:
 # ---------------------------------------------------------------------------------------------- text
 
 
-def as_text(rows: Sequence[Experiment], seeds: Sequence[int], *, cost: bool) -> str:
+def as_text(rows: Sequence[Experiment], seeds: Sequence[int], *, released: bool, cost: bool) -> str:
     """A line per row and seed, then what is next; with gigabytes and hours per row if `cost`."""
     runs = [run_status(row, seed) for row in rows for seed in seeds]
     width = max(len(row.name) for row in rows)
@@ -179,6 +192,7 @@ def as_text(rows: Sequence[Experiment], seeds: Sequence[int], *, cost: bool) -> 
         lines.append(line.rstrip())
     count = {state: sum(run.state == state for run in runs) for state in dict.fromkeys(run.state for run in runs)}
     lines += ["", ", ".join(f"{number} {state}" for state, number in count.items()) + f" of {len(runs)}"]
+    lines += _others(rows, seeds, released=released)
     waiting = next((run for run in runs if run.state != "done" and run.state != "running"), None)
     if waiting is not None:
         name = waiting.experiment.name
@@ -192,6 +206,21 @@ def as_text(rows: Sequence[Experiment], seeds: Sequence[int], *, cost: bool) -> 
             f"({device}); unknown until a data set's annotations say how many videos it has"
         )
     return "\n".join(lines) + "\n"
+
+
+def _others(rows: Sequence[Experiment], seeds: Sequence[int], *, released: bool) -> list[str]:
+    """What a report needs beside the runs of the rows, and itself."""
+    names = {row.name for row in rows}
+    checkpoints = [layout.released_run(row) for row in rows if released and row.released is not None]
+    fused = [row for row in rows if row.actions_with in names]
+    actions = [layout.run(row.edition, layout.actions(row), seed) for row in fused for seed in seeds]
+    lines = [
+        f"{what}: {sum((folder / 'metrics.json').exists() for folder in folders)} of {len(folders)} done"
+        for what, folders in (("published checkpoints", checkpoints), ("nouns and verbs fused", actions))
+        if folders
+    ]
+    page = layout.report(rows[0].edition)
+    return [*lines, f"report: {page}{'' if page.exists() else ' is not there yet'}"]
 
 
 def _hours(run: RunStatus, rate: float) -> str:

@@ -90,8 +90,8 @@ RELEASED = str(config["released"]).lower() == "true"
 TABLES = {}
 for _row in ROWS.values():
     TABLES.setdefault(_row.table, []).append(_row)
-# tables in which a row of nouns is fused with one of verbs, and the row of nouns
-FUSED = {row.table: row for row in ROWS.values() if row.actions_with in ROWS}
+# rows of nouns whose row of verbs is there, too: fused into actions
+FUSED = {name: row for name, row in ROWS.items() if row.actions_with in ROWS}
 INDEX = layout.tables(EDITION) / "index.md"
 TRACKING = (
     [] if os.environ.get("MLFLOW_TRACKING_URI") else layout.TRACKING_FILE.as_posix()
@@ -190,22 +190,13 @@ def files_of_runs(row, names):
     return [layout.run(EDITION, row, seed) / name for seed in SEEDS for name in names]
 
 
-def nouns_of(table):
-    """The folder of the runs that give the nouns of fused actions."""
-    return layout.run(EDITION, FUSED[table].name, 0).parent
-
-
-def verbs_of(table):
-    """The folder of the runs that give the verbs of fused actions."""
-    return layout.run(EDITION, FUSED[table].actions_with, 0).parent
-
-
 def actions_of(table):
-    """The metrics of fused actions of every seed, in a table that has them."""
+    """The metrics of fused actions of every seed, for the rows of a table that have them."""
     return [
-        layout.run(EDITION, layout.actions(FUSED[table]), seed) / "metrics.json"
+        layout.run(EDITION, layout.actions(row), seed) / "metrics.json"
+        for row in TABLES[table]
+        if row.name in FUSED
         for seed in SEEDS
-        if table in FUSED
     ]
 
 

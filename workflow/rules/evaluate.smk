@@ -31,35 +31,42 @@ rule evaluate:
 
 rule actions:
     input:
-        nouns=lambda w: nouns_of(w.table) / f"seed{w.seed}/model.pt",
-        verbs=lambda w: verbs_of(w.table) / f"seed{w.seed}/model.pt",
-        database=lambda w: ancient(layout.database_of(FUSED[w.table])),
-        store=lambda w: ancient(layout.store_of(FUSED[w.table])),
-        lineages=lambda w: [
-            ancient(folder(w.table) / f"seed{w.seed}/lineage.json")
-            for folder in (nouns_of, verbs_of)
-        ],
+        nouns=f"results/{EDITION}/{{nouns}}/seed{{seed}}/model.pt",
+        verbs=lambda w: layout.run(EDITION, FUSED[w.nouns].actions_with, int(w.seed))
+        / "model.pt",
+        database=lambda w: ancient(layout.database_of(FUSED[w.nouns])),
+        store=lambda w: ancient(layout.store_of(FUSED[w.nouns])),
+        database_manifest=lambda w: databases.manifest_path(
+            layout.database_of(FUSED[w.nouns])
+        ),
+        store_manifest=lambda w: stores.manifest_path(layout.store_of(FUSED[w.nouns])),
     output:
-        detections=f"results/{EDITION}/{{table}}_actions/seed{{seed}}/detections.json",
-        metrics=f"results/{EDITION}/{{table}}_actions/seed{{seed}}/metrics.json",
+        detections=f"results/{EDITION}/{{nouns}}_actions/seed{{seed}}/detections.json",
+        metrics=f"results/{EDITION}/{{nouns}}_actions/seed{{seed}}/metrics.json",
     log:
-        f"results/{EDITION}/logs/actions/{{table}}-seed{{seed}}.log",
+        f"results/{EDITION}/logs/actions/{{nouns}}-seed{{seed}}.log",
     benchmark:
-        f"results/{EDITION}/benchmarks/actions/{{table}}-seed{{seed}}.tsv"
+        f"results/{EDITION}/benchmarks/actions/{{nouns}}-seed{{seed}}.tsv"
+    wildcard_constraints:
+        nouns="|".join(FUSED) or "none",
     conda:
         "../../environment.yml"
-    threads: lambda w: FUSED[w.table].training.threads
+    threads: lambda w: FUSED[w.nouns].training.threads
     resources:
         mem_mb=CHOSEN.memory_mb,
         gpu=1,
     params:
-        row=untracked(lambda w: row_name(FUSED[w.table])),
+        row=untracked(lambda w: row_name(FUSED[w.nouns])),
         options=untracked(ROW_OPTIONS),
         key=lambda w: digest(
-            [FUSED[w.table].key(stage) for stage in ("detect", "evaluate")]
+            [
+                row.key(stage)
+                for row in (FUSED[w.nouns], ROWS[FUSED[w.nouns].actions_with])
+                for stage in ("detect", "evaluate")
+            ]
         ),
     message:
-        "Fuse the nouns and verbs of {wildcards.table} into actions, seed {wildcards.seed}"
+        "Fuse {wildcards.nouns} with its verbs into actions, seed {wildcards.seed}"
     shell:
         "actionformer actions {params.row} {params.options} --seed {wildcards.seed} >> {log} 2> >(tee -ia {log} >&2)"
 

@@ -60,7 +60,7 @@ rule card:
         row=untracked(lambda w: row_name(ROWS[w.row])),
         options=untracked(ROW_OPTIONS),
         seeds=SEEDS,
-        key=lambda w: digest([CHOSEN.why_not_comparable, ROWS[w.row].table_key()]),
+        key=lambda w: digest([CHOSEN.why_not_comparable, ROWS[w.row].card_key()]),
     message:
         "Write the model card of {wildcards.row}"
     shell:
@@ -157,7 +157,13 @@ rule report_page:
         options=untracked(ROW_OPTIONS),
         released=untracked("" if RELEASED else "--no-released"),
         seeds=SEEDS,
-        key=digest([RELEASED, *(row.table_key() for row in ROWS.values())]),
+        key=digest(
+            [
+                CHOSEN.why_not_comparable,
+                RELEASED,
+                *(row.table_key() for row in ROWS.values()),
+            ]
+        ),
     message:
         "Put tables and figures on one page"
     shell:

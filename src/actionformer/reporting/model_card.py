@@ -55,7 +55,7 @@ def model_card(
         lines.append(f"| {record['metric']} | {' | '.join(values)} |")
     lines += ["", "### Per class", "", "| class | instances | AP, mean over tIoU |", "|---|---:|---:|"]
     lines += [
-        f"| {label} | {entry['instances']} | {100 * statistics.fmean(entry['ap']):.2f} |"
+        f"| {tables.in_cell(label)} | {entry['instances']} | {100 * statistics.fmean(entry['ap']):.2f} |"
         for label, entry in sorted(classes.items(), key=lambda item: -statistics.fmean(item[1]["ap"]))
     ]
     return "\n".join([*lines, "", *_data(row), "", *_training(row, trained), "", *_loading(row)]) + "\n"
@@ -129,21 +129,24 @@ def _training(row: Row, trained: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _loading(row: Row) -> list[str]:
-    features = row.experiment.features
-    grid = "".join(
-        f", {name}={value:g}"
-        for name, value in (("fps", features.fps or 30), ("stride", features.stride_frames))
-        if value is not None
-    )
+    features, resized = row.experiment.features, row.experiment.data.loader == "resize"
+    grid = {"fps": features.fps, "stride": features.stride_frames}
+    # what differs from video to video stands there by name
+    known = ", ".join(f"{name}={name if value is None else f'{value:g}'}" for name, value in grid.items())
+    own = "duration" if resized else ", ".join(name for name, value in grid.items() if value is None)
+    units = {"duration": "the video's seconds", "fps": "the video's frames per second", "stride": "frames per step"}
     return [
         "## Use",
         "",
         "```python",
         "from actionformer import predict",
         "",
-        f'detections = predict("seed{row.runs[0].seed}/model.pt", "video.npy"{grid})',
+        f'detections = predict("seed{row.runs[0].seed}/model.pt", "video.npy", '
+        + ("duration=duration)" if resized else f"{known})"),
         "```",
         "",
-        f"`video.npy` holds an array of shape (steps, {features.dim}). The weights are averaged over training (EMA); "
-        "the file holds tensors and plain values alone and loads with `weights_only=True`.",
+        f"`video.npy` holds an array of shape (steps, {features.dim})"
+        + (f"; {' and '.join(f'`{name}`: {units[name]}' for name in own.split(', '))}" if own else "")
+        + ". The weights are averaged over training (EMA); the file holds tensors and plain values alone and loads "
+        "with `weights_only=True`.",
     ]

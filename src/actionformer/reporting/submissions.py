@@ -104,7 +104,7 @@ def problems(
             found.append("external_data: expected 'used' (true or false) and 'details'")
     if challenge == "epic":
         for key, what in EPIC_LEVELS.items():
-            if content.get(key) not in range(6):
+            if type(content.get(key)) is not int or content[key] not in range(6):
                 found.append(f"{key} is {content.get(key)!r}, expected 0 to 5 ({what})")
     known = set(classes)
     labels: Callable[[Mapping[str, Any]], str] = _epic_labels if challenge == "epic" else lambda d: _label(d, known)
@@ -119,6 +119,8 @@ def _result_problems(
     """At most one line per kind of problem, with the first place and the count."""
     if not isinstance(results, Mapping):
         return [f"{part}: expected an object, video -> detections"]
+    if not any(results.values()):
+        return [f"{part}: no detection at all"]
     seen: dict[str, list[str]] = {}
     for video in durations:
         if video not in results:
@@ -156,7 +158,8 @@ def _detection_problems(detection: Any, duration: float, labels: Callable[[Mappi
 
 
 def _label(detection: Mapping[str, Any], known: set[str]) -> str:
-    return "" if detection.get("label") in known else "has a label that is none of the classes"
+    label = detection.get("label")
+    return "" if isinstance(label, str) and label in known else "has a label that is none of the classes"
 
 
 def _epic_labels(detection: Mapping[str, Any]) -> str:

@@ -172,20 +172,9 @@ def table_of(name: str, title: str, rows: Sequence[Row], *, edition: str, remark
             lines.append([row.experiment.row if i == 0 else "", what, *cells])
     origin = []
     for row in rows:
-        first = records(row)[0]
-        runs = f"{row.experiment.edition}/{row.experiment.table} > "
-        origin.append(
-            [
-                row.experiment.row,
-                first["seeds"],
-                first["protocol"],
-                f"{first['videos']} videos, {first['instances']} instances",
-                Code(first["data_version"]),
-                "yes" if first["data_pinned"] else Strong("no"),
-                str(first["threads"]),
-                Code(runs + ", ".join(first["mlflow_runs"].split())),
-            ]
-        )
+        origin.append(_origin(row.experiment.row, row, row.runs))
+        if row.actions:
+            origin.append(_origin("nouns and verbs fused", row, row.actions))
     return Table(
         name,
         title,
@@ -201,6 +190,21 @@ def table_of(name: str, title: str, rows: Sequence[Row], *, edition: str, remark
         ),
         _released_lines(edition, rows),
     )
+
+
+def _origin(title: str, row: Row, runs: Sequence[Run]) -> list[str]:
+    """Where the numbers of these runs come from."""
+    names = ", ".join(run.mlflow_name for run in runs)
+    return [
+        title,
+        " ".join(str(run.seed) for run in runs),
+        row.experiment.dataset.protocol_text(),
+        f"{runs[0].videos} videos, {runs[0].instances} instances",
+        Code(" ".join(sorted({run.lineage["data_version"] for run in runs}))),
+        "yes" if all(run.lineage["pinned"] for run in runs) else Strong("no"),
+        str(row.experiment.training.threads),
+        Code(f"{row.experiment.edition}/{row.experiment.table} > {names}"),
+    ]
 
 
 def _lines(row: Row, edition: str, *, checkpoints: bool) -> list[tuple[str, list[str]]]:
@@ -299,7 +303,8 @@ def as_markdown(table: Table) -> str:
     """A section with the table, its recall and origin, and its published checkpoints."""
 
     def written(text: str) -> str:
-        return f"`{text}`" if isinstance(text, Code) else f"**{text}**" if isinstance(text, Strong) else text
+        safe = in_cell(text)
+        return f"`{safe}`" if isinstance(text, Code) else f"**{safe}**" if isinstance(text, Strong) else safe
 
     def grid(grid: Grid) -> list[str]:
         rule = "|" + "".join("---|" if c < grid.numbers else "---:|" for c in range(len(grid.header)))
@@ -315,6 +320,11 @@ def as_markdown(table: Table) -> str:
     if table.released:
         lines += ["", table.released[0], "", *(f"- {line}" for line in table.released[1:])]
     return "\n".join(lines) + "\n"
+
+
+def in_cell(text: str) -> str:
+    """Text that stays within its cell of a Markdown table."""
+    return " ".join(str(text).split()).replace("|", "\\|")
 
 
 def as_html(table: Table) -> str:
@@ -386,7 +396,8 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 def _latex(text: str) -> str:
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
-    text = re.sub(r"[\\~^±]|[&%$#_{}]", lambda found: special.get(found[0], "\\" + found[0]), text)
+    special |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+    text = re.sub(r"[\\~^±<>|]|[&%$#_{}]", lambda found: special.get(found[0], "\\" + found[0]), text)
     return re.sub(r"(^|\s)-(?=\d)", r"\1$-$", text)
 
 
