@@ -33,9 +33,8 @@ def opened(path: Path, *, size: dict[str, int] = DESKTOP, scheme: str = "light")
         flags = [*FLAGS, *(["--no-sandbox"] if os.getuid() == 0 else [])]
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
         page = browser.new_page(viewport=size, color_scheme=scheme)
-        # Vega-Lite warns that lanes of a fixed height leave the height free, as is meant
-        page.on("console", lambda m: None if "fit-y" in m.text else said.append(f"{m.type}: {m.text}"))
-        page.on("pageerror", lambda error: said.append(f"error: {error}"))
+        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
         page.goto(path.as_uri())
         yield page

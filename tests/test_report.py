@@ -172,7 +172,7 @@ def test_a_table_says_the_same_in_every_language():
 
 
 def test_cells_keep_what_their_language_reads_for_itself():
-    rows, content = table([66.0, 67.0])
+    _, content = table([66.0, 67.0])
     grid = dataclasses.replace(content.results, rows=[["RGB|Flow", "a < b & c_d", *["1.00"] * 6]])
     odd = dataclasses.replace(content, results=grid)
     assert "| RGB\\|Flow | a < b & c_d |" in tables.as_markdown(odd)

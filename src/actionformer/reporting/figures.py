@@ -361,7 +361,8 @@ def error_gains(runs: Sequence[Run]) -> Figure:
         for kind in KINDS[1:]
     ]
     y = {"field": "kind", "type": "nominal", "sort": list(KINDS[1:]), "title": None, "axis": {"ticks": False}}
-    x = _number("gain", "points of average mAP")
+    # room for the words behind the longest bar
+    x = _number("gain", "points of average mAP", domain=[0, 1.25 * max(0.1, *(v["gain"] for v in values))])
     color = _nominal("kind", "", KINDS[1:], KIND_COLORS[1:]) | {"legend": None}
     bars = {
         "mark": {"type": "bar"},
