@@ -4,8 +4,8 @@
     workflow/schemas/*.json               from the typed params
     workflow/report/*.rst                 from the figures' captions
 
-Also: every params file is valid, the repository's DVC store holds no more than 15 MB, no path of one machine is
-committed.
+Also: every params file is valid, every link within the prose leads somewhere, the repository's DVC store holds no more
+than 15 MB, no path of one machine is committed.
 """
 
 from __future__ import annotations
@@ -78,6 +78,16 @@ def captions() -> dict[str, str]:
     return {f"{name}.rst": f"**{title}.** {caption}\n" for name, (title, caption) in figures.WORDS.items()}
 
 
+def dead_links() -> list[str]:
+    """Relative links of the prose that lead nowhere."""
+    found = []
+    for page in [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]:
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+            if "://" not in target and not (page.parent / target).exists():
+                found.append(f"{page.relative_to(CHECKOUT)}: no such file: {target}")
+    return found
+
+
 def problems() -> list[str]:
     """One line per file that is out of date or doesn't belong."""
     found = []
@@ -108,6 +118,7 @@ def problems() -> list[str]:
         found.append("layout.FIGURES and reporting.figures.WORDS name different figures")
     if not DATA_PAGE.read_text().endswith(files_table()):
         found.append("docs/data.md: the table differs from params/; run `make schemas`")
+    found += dead_links()
     size = sum(path.stat().st_size for path in (CHECKOUT / ".dvc/store").rglob("*") if path.is_file())
     if size > STORE_LIMIT:
         found.append(f".dvc/store holds {size / 1e6:.1f} MB, at most {STORE_LIMIT / 1e6:.0f} are meant for the demo")

@@ -13,10 +13,21 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actionformer import ActionFormer, load_experiment, predict, presentation, progress
+from actionformer import (
+    ActionFormer,
+    files,
+    layout,
+    load_experiment,
+    outputs,
+    predict,
+    progress,
+    stages,
+    status,
+)
 from actionformer.data.features import pack
 from actionformer.detection.actions import BEST_PER_POINT, fuse
 from actionformer.errors import InputError
@@ -142,7 +153,7 @@ def test_class_agnostic_weights_take_their_classes_from_a_classifier(tmp_path):
 
 def test_predictions_come_as_json_csv_subtitles_and_pictures(thumos, tmp_path):
     folder, path, arrays = thumos
-    said = presentation.predict(
+    said = outputs.predict(
         path, [folder / "features"], fps=30, stride=4, offset=None, duration=None, classifier=None, device="cpu",
         min_score=0.0, pictures=True, out=tmp_path / "out",
     )  # fmt: skip
@@ -286,6 +297,45 @@ def test_many_like_problems_are_one_line():
     assert problem == "detect_results has a label that is none of the classes: 'v', detection 0 and 4 more"
 
 
+@pytest.fixture
+def ego4d(tmp_path, monkeypatch):
+    """A working folder in which the demo's Ego4D row has detected in one of two clips."""
+    monkeypatch.chdir(tmp_path)
+    experiment = load_experiment("ego4d_slowfast", "demo")
+    clip = {"subset": "val", "duration": 20.0, "annotations": [{"segment": [1.0, 2.0], "label": "jump"}]}
+    content = {"database": {"v": clip, "w": clip, "t": clip | {"subset": "test"}}}
+    files.write_json(layout.database_of(experiment), content)
+    found = [{"label": "jump", "score": s, "segment": [1.0, e]} for s, e in ((0.5, 2.5), (0.4, 1.0))]
+    files.write_json(layout.run("demo", experiment.name, 0) / "detections.json", {"results": {"v": found}})
+    return experiment
+
+
+def options(**changes):
+    return {"subset": None, "detections": None, "external_data": None, "levels": (2, 3, 3)} | changes
+
+
+def test_a_row_is_exported_with_every_evaluated_video_and_without_what_has_no_extent(ego4d, tmp_path):
+    said = outputs.export("ego4d", ego4d, 0, **options(), out=tmp_path / "out.json")
+    assert said.endswith("out.json: 1 detections in 2 videos, valid for ego4d")
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["detect_results"] == {"v": [{"label": "jump", "score": 0.5, "segment": [1.0, 2.5]}], "w": []}
+    assert "valid" in outputs.check_submission("ego4d", ego4d, tmp_path / "out.json", subset=None)
+
+
+@pytest.mark.parametrize(
+    ("challenge", "changes", "words"),
+    [
+        ("activitynet", {}, "Ego4D-MQ is not what the challenge 'activitynet' is about"),
+        ("ego4d", {"subset": "test"}, "detect_results has unknown videos: 'v'"),
+        ("ego4d", {"subset": "exam"}, "no video of subset 'exam'; there are test, val"),
+    ],
+)
+def test_what_cannot_be_submitted_is_not_written(ego4d, tmp_path, challenge, changes, words):
+    with pytest.raises(InputError, match=words):
+        outputs.export(challenge, ego4d, 0, **options(**changes), out=tmp_path / "out.json")
+    assert not (tmp_path / "out.json").exists()
+
+
 # ---------------------------------------------------------------------------------------------- ONNX
 
 
@@ -293,7 +343,7 @@ def test_many_like_problems_are_one_line():
 def test_the_onnx_file_computes_what_the_network_computes(tmp_path, row):
     """Windowed attention, full attention, no stem; compared by the export itself, which says how far apart they are."""
     path, experiment, _ = weights_file(tmp_path, row)
-    said = presentation.export_onnx(path, length=64, out=tmp_path / "model.onnx")
+    said = outputs.export_onnx(path, length=64, out=tmp_path / "model.onnx")
     assert "for videos of up to 64 steps" in said
     facts = {p.key: json.loads(p.value) for p in onnx.load(tmp_path / "model.onnx").metadata_props}
     assert facts["classes"][0] == "class 0"
@@ -313,7 +363,7 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatc
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "run", disturbed)
     with pytest.raises(InputError, match=r"differs from the network by (1\.0e-03|nan), more than 0\.0001"):
-        presentation.export_onnx(path, length=32, out=tmp_path / "model.onnx")
+        outputs.export_onnx(path, length=32, out=tmp_path / "model.onnx")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.pt"]
 
 
@@ -329,3 +379,39 @@ def test_a_log_gets_a_plain_line_now_and_then(monkeypatch, capsys):
     assert lines[0] == "pack: 2 of 10 (file), 0:00:36 so far, 0:02:24 left"
     assert len(lines) == 3
     assert all("\r" not in line for line in lines)
+
+
+def test_status_tells_missing_running_stopped_trained_done_and_outdated_apart(ego4d, monkeypatch):
+    run = layout.run("demo", ego4d.name, 0)
+    (run / "detections.json").unlink()
+
+    def state():
+        found = status.run_status(ego4d, 0)
+        return found.state, found.epoch, found.next_stage
+
+    assert state() == ("missing", 0, "fetch")
+    for path in [*layout.annotation_files_of(ego4d), layout.features_of(ego4d)]:
+        files.write_text(path, "")
+    assert state() == ("missing", 0, "pack ego4d slowfast")
+    files.write_json(run / layout.PROGRESS, {"epoch": 3, "epochs": 14, "seconds": 30.0})
+    with FileLock(run / ".lock"):
+        assert state() == ("running", 3, "train")
+        assert status.run_status(ego4d, 0).seconds_left == pytest.approx(110)
+    files.write_text(run / "checkpoint.pt", "")
+    assert state()[:2] == ("stopped", 3)
+    files.write_text(layout.store_of(ego4d), "")
+    files.write_json(layout.audit(ego4d), {})
+    files.write_text(run / "model.pt", "")
+    files.write_text(run / "history.csv", "epoch,seconds\n" + "".join(f"{i},10\n" for i in range(14)))
+    assert state() == ("trained", 14, "detect")
+    files.write_json(run / "detections.json", {"results": {}})
+    assert state() == ("trained", 14, "evaluate")
+    lineage = {"weights": "w", "identity": "i"}
+    files.write_json(run / "metrics.json", {"percent": {"mAP/average": 50.0}, "lineage": lineage})
+    for now, expected in (
+        (lineage, ("done", 14, "")),
+        (lineage | {"identity": "other"}, ("outdated", 14, "detect")),
+        ({"weights": "other", "identity": "other"}, ("outdated", 14, "train")),
+    ):
+        monkeypatch.setattr(stages, "data_lineage", lambda *_, now=now: now)
+        assert state() == expected

@@ -525,6 +525,9 @@ def test_an_own_data_set_needs_two_yaml_files_and_no_code(tmp_path):
     run_command(tmp_path, *command, *config)
     table = (tmp_path / "results/own/tables/sbhar.md").read_text()
     assert "± " in table  # two seeds
+    report = (tmp_path / "results/own/report.html").read_text()
+    assert "0 1; timelines are of the first, all else means" in report
+    assert all((tmp_path / f"results/own/sbhar/seed{seed}/figures/loss.svg").exists() for seed in (0, 1))
     assert "| published |" not in table
     assert "Nothing to be done" in run_command(tmp_path, *command, *config, "-n").stdout
     experiment.write_text(named)

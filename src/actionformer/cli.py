@@ -182,9 +182,9 @@ def run_draw(args: argparse.Namespace) -> None:
 
 
 def run_predict(args: argparse.Namespace) -> None:
-    from actionformer import presentation
+    from actionformer import outputs
 
-    said = presentation.predict(
+    said = outputs.predict(
         args.weights, args.features, fps=args.fps, stride=args.stride, offset=args.offset, duration=args.duration,
         classifier=args.classifier, device=args.device, min_score=args.min_score, pictures=args.pictures, out=args.out,
     )  # fmt: skip
@@ -201,18 +201,18 @@ def run_card(args: argparse.Namespace) -> None:
 
 
 def run_export(args: argparse.Namespace) -> None:
-    from actionformer import layout, presentation
+    from actionformer import layout, outputs
 
     experiment = _experiment(args)
     if args.form == "onnx":
         weights = layout.run(experiment.edition, experiment.name, args.seed) / "model.pt"
         out = args.out or weights.with_name("model.onnx")
-        print(presentation.export_onnx(args.weights or weights, length=args.length, out=out))
+        print(outputs.export_onnx(args.weights or weights, length=args.length, out=out))
     elif args.check is not None:
-        print(presentation.check_submission(args.form, experiment, args.check, subset=args.subset))
+        print(outputs.check_submission(args.form, experiment, args.check, subset=args.subset))
     else:
         out = args.out or Path(f"{experiment.name}-{args.form}.json")
-        said = presentation.export(
+        said = outputs.export(
             args.form, experiment, args.seed, subset=args.subset, detections=args.detections,
             external_data=args.external_data, levels=args.sls, out=out,
         )  # fmt: skip

@@ -6,7 +6,6 @@ P points   K classes   A classes fused per point   N candidates
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,14 +14,12 @@ from actionformer.data.loader import test_batches
 from actionformer.data.view import View
 from actionformer.detection.decode import best_pairs, decode
 from actionformer.detection.nms import Detections
-from actionformer.detection.predict import in_seconds, of_video
+from actionformer.detection.predict import Results, in_seconds, of_video
 from actionformer.experiment import InferenceParams
 from actionformer.model.actionformer import ActionFormer
 from actionformer.progress import progress
 
 BEST_PER_POINT = 10
-
-Results = dict[str, list[dict[str, Any]]]
 
 
 @torch.inference_mode()

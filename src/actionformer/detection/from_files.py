@@ -73,10 +73,11 @@ def predict_files(
     results: Results = {}
     with leased_device(device) as chosen:
         network.to(chosen)
-        videos = _videos([Path(s) for s in sources], trained.features.dim)
+        paths = [Path(source) for source in sources]
+        videos = _videos(paths, trained.features.dim)
         if duration is not None:
             videos = iter(_only(videos))
-        for found in progress(videos, "predict", unit="video"):
+        for found in progress(videos, "predict", unit="video", total=_count(paths)):
             if found.video in results:
                 raise InputError(f"video '{found.video}' occurs twice; give every file a name of its own")
             array_TC = found.load()
@@ -163,6 +164,18 @@ def _videos(sources: Sequence[Path], dim: int) -> Iterator[Features]:
         else:
             for member in members(source):
                 yield from features_in(member, dim=dim)
+
+
+def _count(sources: Sequence[Path]) -> int | None:
+    """How many videos there are, where that can be known without reading archives."""
+    counts = [
+        len([path for path in source.rglob("*") if path.suffix in ARRAYS]) if source.is_dir() else 1
+        for source in sources
+        if source.is_dir() or source.suffix in ARRAYS
+    ]
+    stores = [source for source in sources if source.is_file() and h5py.is_hdf5(source) and _is_store(source)]
+    known = len(counts) + len(stores) == len(sources)
+    return sum(counts) + sum(len(FeatureStore(store)) for store in stores) if known else None
 
 
 def _is_store(path: Path) -> bool:

@@ -104,7 +104,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Run:
+class EvaluatedRun:
     """What the figures of a row need of one seed."""
 
     seed: int
@@ -142,7 +142,7 @@ def _fixed_width(spec: Spec) -> str:
 
 
 def row_figures(
-    runs: Sequence[Run],
+    runs: Sequence[EvaluatedRun],
     *,
     ours: str,
     published: Mapping[str, float],
@@ -178,7 +178,7 @@ def row_figures(
 
 
 def map_against_tiou(
-    runs: Sequence[Run],
+    runs: Sequence[EvaluatedRun],
     ours: str,
     published: Mapping[str, float],
     checkpoint: tuple[str, Mapping[str, float]] | None,
@@ -215,7 +215,7 @@ def map_against_tiou(
     return _figure("map_tiou", spec)
 
 
-def losses(runs: Sequence[Run]) -> Figure:
+def losses(runs: Sequence[EvaluatedRun]) -> Figure:
     """Losses per epoch, as trained (with dropout), of every seed."""
     names = {"loss/classification": "classification", "loss/regression": "regression"}
     values = [
@@ -236,7 +236,7 @@ def losses(runs: Sequence[Run]) -> Figure:
     return _figure("loss", spec)
 
 
-def validation(runs: Sequence[Run]) -> Figure:
+def validation(runs: Sequence[EvaluatedRun]) -> Figure:
     """Average mAP after the epochs that are evaluated."""
     values = [
         {"epoch": epoch + 1, "map": record["mAP/average"], "seed": f"seed {run.seed}"}
@@ -260,7 +260,7 @@ def validation(runs: Sequence[Run]) -> Figure:
     return _figure("validation", spec)
 
 
-def class_average_precision(runs: Sequence[Run]) -> Figure:
+def class_average_precision(runs: Sequence[EvaluatedRun]) -> Figure:
     """AP of every class, mean over thresholds, best first, with its number of instances."""
     values = []
     for label, entry in runs[0].metrics["classes"].items():
@@ -283,7 +283,7 @@ def class_average_precision(runs: Sequence[Run]) -> Figure:
     return _figure("class_ap", spec)
 
 
-def precision_recall(runs: Sequence[Run]) -> Figure:
+def precision_recall(runs: Sequence[EvaluatedRun]) -> Figure:
     """Interpolated precision against recall, mean over classes, per threshold."""
     values = []
     for tiou in runs[0].diagnosis["precision"]:
@@ -303,7 +303,7 @@ def precision_recall(runs: Sequence[Run]) -> Figure:
     return _figure("precision_recall", spec)
 
 
-def calibration(runs: Sequence[Run]) -> Figure:
+def calibration(runs: Sequence[EvaluatedRun]) -> Figure:
     """Of detections with about the same score, how many find a segment."""
     values = [
         {"score": b["mean_score"], "precision": 100 * b["precision"], "detections": b["detections"], "seed": run.seed}
@@ -332,7 +332,7 @@ def calibration(runs: Sequence[Run]) -> Figure:
     return _figure("calibration", _base() | {"layer": [diagonal, points]})
 
 
-def false_positives(runs: Sequence[Run]) -> Figure:
+def false_positives(runs: Sequence[EvaluatedRun]) -> Figure:
     """DETAD's false-positive profile: what the detections of the ranks up to G, 2 G, ... of every class are."""
     values = []
     for s in range(SPLITS):
@@ -354,15 +354,13 @@ def false_positives(runs: Sequence[Run]) -> Figure:
     return _figure("false_positives", spec)
 
 
-def error_gains(runs: Sequence[Run]) -> Figure:
+def error_gains(runs: Sequence[EvaluatedRun]) -> Figure:
     """What removing each kind of error would add to the average mAP."""
-    values = [
-        {"kind": kind, "gain": 100 * statistics.fmean(run.diagnosis["gains"][kind] for run in runs)}
-        for kind in KINDS[1:]
-    ]
+    gains = {kind: 100 * statistics.fmean(run.diagnosis["gains"][kind] for run in runs) for kind in KINDS[1:]}
+    values = [{"kind": kind, "gain": gain} for kind, gain in gains.items()]
     y = {"field": "kind", "type": "nominal", "sort": list(KINDS[1:]), "title": None, "axis": {"ticks": False}}
     # room for the words behind the longest bar
-    x = _number("gain", "points of average mAP", domain=[0, 1.25 * max(0.1, *(v["gain"] for v in values))])
+    x = _number("gain", "points of average mAP", domain=[0, 1.25 * max(0.1, *gains.values())])
     color = _nominal("kind", "", KINDS[1:], KIND_COLORS[1:]) | {"legend": None}
     bars = {
         "mark": {"type": "bar"},
@@ -376,7 +374,7 @@ def error_gains(runs: Sequence[Run]) -> Figure:
     return _figure("error_gains", spec)
 
 
-def sensitivity(runs: Sequence[Run]) -> Figure:
+def sensitivity(runs: Sequence[EvaluatedRun]) -> Figure:
     """Normalised mAP of ground truth by coverage, length and number of instances, beside that of all."""
     values = _by_bin(runs, "normalized_map")
     overall = 100 * statistics.fmean(run.diagnosis["normalized_map"] for run in runs)
@@ -392,7 +390,7 @@ def sensitivity(runs: Sequence[Run]) -> Figure:
     return _figure("sensitivity", _base() | {"layer": layers})
 
 
-def misses(runs: Sequence[Run]) -> Figure:
+def misses(runs: Sequence[EvaluatedRun]) -> Figure:
     """Share of ground truth that the best detections miss, by coverage, length and number of instances."""
     spec = _base() | _bars(_by_bin(runs, "missed"), "missed (%)")
     return _figure("misses", spec)
@@ -515,7 +513,7 @@ def _tooltip(**fields: str) -> list[Spec]:
     ]
 
 
-def _by_bin(runs: Sequence[Run], key: str) -> list[Spec]:
+def _by_bin(runs: Sequence[EvaluatedRun], key: str) -> list[Spec]:
     """One record per characteristic and bin that has ground truth."""
     values = []
     for what in CHARACTERISTICS:

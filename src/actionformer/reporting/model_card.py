@@ -53,6 +53,9 @@ def model_card(
         allowed = "n/a" if record["tolerance"] is None else f"± {record['tolerance']:.2f}"
         values = [tables.cell(record["published"]), tables.cell(record["reproduced"]) + spread, difference, allowed]
         lines.append(f"| {record['metric']} | {' | '.join(values)} |")
+    for key in (key for key in row.runs[0].percent if key.startswith("recall_")):
+        mean = tables.cell(statistics.fmean(row.values(key)))
+        lines.append(f"| {tables.recall_heading(key)} | | {mean} | | |")
     lines += ["", "### Per class", "", "| class | instances | AP, mean over tIoU |", "|---|---:|---:|"]
     lines += [
         f"| {tables.in_cell(label)} | {entry['instances']} | {100 * statistics.fmean(entry['ap']):.2f} |"
@@ -65,7 +68,8 @@ def _header(row: Row, remark: str) -> dict[str, Any]:
     experiment, last = row.experiment, tables.records(row)[-1]
     return {
         "license": "other",
-        "license_name": f"code Apache-2.0; data {experiment.dataset.licence}",
+        "license_name": "that-of-the-data",
+        **({"license_link": experiment.dataset.homepage} if experiment.dataset.homepage else {}),
         "library_name": "pytorch",
         "pipeline_tag": "video-classification",
         "tags": ["temporal-action-localization", "temporal-action-detection", "actionformer", experiment.edition],

@@ -263,7 +263,7 @@ def _recall(rows: Sequence[Row]) -> Grid | None:
     if not keys:
         return None
     body = [[row.experiment.row, *(cell(statistics.fmean(row.values(k))) for k in keys)] for row in rows]
-    return Grid(["features", *map(_recall_heading, keys)], body, numbers=1)
+    return Grid(["features", *map(recall_heading, keys)], body, numbers=1)
 
 
 def _actions(rows: Sequence[Row], headings: Sequence[str]) -> Grid | None:
@@ -280,7 +280,7 @@ def _actions(rows: Sequence[Row], headings: Sequence[str]) -> Grid | None:
     return Grid(["noun and verb rows fused", *headings], body, numbers=1) if body else None
 
 
-def _recall_heading(key: str) -> str:
+def recall_heading(key: str) -> str:
     """recall_1x/0.5 -> R@1x, 0.5"""
     multiple, tiou = key.removeprefix("recall_").split("/")
     return f"R@{multiple}, {tiou}"
