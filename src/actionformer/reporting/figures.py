@@ -430,13 +430,15 @@ def timelines(videos: Sequence[Timeline], classes: Sequence[str], *, min_score: 
     lanes += sorted(occurring - {*lanes, WHOLE_VIDEO})
     colors = {"ground truth": TRUTH, "detected": DETECTED, "video": GREY}
     legend = [what for what in ("ground truth", "detected") if any(v["what"] == what for v in values)]
+    for value in values:
+        value["place"] = value["what"] if value["what"] in legend else next(iter(legend), "ground truth")
     spec = _chart(
         values,
         {"type": "bar", "cornerRadius": 1},
         y={"field": "class", "type": "nominal", "sort": [WHOLE_VIDEO, *lanes], "title": None}
         | {"axis": {"grid": True, "ticks": False}},
-        yOffset={"field": "what", "sort": list(colors), "scale": {"paddingInner": 0.1, "domain": legend or ["video"]}},
-        x=_number("start", "seconds"),
+        yOffset={"field": "place", "scale": {"paddingInner": 0.1, "domain": legend or ["ground truth"]}},
+        x=_number("start", "seconds") | {"scale": {"nice": False}},
         x2={"field": "end"},
         color=_nominal("what", "", list(colors), list(colors.values())) | {"legend": {"values": legend}},
         opacity={"field": "strength", "type": "quantitative", "scale": {"domain": [0, 1], "range": [0, 1]}}
