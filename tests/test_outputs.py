@@ -148,14 +148,19 @@ def test_class_agnostic_weights_take_their_classes_from_a_classifier(tmp_path):
     ).values()
     assert {d["label"] for d in named} == {"jump", "throw"}
     assert len(named) == 2 * len(plain)
+    clip = {"subset": "testing", "duration": 80.0}
+    (tmp_path / "database.json").write_text(json.dumps({"database": {"x": clip, "y": clip | {"subset": "training"}}}))
+    np.save(tmp_path / "y.npy", np.load(tmp_path / "x.npy"))
+    known = {"annotations": tmp_path / "database.json", "subset": "testing", "device": "cpu"}
+    assert predict(path, tmp_path, **known) == {"x": plain}
     assert max(d["score"] for d in named) == pytest.approx(0.5 * max(d["score"] for d in plain), abs=1e-4)
 
 
 def test_predictions_come_as_json_csv_subtitles_and_pictures(thumos, tmp_path):
     folder, path, arrays = thumos
     said = outputs.predict(
-        path, [folder / "features"], fps=30, stride=4, offset=None, duration=None, classifier=None, device="cpu",
-        min_score=0.0, pictures=True, out=tmp_path / "out",
+        path, [folder / "features"], fps=30, stride=4, offset=None, duration=None, annotations=None,
+        subset=None, classifier=None, device="cpu", min_score=0.0, pictures=True, out=tmp_path / "out",
     )  # fmt: skip
     assert said[0] == "step t lies at frame 8 + 4 t, 30 frames/s"
     results = json.loads((tmp_path / "out/predictions.json").read_text())["results"]
@@ -268,7 +273,11 @@ def changed(challenge, change):
         ("activitynet", lambda c: c.update(external_data={}), "external_data: expected 'used'"),
         ("activitynet", lambda c: c["results"].pop("w"), "results lacks videos: 'w'"),
         ("activitynet", lambda c: c["results"].update(x=[]), "results has unknown videos: 'x'"),
-        ("activitynet", lambda c: c["results"]["v"][0].update(label="Jump"), "none of the classes: 'v', detection 0"),
+        (
+            "activitynet",
+            lambda c: c["results"]["v"][0].update(label="Jump"),
+            "the label 'Jump', which is none",
+        ),
         ("activitynet", lambda c: c["results"]["v"][0].update(score=float("nan")), "score that is no finite number"),
         ("activitynet", lambda c: c["results"]["v"][0].update(segment=[2.0, 1.0]), "lie within its video"),
         ("activitynet", lambda c: c["results"]["v"][0].update(segment=[2.0, 11.0]), "lie within its video"),
@@ -294,7 +303,7 @@ def test_what_a_challenge_would_refuse_is_said_in_one_line(challenge, change, wo
 def test_many_like_problems_are_one_line():
     wrong = [{"label": "fall", "score": 0.5, "segment": [1.0, 2.5]}] * 5
     (problem,) = problems("ego4d", VALID["ego4d"] | {"detect_results": {"v": wrong, "w": []}})
-    assert problem == "detect_results has a label that is none of the classes: 'v', detection 0 and 4 more"
+    assert problem == "detect_results has the label 'fall', which is none of the classes: 'v', detection 0 and 4 more"
 
 
 @pytest.fixture

@@ -186,7 +186,8 @@ def run_predict(args: argparse.Namespace) -> None:
 
     said = outputs.predict(
         args.weights, args.features, fps=args.fps, stride=args.stride, offset=args.offset, duration=args.duration,
-        classifier=args.classifier, device=args.device, min_score=args.min_score, pictures=args.pictures, out=args.out,
+        annotations=args.annotations, subset=args.subset, classifier=args.classifier, device=args.device,
+        min_score=args.min_score, pictures=args.pictures, out=args.out,
     )  # fmt: skip
     print("\n".join(said))
 
@@ -232,7 +233,9 @@ def run_tabulate(args: argparse.Namespace) -> None:
     rows, seeds = _rows(args)
     chosen = [row for row in rows if args.table in (None, row.table)]
     if not chosen:
-        raise InputError(f"no row belongs to table '{args.table}'; there are {', '.join({row.table for row in rows})}")
+        raise InputError(
+            f"no row belongs to table '{args.table}'; there are {', '.join(dict.fromkeys(row.table for row in rows))}"
+        )
     print("\n".join(presentation.tabulate(chosen, seeds, args.params, released=args.released)))
 
 
@@ -423,6 +426,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--stride", type=float, help="frames between two steps (default: as trained)")
     sub.add_argument("--offset", type=float, help="frame at the centre of step 0 (default: as trained, or stride / 2)")
     sub.add_argument("--duration", type=float, help="seconds, of a single video (default: as far as its features go)")
+    sub.add_argument("--annotations", type=Path, help="a database file: only its videos, with their durations")
+    sub.add_argument("--subset", help="with --annotations: only the videos of this subset")
     sub.add_argument("--classifier", type=Path, help="scores of whole videos, for class-agnostic weights")
     sub.add_argument("--no-pictures", dest="pictures", action="store_false", help="subtitles without pictures")
     sub.add_argument("--min-score", type=float, default=0.2, help="of subtitles and pictures (default: 0.2)")
@@ -445,7 +450,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--check", type=Path, metavar="FILE", help="validate this submission instead of writing one")
     sub.add_argument("--external-data", metavar="TEXT", help="activitynet: external data used (default: the features)")
     text = "epic: supervision of pretraining, labels and data, 0 to 5 each (default: 2 3 3)"
-    sub.add_argument("--sls", type=int, nargs=3, default=[2, 3, 3], metavar=("PT", "TL", "TD"), help=text)
+    sub.add_argument(
+        "--sls", type=int, nargs=3, choices=range(6), default=[2, 3, 3], metavar=("PT", "TL", "TD"), help=text
+    )
     sub.add_argument("--weights", type=Path, help="onnx: a model.pt (default: the row's)")
     sub.add_argument("--length", type=int, help="onnx: steps of the longest video (default: the params' max_seq_len)")
 

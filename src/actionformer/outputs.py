@@ -30,6 +30,8 @@ def predict(
     stride: float | None,
     offset: float | None,
     duration: float | None,
+    annotations: Path | None,
+    subset: str | None,
     classifier: Path | None,
     device: str,
     min_score: float,
@@ -45,8 +47,10 @@ def predict(
     from actionformer.training.checkpoint import load_model
 
     grid: dict[str, float | None] = {"fps": fps, "stride": stride, "offset": offset}
-    said = [timed_as(load_model(weights)[1], **grid, duration=duration)]
-    results = predict_files(weights, features, **grid, duration=duration, classifier=classifier, device=device)
+    timeless = duration is not None or annotations is not None
+    said = [timed_as(load_model(weights)[1], **grid, timeless=timeless)]
+    known = {"duration": duration, "annotations": annotations, "subset": subset}
+    results = predict_files(weights, features, **grid, **known, classifier=classifier, device=device)  # type: ignore[arg-type]
     files = {video: video.replace("/", "_") for video in results}
     if len(set(files.values())) < len(files):
         raise InputError("two videos differ by / and _ alone; give their files other names")
@@ -148,4 +152,6 @@ def export_onnx(weights: Path, *, length: int | None, out: Path) -> str:
     steps = experiment.model.max_seq_len if length is None else length
     facts = {"classes": json.dumps(classes), "experiment": json.dumps(experiment.model_dump(mode="json"))}
     worst = onnx_export.export(network, out, length=steps, facts=facts)
-    return f"{out}: for videos of up to {steps} steps, differs from the network by at most {worst:.1e}"
+    return (
+        f"{out}: {experiment.name}, for videos of up to {steps} steps, differs from the network by at most {worst:.1e}"
+    )

@@ -146,7 +146,7 @@ def _figures(
     run = layout.run(experiment.edition, experiment.name, runs[0].seed)
     results = read_results(run / "detections.json")
     checkpoint = None
-    if released and experiment.released is not None:
+    if released and experiment.released is not None and experiment.comparable:  # the demo's know nothing
         percent = read_json(layout.released_run(experiment) / "metrics.json").get("percent", {})
         checkpoint = (tables.checkpoint(experiment), percent)
     drawn = figures.row_figures(
@@ -180,20 +180,24 @@ def chosen_videos(
     for name in first:
         if name not in database.videos:
             raise InputError(f"no video '{name}'; there are {', '.join(sorted(scored)[:5])}, ...")
-    ranked = sorted(scored, key=lambda name: (scored[name]["ap"], name))
+    ranked = sorted((name for name in scored if name in results), key=lambda name: (scored[name]["ap"], name))
     count = min(SHOWN_VIDEOS, (len(ranked) + 1) // 2)
-    worst, best = ranked[:count], list(reversed(ranked[count:]))[:count]
+    worst = [name for name in ranked[:count] if scored[name]["ap"] < 1]
+    best = [name for name in reversed(ranked) if name not in worst][:SHOWN_VIDEOS]
+    unseen = sorted(name for name in scored if name not in results)[:SHOWN_VIDEOS]
     remarks = dict.fromkeys(first, "chosen")
     remarks |= {name: f"worst {i + 1}" for i, name in enumerate(worst) if name not in remarks}
     remarks |= {name: f"best {i + 1}" for i, name in enumerate(best) if name not in remarks}
+    remarks |= {name: "no features" for name in unseen if name not in remarks}
     shown = []
     for name, remark in remarks.items():
         kept = max(SHOWN_DETECTIONS, 3 * len(database.videos[name].labels))
         found = sorted(results.get(name, []), key=lambda d: -d["score"])[:kept]
-        score = (
-            ", nothing detected" if not found else f", AP {100 * scored[name]['ap']:.0f} %" if name in scored else ""
-        )
-        shown.append(figures.Timeline(database.videos[name], found, f"{remark}{score}"))
+        if found and name in scored:
+            remark += f", AP {100 * scored[name]['ap']:.0f} %"
+        elif not found and name not in unseen:
+            remark += ", nothing detected"
+        shown.append(figures.Timeline(database.videos[name], found, remark))
     return shown
 
 

@@ -79,22 +79,30 @@ def lock_md5() -> str:
 # ---------------------------------------------------------------------------------------------- data version
 
 
-@cache
 def data_version(checkout: Path = Path(".")) -> str:
     """md5 of the whole `data/` folder as `data.dvc` pins it; 'none' where nothing is pinned."""
+    return _data_version(checkout.resolve())
+
+
+@cache
+def _data_version(checkout: Path) -> str:
     entry = checkout / "data.dvc"
     if not entry.exists():
         return "none"
     return str(yaml.safe_load(entry.read_text(encoding="utf-8"))["outs"][0]["md5"])
 
 
-@cache
 def pinned_md5s(checkout: Path = Path(".")) -> dict[str, str]:
     """md5 of every file of the pinned version, by path from the checkout ('data/demo/...').
 
     Empty where the version's manifest has not been pulled yet.
     """
-    version = data_version(checkout)
+    return _pinned_md5s(checkout.resolve())
+
+
+@cache
+def _pinned_md5s(checkout: Path) -> dict[str, str]:
+    version = _data_version(checkout)
     for store in (checkout / ".dvc/cache/files/md5", checkout / ".dvc/store/files/md5"):
         manifest = store / version[:2] / version[2:]
         if manifest.exists():

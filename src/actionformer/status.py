@@ -198,7 +198,8 @@ def as_text(rows: Sequence[Experiment], seeds: Sequence[int], *, released: bool,
         name = waiting.experiment.name
         stage = waiting.next_stage
         words = f"{stage} {name}, seed {waiting.seed}" if stage in ("train", "detect", "evaluate") else stage
-        lines.append(f"next: {words}{f' for {name}' if words == 'fetch' else ''}")
+        edition = "" if waiting.experiment.edition == "demo" else f" --config edition={waiting.experiment.edition}"
+        lines.append(f"next: {words}{f' for {name}' if words == 'fetch' else ''} (snakemake --cores all{edition})")
     if cost:
         lines.append(
             "hours: measured where a seed has been trained here; otherwise at most, reckoned from the network's "

@@ -126,6 +126,9 @@ MISSING = [
 # a lab's own copy of the files, tried before their publishers
 MIRROR = f" --mirror {shlex.quote(config['mirror'])}" if config["mirror"] else ""
 
+# what a call ends with
+AFTERWARDS = []
+
 # options of every command
 OPTIONS = f"--edition {EDITION} --params {shlex.quote(str(PARAMS))}"
 ROW_OPTIONS = OPTIONS + (

@@ -41,7 +41,6 @@ elif MISSING:
             "actionformer fetch {wildcards.folder} {params.options}"
             " --files {wildcards.file:q} >> {log} 2> >(tee -ia {log} >&2)"
 
-    onsuccess:
-        print(
-            f"To make fetched files part of the version: dvc add data/{RAW_EDITION}/DATASET (never a whole `dvc add data`)"
-        )
+    AFTERWARDS.append(
+        f"To make fetched files part of the version: dvc add data/{RAW_EDITION}/DATASET (never a whole `dvc add data`)"
+    )

@@ -196,3 +196,13 @@ if TRACKING:
             "Bring finished runs into MLflow"
         shell:
             "actionformer track >> {log} 2> >(tee -ia {log} >&2)"
+
+
+onsuccess:
+    if layout.report(EDITION).exists():
+        print(f"report: {layout.report(EDITION)}")
+        print(
+            f"tables: {layout.tables(EDITION)}, and with every run in `mlflow ui`"
+        )
+    for line in AFTERWARDS:
+        print(line)

@@ -106,7 +106,9 @@ def _video(name: str, entry: Any, label_field: str, origin: str) -> Video:
         labels = [str(a[label_field] if label_field in a else a["label"]) for a in annotations]
         segments = [(float(a["segment"][0]), float(a["segment"][1])) for a in annotations]
     except KeyError as error:
-        raise InputError(f"{where} lacks the key {error}") from None
+        others = [key for key in ("noun", "verb") if any(key in a for a in entry.get("annotations", []))]
+        hint = f"; it has {' and '.join(others)}: say which as label field" if others else ""
+        raise InputError(f"{where} lacks the key {error}{hint}") from None
     except (TypeError, ValueError, IndexError) as error:
         raise InputError(f"{where} is malformed: {error}") from None
     if not (math.isfinite(duration) and duration > 0):

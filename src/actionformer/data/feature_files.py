@@ -232,7 +232,9 @@ def _hdf5(member: Member, dim: int, prefix: str) -> Iterator[Features]:
 
 def _checked(array: NDArray[Any], dim: int, where: str) -> NDArray[Any]:
     if array.ndim != 2 or array.shape[1] != dim:
-        raise InputError(f"{where}: shape {array.shape}, expected (steps, {dim}); check the feature set's 'dim'")
+        raise InputError(
+            f"{where}: shape {array.shape}, expected (steps, {dim}): transposed, or other features (params: dim)?"
+        )
     if len(array) == 0 or array.dtype.kind != "f":
         raise InputError(f"{where}: {len(array)} steps of type {array.dtype}, expected floats and at least one step")
     if not np.isfinite(array).all():

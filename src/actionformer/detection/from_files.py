@@ -23,6 +23,7 @@ from actionformer.detection.classifiers import VideoClassifier, load_classifier
 from actionformer.detection.predict import Results, predict
 from actionformer.errors import InputError
 from actionformer.experiment import Experiment
+from actionformer.files import read_json
 from actionformer.progress import progress
 from actionformer.training.checkpoint import load_model
 from actionformer.training.device import leased_device, prepare_cpu
@@ -40,6 +41,8 @@ def predict_files(
     stride: float | None = None,
     offset: float | None = None,
     duration: float | None = None,
+    annotations: Path | str | None = None,
+    subset: str | None = None,
     classifier: Path | str | None = None,
     device: str = "auto",
 ) -> Results:
@@ -52,6 +55,8 @@ def predict_files(
         stride: frames between two steps; default: that of the training features.
         offset: frame at the centre of step 0; default: that of the training features, or half of another stride.
         duration: seconds, if there is one video; default: up to where the last step reaches.
+        annotations: a database file; only its videos are looked at, and last as long as it says.
+        subset: only the videos of this subset of `annotations`.
         classifier: of class-agnostic weights, scores of whole videos in the form of the training data set's classifier;
             without it detections are labelled 'action'.
         device: 'auto', 'cpu', 'cuda:0', ...
@@ -63,9 +68,12 @@ def predict_files(
         InputError: weights or features that cannot be read or don't fit each other, no frame rate, no video.
     """
     network, trained, classes = load_model(Path(weights))
-    timed = _timed(trained, fps=fps, stride=stride, offset=offset, timeless=duration is not None)
+    timed = _timed(
+        trained, fps=fps, stride=stride, offset=offset, timeless=duration is not None or annotations is not None
+    )
     if duration is not None and not 0 < duration < math.inf:
         raise InputError(f"duration {duration:g}: expected seconds above 0")
+    durations = None if annotations is None else _durations(Path(annotations), subset)
     scores = None if classifier is None else _classifier(trained, Path(classifier))
     names = [ONE_CLASS] if trained.data.class_agnostic else classes
     sources = [features] if isinstance(features, Path | str) else list(features)
@@ -78,15 +86,32 @@ def predict_files(
         if duration is not None:
             videos = iter(_only(videos))
         for found in progress(videos, "predict", unit="video", total=_count(paths)):
+            if durations is not None and found.video not in durations:
+                continue
             if found.video in results:
                 raise InputError(f"video '{found.video}' occurs twice; give every file a name of its own")
             array_TC = found.load()
-            video = _video(found.video, len(array_TC), duration, timed)
+            video = _video(found.video, len(array_TC), duration if durations is None else durations[found.video], timed)
             shown = views(Database({video.name: video}, tuple(classes)), {video.name: array_TC}, timed, "test")
             results |= predict(network, shown, timed.inference, names, scores, chosen)
     if not results:
-        raise InputError(f"{', '.join(map(str, sources))}: no features there; expected npy, npz, pt or h5 files")
+        wanted = "" if durations is None else f" of the {len(durations)} videos of {annotations}"
+        raise InputError(
+            f"{', '.join(map(str, sources))}: no features{wanted} there; expected npy, npz, pt or h5 files"
+        )
     return results
+
+
+def _durations(annotations: Path, subset: str | None) -> dict[str, float]:
+    """Seconds of the videos of a database file, or of one of its subsets."""
+    content = read_json(annotations)
+    if not isinstance(content, dict) or not isinstance(content.get("database"), dict):
+        raise InputError(f"{annotations}: expected a JSON object with the key 'database'")
+    entries = {name: e for name, e in content["database"].items() if subset in (None, e.get("subset"))}
+    try:
+        return {name: float(entry["duration"]) for name, entry in entries.items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{annotations}: a video without a duration ({error})") from None
 
 
 def _only(videos: Iterator[Features]) -> list[Features]:
@@ -105,11 +130,11 @@ def _classifier(trained: Experiment, path: Path) -> VideoClassifier:
 
 
 def timed_as(
-    trained: Experiment, *, fps: float | None, stride: float | None, offset: float | None, duration: float | None
+    trained: Experiment, *, fps: float | None, stride: float | None, offset: float | None, timeless: bool
 ) -> str:
     """How `predict_files` places steps in time, in words."""
-    if trained.data.loader == "resize" and duration is not None:
-        return f"features span {duration:g} s"
+    if trained.data.loader == "resize" and timeless:
+        return "features span their videos"
     features = _timed(trained, fps=fps, stride=stride, offset=offset).features
     if trained.data.loader == "resize":
         return f"features span a video of {features.stride_frames:g} frames per step, {features.fps:g} frames/s"
@@ -157,6 +182,8 @@ def _video(name: str, steps: int, duration: float | None, timed: Experiment) -> 
 
 def _videos(sources: Sequence[Path], dim: int) -> Iterator[Features]:
     for source in sources:
+        if not source.exists():
+            raise InputError(f"{source}: no such file or folder")
         if source.suffix in ARRAYS and source.is_file():
             yield from features_in(Member(source, source.name, lambda source=source: source.open("rb")), dim=dim)  # type: ignore[misc]
         elif source.is_file() and h5py.is_hdf5(source) and _is_store(source):

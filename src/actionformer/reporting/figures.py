@@ -238,7 +238,7 @@ def losses(runs: Sequence[EvaluatedRun]) -> Figure:
 
 def validation(runs: Sequence[EvaluatedRun]) -> Figure:
     """Average mAP after the epochs that are evaluated."""
-    values = [
+    values: list[Spec] = [
         {"epoch": epoch + 1, "map": record["mAP/average"], "seed": f"seed {run.seed}"}
         for run in runs
         for epoch, record in enumerate(run.history)
@@ -249,11 +249,13 @@ def validation(runs: Sequence[EvaluatedRun]) -> Figure:
             {"epoch": len(run.history), "map": run.metrics["percent"]["mAP/average"], "seed": f"seed {run.seed}"}
             for run in runs
         ]
+    # not closer than five points: what lies below that is noise
+    scores = [value["map"] for value in values]
     spec = _chart(
         values,
         {"type": "line", "point": {"size": 40}},
         x={"field": "epoch", "type": "ordinal", "title": "epoch", "axis": _FLAT | {"labelOverlap": True}},
-        y=_number("map", "average mAP (%)", zero=False),
+        y=_number("map", "average mAP (%)", domain=[max(0, min(scores) - 2.5), min(100, max(scores) + 2.5)]),
         color={"field": "seed", "type": "nominal", "title": None},
         tooltip=_tooltip(seed="of", epoch="epoch", map="average mAP (%)"),
     )
@@ -290,12 +292,18 @@ def precision_recall(runs: Sequence[EvaluatedRun]) -> Figure:
         for r, recall in enumerate(RECALL_LEVELS.tolist()):
             precision = statistics.fmean(run.diagnosis["precision"][tiou][r] for run in runs)
             values.append({"tiou": float(tiou), "recall": 100 * recall, "precision": 100 * precision})
+    ends = [float(value["tiou"]) for value in (values[0], values[-1])]
     spec = _chart(
         values,
         {"type": "line"},
         x=_number("recall", "recall (%)"),
         y=_number("precision", "precision (%)", domain=[0, 100]),
-        color={"field": "tiou", "type": "quantitative", "title": "tIoU", "legend": {"gradientLength": 160}}
+        color={
+            "field": "tiou",
+            "type": "quantitative",
+            "title": "tIoU",
+            "legend": {"gradientLength": 160, "values": ends},
+        }
         | {"scale": {"range": [BLUE, GREEN, YELLOW, ORANGE], "zero": False, "nice": False}},
         detail={"field": "tiou"},
         tooltip=_tooltip(tiou="tIoU", recall="recall (%)", precision="precision (%)"),
@@ -414,7 +422,7 @@ def timelines(videos: Sequence[Timeline], classes: Sequence[str], *, min_score: 
         name = shown.video.name
         values.append({"what": "video", "class": WHOLE_VIDEO, "start": 0, "end": shown.video.duration, "strength": 0.5})
         values += [
-            {"what": "ground truth", "class": label, "start": start, "end": end, "strength": 1}
+            {"what": "ground truth", "class": label, "start": start, "end": end, "strength": 0.8}
             for (start, end), label in zip(shown.video.segments_N2.tolist(), shown.video.labels, strict=True)
         ]
         values += [
@@ -440,7 +448,8 @@ def timelines(videos: Sequence[Timeline], classes: Sequence[str], *, min_score: 
         yOffset={"field": "place", "scale": {"paddingInner": 0.1, "domain": legend or ["ground truth"]}},
         x=_number("start", "seconds") | {"scale": {"nice": False}},
         x2={"field": "end"},
-        color=_nominal("what", "", list(colors), list(colors.values())) | {"legend": {"values": legend}},
+        color=_nominal("what", "", list(colors), list(colors.values()))
+        | {"legend": {"values": legend} if legend else None},
         opacity={"field": "strength", "type": "quantitative", "scale": {"domain": [0, 1], "range": [0, 1]}}
         | {"legend": None},
         tooltip=_tooltip(what="what", **{"class": "class"}, start="start (s)", end="end (s)", score="score"),
@@ -463,6 +472,8 @@ def timelines(videos: Sequence[Timeline], classes: Sequence[str], *, min_score: 
         chooser = {"input": "select", "options": names, "labels": labels, "name": "video "}
         spec["params"].insert(0, {"name": "video", "value": names[0], "bind": chooser})
         tests.insert(0, "datum.video === video")
+    else:
+        spec["title"] = {"text": next((t.video.name for t in videos), ""), "anchor": "start", "fontWeight": "normal"}
     spec["transform"] = [{"filter": test} for test in tests]
     return _figure("timelines", spec)
 
@@ -543,7 +554,13 @@ def _bars(values: Sequence[Spec], title: str) -> Spec:
         "data": {"values": list(values)},
         "mark": {"type": "bar"},
         "encoding": {
-            "x": {"field": "bin", "type": "ordinal", "sort": list(BIN_NAMES), "title": None, "axis": _FLAT},
+            "x": {
+                "field": "bin",
+                "type": "ordinal",
+                "scale": {"domain": list(BIN_NAMES)},
+                "title": None,
+                "axis": _FLAT,
+            },
             "xOffset": {"field": "characteristic", "sort": list(CHARACTERISTICS)},
             "y": _number("value", title),
             "color": _nominal("characteristic", "", CHARACTERISTICS, [BLUE, ORANGE, GREEN])

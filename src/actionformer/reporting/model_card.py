@@ -120,7 +120,7 @@ def _training(row: Row, trained: Sequence[Mapping[str, Any]]) -> list[str]:
         "## Training",
         "",
         f"{experiment.training.epochs} epochs, batch size {experiment.training.batch_size}, learning rate "
-        f"{experiment.training.lr:g}, {experiment.training.threads} CPU threads; every value in `params.yaml`.",
+        f"{experiment.training.lr:g}, {experiment.training.threads} CPU thread(s); every value in `params.yaml`.",
         "",
         "| seed | commit | hardware | torch | MLflow run |",
         "|---|---|---|---|---|",

@@ -159,7 +159,7 @@ def _detection_problems(detection: Any, duration: float, labels: Callable[[Mappi
 
 def _label(detection: Mapping[str, Any], known: set[str]) -> str:
     label = detection.get("label")
-    return "" if isinstance(label, str) and label in known else "has a label that is none of the classes"
+    return "" if isinstance(label, str) and label in known else f"has the label {label!r}, which is none of the classes"
 
 
 def _epic_labels(detection: Mapping[str, Any]) -> str:

@@ -35,7 +35,12 @@ def load(path: Path, *, maker: str = "train") -> dict[str, Any]:
 
 def load_model(path: Path) -> tuple[ActionFormer, Experiment, list[str]]:
     """The network with its weights, the experiment it was trained with, and its class names, from `model.pt`."""
-    content = load(path)
+    try:
+        content = load(path)
+    except InputError:
+        if path.exists():
+            raise InputError(f"{path}: not a model.pt that training has written, or not a complete one") from None
+        raise
     missing = {"state_dict", "experiment", "classes"} - set(content)
     if missing:
         raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; not a model.pt of this project")

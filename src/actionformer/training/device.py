@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
+from actionformer.errors import InputError
+
 POLL_SECONDS = 2.0
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -40,6 +42,8 @@ def leased_device(wanted: str = "auto") -> Iterator[str]:
 
     A GPU is free if its lock file is: jobs that start together on one machine get different ones, or wait.
     """
+    if wanted != "auto":
+        _refuse_absent(wanted)
     if wanted != "auto" or not torch.cuda.is_available():
         yield "cpu" if wanted == "auto" else wanted
         return
@@ -59,3 +63,13 @@ def leased_device(wanted: str = "auto") -> Iterator[str]:
                 lock.release()
             return
         time.sleep(POLL_SECONDS)
+
+
+def _refuse_absent(wanted: str) -> None:
+    """One line for a device that torch doesn't know, or that this machine doesn't have."""
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise InputError(f"device '{wanted}': expected auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device '{wanted}': torch sees {torch.cuda.device_count()} CUDA devices here")
