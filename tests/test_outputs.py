@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import re
+import zipfile
 
 import h5py
 import numpy as np
@@ -71,6 +72,10 @@ def test_a_file_a_folder_and_a_store_say_the_same(thumos):
     assert set(expected) == set(arrays)
     assert all(expected.values())
     assert predict(path, folder / "store.h5", **options) == expected
+    with zipfile.ZipFile(folder / "one.zip", "w") as archive:
+        archive.write(folder / "features/v1.npy", "v1.npy")
+    (alone,) = predict(path, folder / "one.zip", **options, duration=9.0).values()
+    assert [d["label"] for d in alone] == [d["label"] for d in expected["v1"]]
     files = [folder / "features" / f"{name}.npy" for name in arrays]
     assert predict(path, files, **options) == expected
     assert predict(str(path), str(files[1]), **options) == {"v1": expected["v1"]}

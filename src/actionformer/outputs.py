@@ -49,8 +49,10 @@ def predict(
     grid: dict[str, float | None] = {"fps": fps, "stride": stride, "offset": offset}
     timeless = duration is not None or annotations is not None
     said = [timed_as(load_model(weights)[1], **grid, timeless=timeless)]
-    known = {"duration": duration, "annotations": annotations, "subset": subset}
-    results = predict_files(weights, features, **grid, **known, classifier=classifier, device=device)  # type: ignore[arg-type]
+    results = predict_files(
+        weights, features, **grid, duration=duration, annotations=annotations, subset=subset, classifier=classifier,
+        device=device,
+    )  # fmt: skip
     files = {video: video.replace("/", "_") for video in results}
     if len(set(files.values())) < len(files):
         raise InputError("two videos differ by / and _ alone; give their files other names")

@@ -5,7 +5,6 @@ The weights file says which classes there are and how the network sees a video.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -68,9 +67,8 @@ def predict_files(
         InputError: weights or features that cannot be read or don't fit each other, no frame rate, no video.
     """
     network, trained, classes = load_model(Path(weights))
-    timed = _timed(
-        trained, fps=fps, stride=stride, offset=offset, timeless=duration is not None or annotations is not None
-    )
+    timeless = duration is not None or annotations is not None
+    timed = _timed(trained, fps=fps, stride=stride, offset=offset, timeless=timeless)
     if duration is not None and not 0 < duration < math.inf:
         raise InputError(f"duration {duration:g}: expected seconds above 0")
     durations = None if annotations is None else _durations(Path(annotations), subset)
@@ -116,10 +114,13 @@ def _durations(annotations: Path, subset: str | None) -> dict[str, float]:
 
 def _only(videos: Iterator[Features]) -> list[Features]:
     """The one video that a duration goes with."""
-    found = list(itertools.islice(videos, 2))
-    if len(found) > 1:
+    first = next(videos, None)
+    if first is None:
+        return []
+    array_TC = first.load()  # before an archive goes on
+    if next(videos, None) is not None:
         raise InputError("a duration goes with one video")
-    return found
+    return [Features(first.video, lambda: array_TC)]
 
 
 def _classifier(trained: Experiment, path: Path) -> VideoClassifier:
