@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -18,7 +18,6 @@ from actionformer.data import annotations as databases
 from actionformer.data.annotations import Database, load_database
 from actionformer.data.features import FeatureStore, read_manifest
 from actionformer.errors import InputError
-from actionformer.evaluation import AveragePrecision
 from actionformer.experiment import (
     Dataset,
     Experiment,
@@ -28,6 +27,9 @@ from actionformer.experiment import (
 )
 from actionformer.files import digest, read_json, write_json, write_text
 from actionformer.progress import clock
+
+if TYPE_CHECKING:  # numba takes a while, and most stages do without
+    from actionformer.evaluation import AveragePrecision
 
 PAIR = "\x1f"
 """between verb and noun in the label of an action: in no class's name"""
