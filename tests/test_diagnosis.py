@@ -27,6 +27,7 @@ from actionformer.evaluation.diagnosis import (
     normalized_ap,
 )
 from actionformer.evaluation.matching import match, true_positives
+from actionformer.reporting import figures
 from conftest import REAL
 
 TIOU = [0.3, 0.5, 0.7]
@@ -185,6 +186,11 @@ def test_profiles_sum_to_100_percent_and_count_every_detection_once(truth, found
     matched = matched_of(truth, found)
     diagnosis = diagnose(matched, TIOU)
     np.testing.assert_allclose(diagnosis.profile_SE.sum(1), 100)
+    shown: dict[str, float] = {}
+    run = figures.EvaluatedRun(0, [], {}, diagnosis.as_json())
+    for bar in figures.false_positives([run]).spec["data"]["values"]:
+        shown[bar["split"]] = shown.get(bar["split"], 0) + bar["share"]
+    np.testing.assert_allclose(list(shown.values()), 100)
     ranks = [np.sum(matched.class_N == k) for k in range(len(matched.classes))]
     limits = SPLITS * matched.instances_K
     assert diagnosis.counts_SE.sum() == np.minimum(ranks, limits).sum()

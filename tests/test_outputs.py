@@ -176,6 +176,26 @@ def test_predictions_come_as_json_csv_subtitles_and_pictures(thumos, tmp_path):
         assert (tmp_path / f"out/{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_video_in_which_nothing_is_sure_enough_says_so_and_has_a_picture(thumos, tmp_path):
+    folder, path, _ = thumos
+    said = outputs.predict(
+        path, [folder / "features/v0.npy"], fps=30, stride=4, offset=None, duration=None, annotations=None, subset=None,
+        classifier=None, device="cpu", min_score=1.1, pictures=True, out=tmp_path / "out",
+    )  # fmt: skip
+    assert said[1].startswith("v0: none reaches --min-score 1.1 (")
+    assert (tmp_path / "out/v0.vtt").read_text() == "WEBVTT\n"
+    assert (tmp_path / "out/v0.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("device", "words"), [("gpu", "expected auto, cpu, cuda or cuda:N"), ("cuda:99", "torch sees")]
+)
+def test_a_device_that_is_not_there_is_one_line(thumos, device, words):
+    folder, path, _ = thumos
+    with pytest.raises(InputError, match=f"device '{device}': {words}"):
+        predict(path, folder / "features/v0.npy", fps=30, device=device)
+
+
 def test_subtitles_are_in_order_of_time_and_escape_what_webvtt_reads():
     found = [
         {"segment": [3661.5, 3662.0], "label": "a & <b>", "score": 0.9},

@@ -229,5 +229,8 @@ def test_the_worst_videos_come_first_then_the_best(detector):
     assert shown[1].remark == "worst 1, nothing detected"
     assert shown[2].remark == "worst 2, AP 1 %"
     assert len(shown) == 12
+    without = {name: found for name, found in results.items() if name != "video_03"}
+    last = presentation.chosen_videos(database, without, scored)[-1]
+    assert (last.video.name, last.remark) == ("video_03", "absent from the detections")
     with pytest.raises(InputError, match="no video 'other'; there are video_00, video_01"):
         presentation.chosen_videos(database, results, scored, first=["other"])

@@ -188,7 +188,7 @@ def chosen_videos(
     remarks = dict.fromkeys(first, "chosen")
     remarks |= {name: f"worst {i + 1}" for i, name in enumerate(worst) if name not in remarks}
     remarks |= {name: f"best {i + 1}" for i, name in enumerate(best) if name not in remarks}
-    remarks |= {name: "no features" for name in unseen if name not in remarks}
+    remarks |= {name: "absent from the detections" for name in unseen if name not in remarks}
     shown = []
     for name, remark in remarks.items():
         kept = max(SHOWN_DETECTIONS, 3 * len(database.videos[name].labels))

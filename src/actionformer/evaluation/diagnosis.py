@@ -95,10 +95,10 @@ def diagnose(
     Raises:
         InputError: edges of an unknown characteristic, or that don't rise.
     """
+    # the last column is that of the profile and of the misses
     thresholds = np.asarray([*tiou_thresholds, TIOU], np.float64)
     found_NU = true_positives(matched, thresholds)
     kinds_NU = kinds(matched, found_NU, thresholds)
-    # the last column is that of the profile
     values = characteristics(matched)
     edges = {} if edges is None else edges
     for what in set(edges) - set(CHARACTERISTICS):
