@@ -77,8 +77,8 @@ def test_the_protocol_is_a_param(tmp_path):
     content = convert_folder(everything, REAL / "thumos14/official_zips", VIDEO_INFO)
     assert counts(content, "training") == (200, 3007)
     assert counts(content, "validation") == (212, 3358)
-    assert everything.protocol_text() == "all videos and instances"
-    assert dataset.protocol_text() == "without video_test_0000270; without instances past their video's end"
+    assert everything.protocol == "all videos and instances"
+    assert dataset.protocol == "without video_test_0000270; without instances past their video's end"
 
 
 EXCERPTS = {

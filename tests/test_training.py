@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
+import random
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 import oracle
-from actionformer import load_experiment
+from actionformer import ActionFormer, load_experiment
 from actionformer.data.annotations import load_database
 from actionformer.data.features import FeatureStore, pack
 from actionformer.data.publishers import convert
-from actionformer.data.view import views
+from actionformer.data.view import Sample, views
 from actionformer.errors import InputError
+from actionformer.model.state_dict_adapter import from_published
 from actionformer.training import checkpoint, learning_rate
 from actionformer.training.loop import train
-
-RATES = oracle.arrays("misc/lr.npz")
-TRAJECTORY = oracle.read("trajectory/trajectory.json")
+from actionformer.training.observer import Observer
+from actionformer.training.optimizer import adamw
 
 
 def test_the_first_average_is_the_initial_weights():
@@ -44,35 +47,76 @@ class Cut(BaseException):
     """Ctrl-C, or SIGTERM."""
 
 
+class Interrupting(Observer):
+    """Notes what it is told, and interrupts training once, after an epoch."""
+
+    def __init__(self, after):
+        self.after, self.finished, self.starts, self.trained_by = after, [], [], []
+
+    def started(self, run_id, history, trained_by):
+        self.starts.append((run_id, len(history)))
+        return run_id or "run id"
+
+    def epoch_finished(self, epoch, record):
+        self.finished.append(epoch)
+        if epoch == self.after:
+            raise Cut
+
+    def ended(self, trained_by):
+        self.trained_by = trained_by
+
+
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_interrupted_training_ends_with_the_same_weights_bit_for_bit(thumos, tmp_path, epoch):
     experiment, training_views, classes = thumos
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train(experiment, training_views, classes, seed=3, run=whole)
-    logged = []
-
-    def interrupt(finished, record):
-        logged.append(finished)
-        if finished == epoch and len(logged) == epoch + 1:
-            raise Cut
-
-    starts = []
-    options = {
-        "seed": 3,
-        "run": cut,
-        "on_epoch": interrupt,
-        "on_start": lambda token, history: starts.append((token, len(history))) or "run id",
-    }
+    looker = Interrupting(after=epoch)
+    options = {"seed": 3, "run": cut, "observer": looker}
     with pytest.raises(Cut):
         train(experiment, training_views, classes, **options)
     train(experiment, training_views, classes, **options)
-    assert logged == [0, 1, 2]  # every epoch once
-    assert starts == [(None, 0), ("run id", epoch + 1)]
+    assert looker.finished == [0, 1, 2]  # every epoch once
+    assert looker.starts == [(None, 0), ("run id", epoch + 1)]
     ours, theirs = (checkpoint.load(run / "model.pt")["state_dict"] for run in (cut, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     columns = ["epoch", "loss/total", "learning_rate", "gradient_norm"]
     tables = [pd.read_csv(run / "history.csv")[columns] for run in (cut, whole)]
     pd.testing.assert_frame_equal(*tables)
+
+
+def test_a_checkpoint_keeps_the_history_of_who_trained_which_epochs(thumos, tmp_path):
+    """A resume appends; a resume without an epoch left to train adds nothing and takes no credit."""
+    experiment, training_views, classes = thumos
+    looker = Interrupting(after=1)
+    options = {"seed": 3, "run": tmp_path, "observer": looker}
+    with pytest.raises(Cut):
+        train(experiment, training_views, classes, **options, who={"commit": "first"})
+    for commit in ("second", "third"):
+        train(experiment, training_views, classes, **options, who={"commit": commit})
+        assert looker.trained_by == [
+            {"first_epoch": 0, "last_epoch": 1, "commit": "first"},
+            {"first_epoch": 2, "last_epoch": 2, "commit": "second"},
+        ]
+    assert checkpoint.load(tmp_path / "checkpoint.pt")["trained_by"] == looker.trained_by
+
+
+def test_training_leaves_the_callers_random_numbers_alone(thumos, tmp_path):
+    experiment, training_views, classes = thumos
+    short = experiment.model_copy(update={"training": experiment.training.model_copy(update={"schedule_epochs": 1})})
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(short, training_views, classes, seed=0, run=tmp_path)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_equal_trainings_write_equal_bytes(thumos, tmp_path):
+    experiment, training_views, classes = thumos
+    short = experiment.model_copy(update={"training": experiment.training.model_copy(update={"schedule_epochs": 1})})
+    for name in ("a", "b"):
+        train(short, training_views, classes, seed=0, run=tmp_path / name)
+    assert (tmp_path / "a/model.pt").read_bytes() == (tmp_path / "b/model.pt").read_bytes()
 
 
 def test_a_checkpoint_of_other_params_is_not_gone_on_with(thumos, tmp_path):
@@ -100,3 +144,106 @@ def test_a_loss_that_is_not_finite_ends_training_in_one_line(thumos, tmp_path):
     huge = experiment.training.model_copy(update={"lr": 1e30, "schedule_epochs": 2, "warmup_epochs": 1})
     with pytest.raises(InputError, match=r"the loss of epoch \d is (nan|inf); lower training.lr"):
         train(experiment.model_copy(update={"training": huge}), training_views, classes, seed=0, run=tmp_path)
+
+
+# ------------------------------------------------------------------------------------- the published trajectory
+
+EPOCHS, PER_EPOCH, BATCH, SEED = 10, 3, 2, 4
+TAGS = list(oracle.read("trajectory/trajectory.json"))
+
+
+class OracleView:
+    """A training view that gives, in epoch e, the sample that the published trajectory saw at its place in the order.
+
+    Which epoch it is, it knows from the random numbers that it is handed: they are those of seed, epoch and place.
+    """
+
+    def __init__(self, tag, place):
+        self.params, self.place = oracle.trajectory_params(tag), place
+        self.epochs = {random.Random(f"{SEED}/{epoch}/{place}").random(): epoch for epoch in range(EPOCHS)}
+
+    def load(self, rng):
+        epoch = self.epochs[rng.random()]
+        order = torch.randperm(PER_EPOCH * BATCH, generator=torch.Generator().manual_seed(epoch)).tolist()
+        iteration, b = divmod(epoch * PER_EPOCH * BATCH + order.index(self.place), BATCH)
+        T = self.params.max_seq_len
+        lengths = [T, int(oracle.drawn(f"traj/{iteration}/len").integers(T // 4, T))]
+        features_BCT, mask_BT = oracle.masked_input(f"traj/{iteration}/inputs", self.params.in_channels, T, lengths)
+        truth = oracle.arrays("trajectory/trajectory_gt.npz")
+        segments_N2, labels_N = (torch.from_numpy(truth[f"T{T}/{iteration}/{key}{b}"]) for key in ("segs", "labels"))
+        return Sample(features_BCT[b], mask_BT[b], segments_N2, labels_N.long())
+
+
+@pytest.fixture(scope="module", params=TAGS)
+def followed(request, tmp_path_factory):
+    """(published record, our history, networks that were evaluated, run folder) of ten epochs of three iterations."""
+    tag, run = request.param, tmp_path_factory.mktemp("trajectory")
+    params = oracle.trajectory_params(tag)
+    experiment = load_experiment("thumos14_i3d", "paper")
+    training = experiment.training.model_copy(
+        update={
+            "batch_size": BATCH, "lr": 1e-3, "weight_decay": 0.05, "warmup_epochs": 5, "schedule_epochs": 35,
+            "stop_after_epoch": EPOCHS, "clip_grad_norm": 1.0, "ema_decay": 0.999, "first_eval_epoch": EPOCHS - 2,
+        }
+    )  # fmt: skip
+    experiment = experiment.model_copy(update={"model": params, "training": training})
+    network = ActionFormer(params)
+    entries = oracle.read(f"trajectory/{tag}_state.json")
+    network.load_state_dict(from_published(oracle.published_weights(entries, params)))
+    # the published weights to begin with: a checkpoint of no epoch
+    begun = {
+        "model": network.state_dict(), "ema": AveragedModel(network).state_dict(), "identity": "published",
+        "optimizer": adamw(network, training).state_dict(), "history": [], "trained_by": [], "run_id": None,
+    }  # fmt: skip
+    checkpoint.save(run / "checkpoint.pt", begun)
+    evaluated = []
+
+    def evaluate(model):
+        evaluated.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return {"training": float(model.training)}
+
+    views_ = [OracleView(tag, place) for place in range(PER_EPOCH * BATCH)]
+    history = train(experiment, views_, [], seed=SEED, run=run, identity="published", evaluate=evaluate)
+    return oracle.read("trajectory/trajectory.json")[tag], history, evaluated, run
+
+
+def relative_norms(weights, expected):
+    """How far the norms of the tensors are from the published ones."""
+    found = {}
+    for name, tensor in weights.items():
+        if name != "loss_normalizer":  # the published average truncates it to an integer (QUIRKS 26)
+            norm = expected[oracle.opentad_name(name)][2]
+            found[name] = abs(float(tensor.double().norm()) - norm) / max(norm, 1e-6)
+    return found
+
+
+def test_the_loop_follows_the_published_losses_norms_and_rates(followed):
+    """Means of the three iterations of an epoch; the schedule ends at 35 epochs, training stops after ten."""
+    record, history, _, _ = followed
+    assert len(history) == EPOCHS
+    published = record["f32"]
+    for epoch, ours in enumerate(history):
+        part = slice(epoch * PER_EPOCH, (epoch + 1) * PER_EPOCH)
+        for key, name in (("cls", "loss/classification"), ("reg", "loss/regression"), ("gn", "gradient_norm")):
+            assert ours[name] == pytest.approx(np.mean(published[key][part]), rel=1e-5)
+        assert ours["loss/total"] == pytest.approx(np.mean(published["cost"][part]), rel=1e-5)
+        assert ours["learning_rate"] == pytest.approx(published["lr"][part][-1], rel=1e-9)
+
+
+def test_the_loop_ends_with_the_published_weights_and_keeps_their_average(followed):
+    """Clipped steps: most gradient norms of the trajectory are above 1. The average is what is evaluated and saved."""
+    record, _, evaluated, run = followed
+    assert sum(norm > 1 for norm in record["f32"]["gn"]) > 10
+    trained = checkpoint.load(run / "checkpoint.pt")["model"]
+    saved = checkpoint.load(run / "model.pt")["state_dict"]
+    assert max(relative_norms(trained, record["final_f32"]).values()) < 5e-5
+    assert max(relative_norms(saved, record["ema_f32"]).values()) < 5e-5
+    assert max(relative_norms(saved, record["final_f32"]).values()) > 1e-3  # the two can be told apart
+    assert len(evaluated) == 2
+    assert all(torch.equal(evaluated[-1][name], saved[name]) for name in saved)
+
+
+def test_evaluation_while_training_sees_a_network_in_evaluation_mode_from_the_first_evaluated_epoch_on(followed):
+    _, history, _, _ = followed
+    assert [epoch for epoch, record in enumerate(history) if "training" in record] == [EPOCHS - 2, EPOCHS - 1]
+    assert {record["training"] for record in history[-2:]} == {0.0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -20,13 +21,14 @@ from actionformer.experiment import (
     load_experiment,
     published_rows,
 )
-from actionformer.files import write_text
+from actionformer.files import write_json, write_text
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a sub-command; 0, or 1 with one line on stderr for bad input, or 128 + signal when interrupted."""
     parsed = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _terminate)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # a failed job's own message should stand out on stderr
     try:
         parsed.run(parsed)
     except KeyboardInterrupt:
@@ -128,13 +130,19 @@ def run_audit(args: argparse.Namespace) -> None:
 def run_train(args: argparse.Namespace) -> None:
     from actionformer import stages
 
-    stages.train(_experiment(args), args.seed, device=args.device, say=lambda line: print(line, flush=True))
+    experiment = _experiment(args)
+    _use_threads(experiment)
+    stages.train(
+        experiment, args.seed, device=args.device, anew=args.anew, say=lambda line: print(line, flush=True)
+    )
 
 
 def run_detect(args: argparse.Namespace) -> None:
     from actionformer import stages
 
-    print(stages.detect(_experiment(args), args.seed, device=args.device))
+    experiment = _experiment(args)
+    _use_threads(experiment)
+    print(stages.detect(experiment, args.seed, device=args.device))
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
@@ -145,9 +153,11 @@ def run_evaluate(args: argparse.Namespace) -> None:
     elif args.detections is None or args.subset is None:
         raise InputError("--annotations needs --detections and --subset, too")
     else:
-        percent = stages.evaluate_files(
-            args.annotations, args.detections, subset=args.subset, tiou=args.tiou, out=args.out
-        )
+        said, percent = stages.evaluate_files(
+            args.annotations, args.detections, subset=args.subset, tiou=args.tiou, label_field=args.label_field,
+            recall_top_k=args.recall_top_k, use_blocked_list=args.blocked, out=args.out,
+        )  # fmt: skip
+        print(said)
     print("\n".join(f"{key:<16} {value:6.2f}" for key, value in percent.items()))
     if args.annotations is not None:
         print(f"written to {args.out}")
@@ -156,20 +166,27 @@ def run_evaluate(args: argparse.Namespace) -> None:
 def run_actions(args: argparse.Namespace) -> None:
     from actionformer import stages
 
-    print(stages.detect_actions(_experiment(args), args.params, args.seed, device=args.device))
+    experiment = _experiment(args)
+    _use_threads(experiment)
+    print(stages.detect_actions(experiment, args.params, args.seed, device=args.device))
 
 
 def run_evaluate_released(args: argparse.Namespace) -> None:
     from actionformer import stages
 
-    print(stages.evaluate_released(_experiment(args), args.params, device=args.device))
+    experiment = _experiment(args)
+    _use_threads(experiment)
+    print(stages.evaluate_released(experiment, args.params, device=args.device))
 
 
 def run_diagnose(args: argparse.Namespace) -> None:
     from actionformer import presentation
 
-    options = {"subset": args.subset, "tiou": args.tiou, "label_field": args.label_field, "out": args.out}
-    for line in presentation.report_files(args.annotations, args.detections, **options):
+    said = presentation.report_files(
+        args.annotations, args.detections, subset=args.subset, tiou=args.tiou, label_field=args.label_field,
+        use_blocked_list=args.blocked, out=args.out,
+    )  # fmt: skip
+    for line in said:
         print(line)
 
 
@@ -183,7 +200,9 @@ def run_draw(args: argparse.Namespace) -> None:
 
 def run_predict(args: argparse.Namespace) -> None:
     from actionformer import outputs
+    from actionformer.training.checkpoint import experiment_of
 
+    _use_threads(experiment_of(args.weights))
     said = outputs.predict(
         args.weights, args.features, fps=args.fps, stride=args.stride, offset=args.offset, duration=args.duration,
         annotations=args.annotations, subset=args.subset, classifier=args.classifier, device=args.device,
@@ -264,6 +283,8 @@ def run_track(args: argparse.Namespace) -> None:
     from actionformer import tracking
 
     print(f"{tracking.restore(args.results)} runs brought into MLflow")
+    if args.stamp is not None:
+        write_json(args.stamp, {"generation": args.generation})
 
 
 def run_runs(args: argparse.Namespace) -> None:
@@ -294,6 +315,13 @@ def _experiment(args: argparse.Namespace) -> Experiment:
     if args.row is None:
         raise InputError("name a row, or the path of an experiment's YAML file")
     return load_experiment(args.row, args.edition, dataset=args.dataset, params=args.params)
+
+
+def _use_threads(experiment: Experiment) -> None:
+    """A job uses as many threads as its params say: only commands set that, for the whole process."""
+    from actionformer.training.device import prepare_cpu
+
+    prepare_cpu(experiment.training.threads)
 
 
 def _dataset(args: argparse.Namespace) -> tuple[Dataset, str, str]:
@@ -339,6 +367,12 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help=text)
         text = "without the published checkpoints"
         sub.add_argument("--no-released", dest="released", action="store_false", help=text)
+
+    def scored(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--tiou", type=float, nargs="+", default=[0.3, 0.4, 0.5, 0.6, 0.7], help="tIoU thresholds")
+        sub.add_argument("--label-field", default="label", help="noun or verb in EPIC's database (default: label)")
+        text = "evaluate the videos of the database's blocked list, too (default: without them, as published)"
+        sub.add_argument("--no-blocked", dest="blocked", action="store_false", help=text)
 
     def rows(sub: argparse.ArgumentParser) -> None:
         edition(sub)
@@ -391,6 +425,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("train", run_train, "train a row with one seed, or go on with it")
     row(sub, seed=True)
     device(sub)
+    text = "start over; what lies in the run's folder is kept under earlier/"
+    sub.add_argument("--anew", action="store_true", help=text)
 
     sub = command("detect", run_detect, "run a trained row over its evaluated videos")
     row(sub, seed=True)
@@ -401,7 +437,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--annotations", type=Path, help="a database file, instead of a row")
     sub.add_argument("--detections", type=Path, help="a result file {'results': {video: [...]}}")
     sub.add_argument("--subset", help="the subset to evaluate")
-    sub.add_argument("--tiou", type=float, nargs="+", default=[0.3, 0.4, 0.5, 0.6, 0.7], help="tIoU thresholds")
+    scored(sub)
+    text = "also recall at k times the ground truth of a video and class, as for Ego4D (such as 1 5)"
+    sub.add_argument("--recall-top-k", type=int, nargs="+", default=[], metavar="K", help=text)
     sub.add_argument(
         "--out",
         type=Path,
@@ -468,8 +506,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--annotations", type=Path, required=True, help="a database file")
     sub.add_argument("--detections", type=Path, required=True, help="a result file {'results': {video: [...]}}")
     sub.add_argument("--subset", required=True, help="the subset to evaluate")
-    sub.add_argument("--tiou", type=float, nargs="+", default=[0.3, 0.4, 0.5, 0.6, 0.7], help="tIoU thresholds")
-    sub.add_argument("--label-field", default="label", help="noun or verb in EPIC's database (default: label)")
+    scored(sub)
     sub.add_argument("--out", type=Path, default=Path("diagnosis.html"), help="page to write (default: diagnosis.html)")
 
     sub = command("draw", run_draw, "the figures of a row, from the runs of all seeds")
@@ -490,6 +527,8 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("track", run_track, "bring finished run folders into MLflow, where it lacks them")
     sub.add_argument("--results", type=Path, default=Path("results"), help="folder of results (default: results)")
+    sub.add_argument("--stamp", type=Path, help="file to write when it is done, for the workflow")
+    sub.add_argument("--generation", type=int, default=1, help="kept in the stamp (default: 1)")
 
     sub = command("runs", run_runs, "the addresses under which `mlflow ui` lists and compares the runs of every table")
     sub.add_argument("--edition", default="demo", help="demo, paper, own, ... (default: demo)")

@@ -13,6 +13,7 @@ Files are merged key by key, then validated strictly: an unknown key is an error
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -112,14 +113,15 @@ class Dataset(Params):
     train_subset: str = "training"
     eval_subset: str = "validation"
     num_classes: int | dict[str, int] = Field(description="per label field where there are several")
-    protocol: str | None = Field(None, description="more about the protocol than the params below say")
+    remark: str | None = Field(None, description="what a table says of the data beside the protocol")
     published: dict[str, Counts] = Field({}, description="subset -> counts")
     bin_edges: dict[Literal["coverage", "length", "instances"], tuple[float, ...]] = Field(
         {}, description="of the diagnosis: upper edges of all bins but the last; none: fifths of the ground truth"
     )
 
-    def protocol_text(self) -> str:
-        """What the protocol leaves out, in words, from the params that leave it out."""
+    @property
+    def protocol(self) -> str:
+        """Which videos and instances count, in words, from the params that leave some out."""
         parts = []
         if self.excluded_videos:
             parts.append(f"without {', '.join(self.excluded_videos)}")
@@ -127,7 +129,7 @@ class Dataset(Params):
             parts.append("without instances past their video's end")
         if self.blocked is not None:
             parts.append("without the blocked list")
-        return "; ".join([*(parts or ["all videos and instances"]), *([self.protocol] if self.protocol else [])])
+        return "; ".join(parts or ["all videos and instances"])
 
     def needed_files(self) -> list[str]:
         """Files that a stage reads, of those that have sources."""
@@ -152,12 +154,12 @@ class DataParams(Params):
     loader: Literal["pad", "sliding", "resize"] = Field("pad", description="of the evaluation; training always crops")
     channels_used: tuple[int, int] | None = Field(None, description="half-open range of feature channels")
     class_agnostic: bool = False
-    protocol: Literal["published", "corrected"] = Field(
+    loading: Literal["published", "corrected"] = Field(
         "corrected",
         description="published: as the rows were produced, faults included; corrected: windows cover the whole video, "
         "ground truth is not cut to whole frames, features are resampled in full precision (docs/differences.md)",
     )
-    truncate_to_frames: bool = Field(True, description="under protocol 'published': ground truth at int(s * fps)")
+    truncate_to_frames: bool = Field(True, description="under loading 'published': ground truth at int(s * fps)")
     drop_short_gt_in_training: bool = False
     drop_outside_gt_in_training: bool = False
     resize_length: int | None = Field(None, gt=0)
@@ -165,6 +167,15 @@ class DataParams(Params):
     window_overlap_ratio: float = Field(0.0, ge=0, lt=1)
     test_pad_length: int | None = Field(None, gt=0)
     random_trunc: RandomTruncation = RandomTruncation()
+
+    @property
+    def loading_text(self) -> str:
+        """How the loaders cut and resample, in words: what of it differs between the two ways for this loader."""
+        if self.loader == "sliding" and self.loading == "published":
+            return f"published, windows of overlap {self.window_overlap_ratio:g}, a tail can go unseen"
+        if self.loader == "sliding":
+            return "corrected, windows cover the whole video"
+        return self.loading
 
     @model_validator(mode="after")
     def _lengths(self) -> DataParams:
@@ -330,49 +341,6 @@ class Experiment(Params):
         """The feature set that this row reads."""
         return self.dataset.features[self.data.features]
 
-    def key(self, stage: Literal["train", "released", "detect", "evaluate"]) -> dict[str, Any]:
-        """The params that a stage's result depends on: what makes it run again when it changes.
-
-        'released' stands where training would: the weights are those of the published checkpoint.
-        """
-        parts = {
-            "train": {"data", "model", "training"},
-            "released": {"model", "released"},
-            "detect": {"data", "inference"},
-            "evaluate": {"evaluation"},
-        }
-        key: dict[str, Any] = self.model_dump(mode="json", include=parts[stage])
-        key["features"] = self.features.model_dump(mode="json", exclude={"file"})
-        key["subsets"] = [self.dataset.train_subset, self.dataset.eval_subset]
-        if stage == "detect" and self.inference.use_classifier and self.dataset.classifier is not None:
-            key["classifier"] = self.dataset.classifier.model_dump(mode="json")
-        return key
-
-    def conversion_key(self) -> dict[str, Any]:
-        """What the data set's database depends on, beside the content of its files."""
-        parts = {"format", "annotations", "blocked", "class_lists", "excluded_videos", "drop_segments_past_end"}
-        return self.dataset.model_dump(mode="json", include=parts)
-
-    def packing_key(self) -> dict[str, Any]:
-        """What the feature store depends on, beside the content of its file."""
-        return self.features.model_dump(mode="json", include={"file", "dim", "prefix"})
-
-    def audit_key(self) -> dict[str, Any]:
-        """What the audit depends on, beside database and features."""
-        parts = {"train_subset", "eval_subset", "num_classes", "published"}
-        return self.dataset.model_dump(mode="json", include=parts) | {"label_field": self.data.label_field}
-
-    def table_key(self) -> dict[str, Any]:
-        """What a table prints of a row, beside its runs."""
-        shown = self.model_dump(mode="json", include={"table", "row", "comparable", "expect", "training", "released"})
-        return shown | {"dataset": self.dataset.name, "protocol": self.dataset.protocol_text()}
-
-    def card_key(self) -> dict[str, Any]:
-        """What a model card prints of a row, beside its runs."""
-        features = self.features.model_dump(mode="json", include={"dim", "fps", "stride_frames"})
-        facts = self.dataset.model_dump(mode="json", include={"homepage", "licence", "train_subset", "eval_subset"})
-        return self.table_key() | facts | {"features": features, "name": self.name, "data": self.data.features}
-
     @property
     def feature_owner(self) -> str:
         """Name of the data set whose folder holds this row's features."""
@@ -409,14 +377,64 @@ def merged(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
 AnyParams = TypeVar("AnyParams", bound=Params)
 
 
+RENAMED = {
+    "data.protocol": "data.loading",
+    "dataset.protocol": "dataset.remark",
+}
+"""params of earlier versions -> what they are called now; the only place that knows old names"""
+BEFORE_LOADING = "published"
+"""what `data.loading` was, in effect, before there was such a param"""
+
+
+def migrated(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved experiment as an earlier version wrote it, under today's names."""
+    result = {part: dict(value) if isinstance(value, Mapping) else value for part, value in content.items()}
+    data = result.get("data")
+    # its windows alone had a param then, everything else was as published
+    if isinstance(data, dict) and not {"protocol", "loading"} & set(data):
+        data.pop("window_protocol", None)
+        data["loading"] = BEFORE_LOADING
+    for old, new in RENAMED.items():
+        part, key = old.split(".")
+        values = result.get(part)
+        if isinstance(values, dict) and key in values:
+            values[new.removeprefix(f"{part}.")] = values.pop(key)
+    return result
+
+
+def stored_params(kind: type[AnyParams], content: Any, origin: str) -> tuple[AnyParams, list[str]]:
+    """Params from a file of ours, read by today's schema; and the keys in it that are params no longer.
+
+    A param that did not exist then counts as its default, a renamed one by its new name.
+
+    Raises:
+        InputError: what today's schema cannot read at all.
+    """
+    if not isinstance(content, Mapping):
+        raise InputError(f"{origin}: expected params, found {type(content).__name__}")
+    current = migrated(content) if kind is Experiment else dict(content)
+    dropped = []
+    try:
+        kind.model_validate(current)
+    except ValidationError as error:
+        for item in error.errors():
+            if item["type"] == "extra_forbidden":
+                dropped.append(".".join(map(str, item["loc"])))
+                _remove(current, item["loc"])
+    return _validated(kind, current, origin), dropped
+
+
+def _remove(content: Any, location: Sequence[Any]) -> None:
+    """Remove a key that lies deep in mappings and lists, in a copy of each of those above it."""
+    for part in location[:-1]:
+        content[part] = dict(content[part]) if isinstance(content[part], Mapping) else list(content[part])
+        content = content[part]
+    del content[location[-1]]
+
+
 def stored_experiment(content: Any, origin: str) -> Experiment:
-    """An experiment from a file of ours, written by this or an older version."""
-    data = content.get("data") if isinstance(content, dict) else None
-    if isinstance(data, dict) and "protocol" not in data:
-        # what older versions did is now called 'published'
-        kept = {key: value for key, value in data.items() if key != "window_protocol"}
-        content = content | {"data": kept | {"protocol": "published"}}
-    return _validated(Experiment, content, origin)
+    """An experiment from a file of ours, written by this or an earlier version."""
+    return stored_params(Experiment, content, origin)[0]
 
 
 def _validated(kind: type[AnyParams], content: dict[str, Any], origin: str) -> AnyParams:
@@ -427,8 +445,22 @@ def _validated(kind: type[AnyParams], content: dict[str, Any], origin: str) -> A
         for item in error.errors():
             key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
             reason = "unknown key" if item["type"] == "extra_forbidden" else item["msg"]
+            if item["type"] == "extra_forbidden":
+                reason += _called_now(kind, key)
             problems.append(f"{key}: {reason}")
         raise InputError(f"{origin}: {'; '.join(problems)}") from None
+
+
+def evaluated_experiment(metrics: Mapping[str, Any], origin: str) -> Experiment:
+    """The experiment that a metrics.json was made with; earlier versions kept it under 'experiment'."""
+    made = metrics.get("made_with")
+    return stored_experiment(made["params"] if made else metrics.get("experiment"), origin)
+
+
+def _called_now(kind: type[Params], key: str) -> str:
+    """A hint for a key that had this name in an earlier version."""
+    part = {DataParams: "data.", Dataset: "dataset."}.get(kind, "")
+    return f" (called {RENAMED[part + key]} now)" if part + key in RENAMED else ""
 
 
 def names(kind: Literal["experiments", "datasets", "editions"], params: Path = PARAMS) -> list[str]:

@@ -3,6 +3,7 @@
     data/{edition}/{dataset}/                 publishers' files
     build/{edition}/{dataset}/                database and feature stores
     results/{edition}/{experiment}/seed{n}/   runs
+    results/{edition}/{experiment}/earlier/   runs that others have taken the place of
     results/{edition}/{experiment}/released/  the published checkpoint, evaluated
     results/{edition}/{experiment}/figures/   figures of a row
     results/{edition}/{experiment}/README.md  its model card
@@ -10,7 +11,8 @@
     results/{edition}/tables/                 tables
     results/{edition}/report.html             all of it on one page
 
-All paths are relative to the folder that the command runs in; `own` is the edition of experiments given by path.
+What later stages read has a small manifest beside it (`manifest`). All paths are relative to the folder that the
+command runs in; `own` is the edition of experiments given by path.
 """
 
 from __future__ import annotations
@@ -23,6 +25,10 @@ MD5_CACHE = Path("build/md5.json")
 PROGRESS = "progress.json"
 """in a run folder: how far training is"""
 TRACKING_FILE = Path("mlflow.db")
+UNTRACKED = "mlflow-failed.txt"
+"""in a folder of results: why MLflow lacks it"""
+EARLIER = "earlier"
+"""in the folder of a row: runs that later ones have taken the place of"""
 FIGURES = (
     "map_tiou", "loss", "validation", "class_ap", "precision_recall", "calibration", "false_positives", "error_gains",
     "sensitivity", "misses", "timelines",
@@ -54,6 +60,21 @@ def run(edition: str, experiment: str, seed: int) -> Path:
     return Path("results") / edition / experiment / f"seed{seed}"
 
 
+def earlier(run: Path, identity: str) -> Path:
+    """Where a run goes that another one takes the place of; none that lies there is overwritten."""
+    folder = run.parent / EARLIER / f"{run.name}-{identity[:8]}"
+    again = 2
+    while folder.exists():
+        folder = folder.with_name(f"{run.name}-{identity[:8]}-{again}")
+        again += 1
+    return folder
+
+
+def manifest(product: Path) -> Path:
+    """Beside a product: its md5 and what it was made with, small enough for Snakemake to compare its content."""
+    return product.with_suffix(".manifest.json")
+
+
 def actions(experiment: Experiment) -> str:
     """The name under which a row of nouns, fused with one of verbs, stands among the rows."""
     return f"{experiment.name}_actions"
@@ -75,9 +96,14 @@ def tables(edition: str) -> Path:
     return Path("results") / edition / "tables"
 
 
+def row(experiment: Experiment) -> Path:
+    """The folder of everything that was computed for a row."""
+    return Path("results") / experiment.edition / experiment.name
+
+
 def figures(experiment: Experiment) -> Path:
     """The figures of a row, of all its seeds."""
-    return Path("results") / experiment.edition / experiment.name / "figures"
+    return row(experiment) / "figures"
 
 
 def figures_of_run(run: Path) -> Path:
@@ -88,6 +114,11 @@ def figures_of_run(run: Path) -> Path:
 def model_card(experiment: Experiment) -> Path:
     """Where the Hugging Face Hub looks for it."""
     return Path("results") / experiment.edition / experiment.name / "README.md"
+
+
+def tracked(edition: str) -> Path:
+    """Says that the finished runs of an edition are in MLflow."""
+    return Path("build") / edition / "tracked.json"
 
 
 def report(edition: str) -> Path:

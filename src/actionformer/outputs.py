@@ -44,11 +44,11 @@ def predict(
     """
     from actionformer.detection.from_files import predict_files, timed_as
     from actionformer.reporting import subtitles
-    from actionformer.training.checkpoint import load_model
+    from actionformer.training.checkpoint import experiment_of
 
     grid: dict[str, float | None] = {"fps": fps, "stride": stride, "offset": offset}
     timeless = duration is not None or annotations is not None
-    said = [timed_as(load_model(weights)[1], **grid, timeless=timeless)]
+    said = [timed_as(experiment_of(weights), **grid, timeless=timeless)]
     results = predict_files(
         weights, features, **grid, duration=duration, annotations=annotations, subset=subset, classifier=classifier,
         device=device,

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from actionformer import layout
+from actionformer import keys, layout
 from actionformer.data.annotations import Database, load_database
 from actionformer.errors import InputError
 from actionformer.evaluation.matching import read_results
 from actionformer.experiment import Experiment, why_not_comparable
-from actionformer.files import read_json, write_bytes, write_json, write_text
+from actionformer.files import file_md5, read_json, write_bytes, write_json, write_text
 from actionformer.progress import progress
 from actionformer.reporting import figures, report, tables
 
@@ -51,7 +51,9 @@ def tabulate(
         write_text(folder / f"{name}.tex", tables.as_latex(table))
         write_text(folder / f"{name}.html", report.table_page(table))
         for experiment in members:
-            tracking.log_pictures(experiment, [])
+            tracking.Careful(layout.row(experiment))(tracking.log_pictures, experiment, [])
+        shown = [keys.shown(experiment) for experiment in members]
+        write_json(layout.manifest(folder / name), {"made_with": keys.plain_record("tabulate", shown)})
     return texts
 
 
@@ -131,7 +133,10 @@ def draw(experiment: Experiment, seeds: Sequence[int], *, videos: Sequence[str] 
         for figure in drawn if len(runs) == 1 else figures_of([run]):
             picture = (folder / f"{figure.name}.svg").read_text() if len(runs) == 1 else figures.svg(figure.spec)
             write_text(own / f"{figure.name}.svg", picture)
-    tracking.log_pictures(experiment, seeds)
+    tracking.Careful(layout.row(experiment))(tracking.log_pictures, experiment, seeds)
+    made = keys.plain_record("draw", [keys.shown(experiment)])
+    figures_md5 = {figure.name: file_md5(folder / f"{figure.name}.json") for figure in drawn}
+    write_json(layout.manifest(folder), {"figures": figures_md5, "made_with": made})
     return f"{folder}: {len(drawn)} figures"
 
 
@@ -221,9 +226,7 @@ def write_report(
     sections = []
     for experiment, row in zip(experiments, _table_rows(experiments, seeds, released=released), strict=True):
         rows.setdefault(experiment.table, []).append(row)
-        folders = [layout.run(edition, experiment.name, seed) for seed in seeds]
-        facts = _facts(row, [read_json(folder / "lineage.json") for folder in folders])
-        sections.append(report.Section(experiment.name, _title(experiment), facts, _drawn(experiment)))
+        sections.append(report.Section(experiment.name, _title(experiment), _facts(row), _drawn(experiment)))
     lead = why_not_comparable(experiments[0], params)
     text = report.page(
         f"ActionFormer: {edition} edition",
@@ -233,20 +236,35 @@ def write_report(
     )
     out = layout.report(edition)
     write_text(out, text)
+    made = keys.plain_record("report", [keys.shown(experiment) for experiment in experiments])
+    write_json(layout.manifest(out), {"made_with": made})
     return f"{out}: {len(rows)} tables, {len(sections)} rows, {len(text) / 1e6:.1f} MB"
 
 
 def report_files(
-    annotations: Path, detections: Path, *, subset: str, tiou: Sequence[float], label_field: str, out: Path
+    annotations: Path,
+    detections: Path,
+    *,
+    subset: str,
+    tiou: Sequence[float],
+    label_field: str,
+    use_blocked_list: bool = True,
+    out: Path,
 ) -> list[str]:
-    """A report on any detections against any database; returns what it says in a terminal."""
+    """A report on any detections against any database; returns what it says in a terminal.
+
+    The videos of the database's own blocked list are left out, as the published evaluation does, unless told otherwise.
+    """
     from actionformer import stages
     from actionformer.evaluation import mean_average_precision
 
     database = load_database(annotations, label_field)
     results = read_results(detections)
-    metrics = stages.metrics_of(mean_average_precision(database, results, subset=subset, tiou_thresholds=tiou))
-    diagnosis = stages.diagnosis_of(database, results, subset=subset, tiou=tiou)
+    blocked = database.blocked if use_blocked_list else frozenset()
+    result = mean_average_precision(database, results, subset=subset, tiou_thresholds=tiou, blocked=blocked)
+    metrics = stages.metrics_of(result) | {"subset": subset}
+    diagnosis = stages.diagnosis_of(database, results, subset=subset, tiou=tiou, blocked=blocked)
+    evaluated = stages.evaluated_text(database, metrics, use_blocked_list=use_blocked_list)
     drawn = figures.row_figures(
         [figures.EvaluatedRun(0, [], metrics, diagnosis)],
         ours=detections.name,
@@ -260,7 +278,7 @@ def report_files(
     facts = [
         ("annotations", str(annotations)),
         ("detections", str(detections)),
-        ("evaluated", f"{metrics['videos']} videos, {metrics['instances']} instances of subset {subset}"),
+        ("evaluated", evaluated),
         ("average mAP", score),
     ]
     title = f"{detections.name} on {annotations.name}"
@@ -269,7 +287,7 @@ def report_files(
     best = dict(zip(diagnosis["kinds"], diagnosis["counts"][0], strict=True))
     total = max(sum(best.values()), 1)
     return [
-        f"average mAP {score}; of each class's best detections, as many as it has ground truth:",
+        f"average mAP {score} ({evaluated}); of each class's best detections, as many as it has ground truth:",
         *(f"  {kind:<20} {100 * count / total:5.1f} %" for kind, count in best.items()),
         "average mAP without one kind of error:",
         *(f"  {kind:<20} {100 * gain:+5.2f}" for kind, gain in diagnosis["gains"].items()),
@@ -291,22 +309,26 @@ def _drawn(experiment: Experiment) -> list[figures.Figure]:
     return found
 
 
-def _facts(row: tables.Row, lineages: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """What a reader wants to know before the figures; `lineages` are those of training."""
+def _facts(row: tables.Row) -> list[tuple[str, str]]:
+    """What a reader wants to know before the figures."""
     first = tables.records(row)[-1]
     score = tables.cell(first["reproduced"]) + (f" ± {first['std']:.2f}" if first["std"] is not None else "")
     facts = [(first["metric"], score)]
     if first["published"] is not None and row.experiment.comparable:
         facts.append(("published", tables.cell(first["published"])))
-    commits = sorted({f"{x['git']['commit']}{' (dirty)' if x['git']['dirty'] else ''}" for x in lineages})
-    devices = sorted({f"{x['device']}, {x['environment']['processor']}" for x in lineages})
+    processors = []
+    for run in row.runs:
+        for session in run.lineage["trained_by"]:
+            processors.append(f"{session['device']}, {session['environment']['processor']}")
     return [
         *facts,
         ("evaluated", f"{first['videos']} videos, {first['instances']} instances; {first['protocol']}"),
-        ("seeds", first["seeds"] + ("; timelines are of the first, all else means" if len(lineages) > 1 else "")),
+        ("loading", first["loading"]),
+        *([("remark", first["remark"])] if first["remark"] else []),
+        ("seeds", first["seeds"] + ("; timelines are of the first, all else means" if row.runs[1:] else "")),
         ("data version", first["data_version"] + ("" if first["data_pinned"] else " (not pinned)")),
-        ("commit", ", ".join(commits)),
-        ("trained on", "; ".join(devices)),
+        ("trained", first["trained"]),
+        ("trained on", "; ".join(dict.fromkeys(processors))),
         ("MLflow runs", first["mlflow_runs"]),
     ]
 
@@ -325,9 +347,9 @@ def write_card(experiment: Experiment, seeds: Sequence[int], params: Path) -> st
         }
         for label, entry in scored[0].items()
     }
-    trained = [read_json(folder / "lineage.json") for folder in folders]
     out = layout.model_card(experiment)
-    write_text(out, model_card(row, trained, classes, remark=why_not_comparable(experiment, params)))
+    write_text(out, model_card(row, classes, remark=why_not_comparable(experiment, params)))
+    write_json(layout.manifest(out), {"made_with": keys.plain_record("card", [keys.on_card(experiment)])})
     return str(out)
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,35 @@ def environment() -> dict[str, Any]:
         "gpus": gpus,
         "lock": lock_md5(),
     }
+
+
+def who(device: str) -> dict[str, Any]:
+    """The commit, the environment and the device that compute now."""
+    return {"git": git_state(), "environment": environment(), "device": device}
+
+
+def trained_by(lineage: Mapping[str, Any], epochs: int) -> list[dict[str, Any]]:
+    """Who trained which epochs of a run; runs of before that was kept name only who wrote their lineage last."""
+    if "trained_by" in lineage:
+        return list(lineage["trained_by"])
+    told = {key: lineage.get(key, "unknown") for key in ("git", "environment", "device")}
+    return [{"first_epoch": 0, "last_epoch": epochs - 1, **told}]
+
+
+def commit_text(git: Mapping[str, Any]) -> str:
+    """The first digits of a commit, and whether files differed from it."""
+    return f"{git['commit'][:12]}{' with changes' if git['dirty'] else ''}"
+
+
+def history_text(sessions: Sequence[Mapping[str, Any]]) -> str:
+    """Who trained which epochs, counted from 1: 'epochs 1-24: 51fbde0c6c2e, cpu'."""
+    parts = []
+    for session in sessions:
+        first, last = session["first_epoch"] + 1, session["last_epoch"] + 1
+        epochs = f"epoch {first}" if first == last else f"epochs {first}-{last}"
+        row = f"{session['row']}, " if "row" in session else ""
+        parts.append(f"{row}{epochs}: {commit_text(session['git'])}, {session['device']}")
+    return "; ".join(parts)
 
 
 def gpu_count() -> int:
@@ -127,7 +156,8 @@ def recorded_md5(path: Path, manifest: Path) -> str:
     """`source_md5`; for a file that is gone, what the stage recorded that read it."""
     if not path.exists() and manifest.exists():
         content = read_json(manifest)
-        recorded = content.get("sources", content.get("files", {})).get(path.as_posix())
+        listed = content.get("sources") or content.get("files") or content.get("lineage", {}).get("files", {})
+        recorded = listed.get(path.as_posix())
         if recorded is not None:
             return str(recorded)
     return source_md5(path)

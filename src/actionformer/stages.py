@@ -9,28 +9,32 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from actionformer import layout, provenance
+from actionformer import keys, layout, provenance
 from actionformer.data import annotations as databases
+from actionformer.data import features as stores
 from actionformer.data.annotations import Database, load_database
 from actionformer.data.features import FeatureStore, read_manifest
 from actionformer.errors import InputError
 from actionformer.experiment import (
     Dataset,
+    EvaluationParams,
     Experiment,
     FeatureSet,
     as_yaml,
     load_experiment,
 )
-from actionformer.files import digest, read_json, write_json, write_text
-from actionformer.progress import clock
+from actionformer.files import digest, file_md5, read_json, write_json, write_text
 
 if TYPE_CHECKING:  # numba takes a while, and most stages do without
     from actionformer.evaluation import AveragePrecision
 
+LOCK = ".lock"
+NO_RECORD: Mapping[str, Any] = {"stage": "unknown", "key": "unknown", "inputs": {}}
+"""stands for what a product was made with, where that is not known"""
 PAIR = "\x1f"
 """between verb and noun in the label of an action: in no class's name"""
 Detector = Callable[[Any, Sequence[str], str], dict[str, Any]]
@@ -134,8 +138,15 @@ def convert(dataset: Dataset, name: str, edition: str) -> str:
     out = layout.database(edition, name)
     read = layout.annotation_files(dataset, name, edition)
     with _raw_files(dataset, read):
+        before = keys.stored(databases.manifest_path(out))
         content = converted(dataset, root)
-        databases.save_database(out, content, label_fields=_fields(content), sources=lambda: provenance.sources(read))
+        databases.save_database(
+            out,
+            content,
+            label_fields=_fields(content),
+            sources=lambda: provenance.sources(read),
+            made_with=lambda sources: keys.record("convert", dataset, sources, before),
+        )
     return f"{out}: {len(content['database'])} videos"
 
 
@@ -148,7 +159,7 @@ def convert_folder(dataset: Dataset, folder: Path, video_info: Path | None, out:
     instances = sum(len(entry["annotations"]) for entry in content["database"].values())
     used = dataset if "blocked" in content else dataset.model_copy(update={"blocked": None})
     remark = "" if used is dataset or dataset.blocked is None else "; no blocked.json there, so nothing is blocked"
-    return f"{out}: {len(content['database'])} videos, {instances} instances; {used.protocol_text()}{remark}"
+    return f"{out}: {len(content['database'])} videos, {instances} instances; {used.protocol}{remark}"
 
 
 def pack(dataset: Dataset, name: str, edition: str, features: str) -> str:
@@ -160,9 +171,15 @@ def pack(dataset: Dataset, name: str, edition: str, features: str) -> str:
     chosen = dataset.features[features]
     source = layout.raw_root(dataset, name, edition) / chosen.file
     store = layout.feature_store(edition, name, features)
+    before = keys.stored(stores.manifest_path(store))
     with _raw_files(dataset, [source]):
         manifest = packed(
-            source, store, dim=chosen.dim, prefix=chosen.prefix, sources=lambda: provenance.sources([source])
+            source,
+            store,
+            dim=chosen.dim,
+            prefix=chosen.prefix,
+            sources=lambda: provenance.sources([source]),
+            made_with=lambda sources: keys.record("pack", chosen, sources, before),
         )
     return f"{store}: {manifest['videos']} videos, md5 {manifest['md5']}"
 
@@ -181,7 +198,9 @@ def audit(experiment: Experiment, say: Callable[[str], None]) -> None:
     )
     say(report.text())
     report.raise_errors(str(layout.database_of(experiment)))
-    write_json(layout.audit(experiment), report.as_json())
+    out = layout.audit(experiment)
+    made = keys.record("audit", experiment, _inputs_md5s(experiment), keys.stored(out))
+    write_json(out, report.as_json() | {"made_with": made})
 
 
 def audit_files(
@@ -267,106 +286,165 @@ def _audited(
 # ---------------------------------------------------------------------------------------------- runs
 
 
-def train(experiment: Experiment, seed: int, *, device: str, say: Callable[[str], None]) -> None:
-    """Train a row with one seed, or go on with it; MLflow sees every epoch."""
-    from actionformer import tracking
+def train(
+    experiment: Experiment, seed: int, *, device: str, anew: bool = False, say: Callable[[str], None]
+) -> None:
+    """Train a row with one seed, or go on with it; MLflow sees every epoch.
+
+    What lies in the run's folder and was made with other params, data or arithmetic is moved aside, never overwritten;
+    a run that is there and the same is left as it is.
+
+    Args:
+        anew: move aside and start over, whatever lies there.
+    """
     from actionformer.data.view import views
-    from actionformer.training.device import leased_device, prepare_cpu
+    from actionformer.run_log import RunLog
+    from actionformer.training.device import leased_device
     from actionformer.training.loop import train as trained
 
-    prepare_cpu(experiment.training.threads)
     run = layout.run(experiment.edition, experiment.name, seed)
-    database, features = _inputs(experiment)
-    training_views = views(database, features, experiment, "train")
-    detect_with = _detector(experiment, database, features)
-    lineage = {
-        "seed": seed,
-        "git": provenance.git_state(),
-        "environment": provenance.environment(),
-        **data_lineage(experiment, seed),
-    }
-    epochs, current, spent = experiment.training.epochs, [""], [0.0]
-
-    def note_progress(epoch: int, seconds: float) -> None:
-        spent[0] = seconds
-        write_json(run / layout.PROGRESS, {"epoch": epoch, "epochs": epochs, "seconds": seconds})
-
-    def on_start(run_id: str | None, history: Sequence[Mapping[str, float]]) -> str:
-        current[0] = tracking.start(experiment, lineage, run_id)
-        tracking.log_history(current[0], history)
-        note_progress(len(history), sum(record["seconds"] for record in history))
-        if history:
-            say(f"goes on after epoch {len(history)}/{epochs}")
-        return current[0]
-
-    def on_epoch(epoch: int, record: Mapping[str, float]) -> None:
-        tracking.log_epoch(current[0], epoch, record)
-        note_progress(epoch + 1, spent[0] + record["seconds"])
-        score = f"  mAP {record['mAP/average']:.2f}" if "mAP/average" in record else ""
-        left = clock(spent[0] / (epoch + 1) * (epochs - epoch - 1))
-        say(
-            f"epoch {epoch + 1}/{epochs}  loss {record['loss/total']:.4f}  lr {record['learning_rate']:.2e}  "
-            f"{record['videos_per_second']:.1f} videos/s  {left} left{score}"
-        )
-
     with ExitStack() as stack:
         stack.enter_context(_alone_in(run))
+        there = _what_is_there(run)
+        made = training_record(experiment, seed)
+        lineage = training_lineage(experiment, made)
+        begun = next((before for before in there if keys.same("train", experiment, before, made)), None)
+        if there and (anew or begun is None):
+            say(_set_aside(run, there[0], experiment))
+            begun = None
+        elif _is_trained(experiment, run, made):
+            say(f"{run}: trained with these params, data and seed already; `--anew` starts over")
+            write_json(run / "lineage.json", read_json(run / "lineage.json") | lineage)
+            return
+        database, features = _inputs(experiment)
+        training_views = views(database, features, experiment, "train")
+        detect_with = _detector(experiment, database, features)
         chosen = stack.enter_context(leased_device(device))
         say(f"{experiment.name}, seed {seed}: {chosen}, {experiment.training.threads} threads")
-        try:
-            trained(
-                experiment,
-                training_views,
-                database.classes,
-                seed=seed,
-                run=run,
-                device=chosen,
-                evaluate=lambda network: _metrics(experiment, database, detect_with(network, database.classes, chosen))[
-                    "percent"
-                ],
-                identity=lineage["weights"],
-                on_start=on_start,
-                on_epoch=on_epoch,
-                around=lambda: tracking.system_metrics(current[0]),
-            )
-        except BaseException as error:
-            if current[0]:
-                tracking.end(current[0], "FAILED" if isinstance(error, Exception) else "KILLED")
-            raise
-        tracking.end(current[0], "FINISHED")
+
+        def evaluated(network: Any) -> dict[str, float]:
+            results = detect_with(network, database.classes, chosen)
+            percent: dict[str, float] = _metrics(experiment, database, results)["percent"]
+            return percent
+
+        log = RunLog(experiment, run, lineage | {"seed": seed}, provenance.who(chosen), say)
+        stack.enter_context(log)
+        trained(
+            experiment,
+            training_views,
+            database.classes,
+            seed=seed,
+            run=run,
+            device=chosen,
+            evaluate=evaluated,
+            identity=keys.identity(begun or made),
+            facts={"made_with": begun or made},
+            who=provenance.who(chosen),
+            observer=log,
+        )
         # only now: what a workflow was promised must not lie there half-way, after an interruption
         write_text(run / "params.yaml", as_yaml(experiment))
-        write_json(run / "lineage.json", lineage | {"mlflow_run": current[0], "device": chosen})
+        facts = {"seed": seed, "trained_by": log.trained_by, "mlflow_run": log.run_id}
+        write_json(run / "lineage.json", facts | lineage)
+        _write_manifest(run / "model.pt", made)
+
+
+def _what_is_there(run: Path) -> list[Mapping[str, Any]]:
+    """The records of what lies in a run's folder: of the finished model, of the checkpoint; one that says nothing for
+    what was made before there were records.
+    """
+    from actionformer.training import checkpoint
+
+    found: list[Mapping[str, Any]] = []
+    if (run / "model.pt").exists():
+        found.append(keys.stored(layout.manifest(run / "model.pt")) or NO_RECORD)
+    if (run / "checkpoint.pt").exists():
+        found.append(checkpoint.load(run / "checkpoint.pt", tensors=False).get("made_with") or NO_RECORD)
+    if not found and (run / "metrics.json").exists():
+        found.append(NO_RECORD)  # weights that were deleted to save room
+    return found
+
+
+def training_record(experiment: Experiment, seed: int) -> keys.Record:
+    """What a training of today is made with."""
+    model = layout.run(experiment.edition, experiment.name, seed) / "model.pt"
+    inputs = {"seed": seed, **_inputs_md5s(experiment)}
+    return keys.record("train", experiment, inputs, keys.stored(layout.manifest(model)))
+
+
+def _is_trained(experiment: Experiment, run: Path, made: Mapping[str, Any]) -> bool:
+    """Is the model of this record there, with all that belongs to it?"""
+    there = keys.stored(layout.manifest(run / "model.pt"))
+    files = [run / name for name in ("model.pt", "history.csv", "params.yaml", "lineage.json")]
+    whole = all(file.exists() for file in files)
+    return whole and there is not None and keys.same("train", experiment, there, made)
+
+
+def _set_aside(run: Path, there: Mapping[str, Any], experiment: Experiment) -> str:
+    """Move what lies in a run's folder to where nothing overwrites it; says where to, and why."""
+    aside = layout.earlier(run, keys.identity(there))
+    aside.mkdir(parents=True)
+    for path in sorted(run.iterdir()):
+        if path.name != LOCK:
+            path.rename(aside / path.name)
+    why = keys.changes("train", experiment, there) or ["its data or seed are others, or it starts over"]
+    return f"{run}: the run that lay there is kept in {aside} ({'; '.join(why[:3])})"
+
+
+def _write_manifest(product: Path, made: Mapping[str, Any], **facts: Any) -> None:
+    """The small file beside a product of any size, by which the next stage knows its content."""
+    write_json(layout.manifest(product), {"md5": file_md5(product), "made_with": made, **facts})
+
+
+def _recorded_md5(product: Path) -> str:
+    """md5 of a product as its manifest tells it; of its content where there is no manifest."""
+    manifest = layout.manifest(product)
+    return str(read_json(manifest)["md5"]) if manifest.exists() else file_md5(product)
 
 
 def detect(experiment: Experiment, seed: int, *, device: str) -> str:
     """Run a trained row over its evaluated videos; says what it wrote."""
     from actionformer.training.checkpoint import load_model
-    from actionformer.training.device import leased_device, prepare_cpu
+    from actionformer.training.device import leased_device
 
-    prepare_cpu(experiment.training.threads)
     run = layout.run(experiment.edition, experiment.name, seed)
     network, _, classes = load_model(run / "model.pt")
     with leased_device(device) as chosen:
         results = _detector(experiment, *_inputs(experiment))(network.to(chosen), classes, chosen)
-    return _write_detections(run, results)
+    said = _write_detections(run, results)
+    inputs = {"model": _recorded_md5(run / "model.pt"), **_inputs_md5s(experiment), **_classifier_md5(experiment)}
+    out = run / "detections.json"
+    made = keys.record("detect", experiment, inputs, keys.stored(layout.manifest(out)))
+    trained = keys.stored(layout.manifest(run / "model.pt")) or training_record(experiment, seed)
+    lineage = {"weights": keys.identity(trained), "train_key": trained["key"], **data_lineage(experiment)}
+    _write_manifest(out, made, lineage=lineage)
+    return said
 
 
 def evaluate(experiment: Experiment, seed: int) -> dict[str, float]:
-    """Score and diagnose a row's detections: metrics.json, which says where its data come from, diagnosis.json, and
+    """Score and diagnose a row's detections: metrics.json, which says where its numbers come from, diagnosis.json, and
     MLflow.
+
+    Reads the detections with their manifest, the database with its own, and lineage.json: no features, no weights.
     """
     from actionformer import tracking
 
     run = layout.run(experiment.edition, experiment.name, seed)
-    database, _ = _inputs(experiment)
+    database = _database(experiment)
     detections = read_json(run / "detections.json")
     metrics, diagnosis = _metrics(experiment, database, detections), _diagnosis(experiment, database, detections)
-    metrics["lineage"] = data_lineage(experiment, seed)
-    metrics["experiment"] = experiment.model_dump(mode="json")
+    told = read_json(layout.manifest(run / "detections.json"))
+    inputs = {"detections": told["md5"], "database": _database_md5(experiment)}
+    made = keys.record("evaluate", experiment, inputs, keys.stored(run / "metrics.json"))
+    lineage = dict(told["lineage"])
+    detected, train_key = told["made_with"], lineage.pop("train_key")
+    lineage |= _identities(lineage["weights"], train_key, detected, made)
+    lineage["trained_by"] = provenance.trained_by(read_json(run / "lineage.json"), experiment.training.epochs)
+    lineage["evaluated_by"] = {"git": provenance.git_state(), "lock": provenance.lock_md5()}
     write_json(run / "diagnosis.json", diagnosis)
-    write_json(run / "metrics.json", metrics)
-    tracking.log_result(run)
+    facts = {"lineage": lineage, "made_with": made, "diagnosis": file_md5(run / "diagnosis.json")}
+    write_json(run / "metrics.json", metrics | facts)
+    tracking.Careful(run)(tracking.log_result, run)
     return dict(metrics["percent"])
 
 
@@ -378,35 +456,39 @@ def evaluate_released(experiment: Experiment, params: Path, *, device: str) -> s
     from actionformer import tracking
     from actionformer.model.state_dict_adapter import published_model
     from actionformer.training.checkpoint import load_published
-    from actionformer.training.device import leased_device, prepare_cpu
+    from actionformer.training.device import leased_device
 
     path, run = layout.released_checkpoint_of(experiment), layout.released_run(experiment)
     if path is None:
         raise InputError(f"{experiment.name}: no checkpoint was published with this row (params: released)")
-    prepare_cpu(experiment.training.threads)
     with _raw_files(experiment.dataset, [path]):
         weights = load_published(path)
     why_none = _fits_the_other_row(experiment, path, weights, params)
+    inputs = {"checkpoint": provenance.source_md5(path), **_inputs_md5s(experiment), **_classifier_md5(experiment)}
+    made = keys.record("released", experiment, inputs, keys.stored(run / "metrics.json"))
     lineage = {
         "seed": None,
-        "git": provenance.git_state(),
-        "environment": provenance.environment(),
-        **data_lineage(experiment, None),
+        "trained_by": [],
+        "weights": digest([made["stage"], inputs["checkpoint"]]),
+        "params": made["key"],
+        "identity": keys.identity(made),
+        **data_lineage(experiment, path),
     }
-    record = {"lineage": lineage, "experiment": experiment.model_dump(mode="json")}
     if why_none:
         (run / "detections.json").unlink(missing_ok=True)
         write_json(run / "lineage.json", lineage)
-        write_json(run / "metrics.json", record | {"none": why_none})
+        write_json(run / "metrics.json", {"none": why_none, "lineage": lineage, "made_with": made})
         return f"{experiment.name}: no checkpoint of its own: {why_none}"
     database, features = _inputs(experiment)
     with leased_device(device) as chosen:
         network = published_model(experiment.model, weights).to(chosen)
         results = _detector(experiment, database, features)(network, database.classes, chosen)
+        lineage["evaluated_by"] = provenance.who(chosen)
     said = _write_detections(run, results)
     write_json(run / "lineage.json", lineage)
-    write_json(run / "metrics.json", record | _metrics(experiment, database, results))
-    tracking.log_result(run)
+    metrics = _metrics(experiment, database, results)
+    write_json(run / "metrics.json", metrics | {"lineage": lineage, "made_with": made})
+    tracking.Careful(run)(tracking.log_result, run)
     return said
 
 
@@ -437,7 +519,7 @@ def detect_actions(experiment: Experiment, params: Path, seed: int, *, device: s
     from actionformer.data.view import views
     from actionformer.detection.actions import predict_actions
     from actionformer.training.checkpoint import load_model
-    from actionformer.training.device import leased_device, prepare_cpu
+    from actionformer.training.device import leased_device
 
     if experiment.actions_with is None:
         raise InputError(f"{experiment.name}: names no row of verbs to be fused with (params: actions_with)")
@@ -446,7 +528,6 @@ def detect_actions(experiment: Experiment, params: Path, seed: int, *, device: s
         raise InputError(f"{experiment.name} and {other.name} see videos in different ways (params: data)")
     if _grid(experiment) != _grid(other):
         raise InputError(f"{experiment.name} and {other.name} have other points (params: model)")
-    prepare_cpu(experiment.training.threads)
     database, features = _inputs(experiment)
     folders = [layout.run(experiment.edition, row.name, seed) for row in (experiment, other)]
     (noun, _, nouns), (verb, _, verbs) = (load_model(folder / "model.pt") for folder in folders)
@@ -454,20 +535,32 @@ def detect_actions(experiment: Experiment, params: Path, seed: int, *, device: s
     with leased_device(device) as chosen:
         noun, verb = noun.to(chosen), verb.to(chosen)
         results = predict_actions(noun, verb, shown, experiment.inference, nouns, verbs, chosen)
+        evaluated_by = provenance.who(chosen)
     run = layout.run(experiment.edition, layout.actions(experiment), seed)
     said = _write_detections(run, results)
-    noun_lineage, verb_lineage = data_lineage(experiment, seed), data_lineage(other, seed)
-    lineage = noun_lineage | {
+    inputs = _inputs_md5s(experiment)
+    weights, trained_by = [], []
+    for row, folder in zip((experiment, other), folders, strict=True):
+        inputs[row.name] = _recorded_md5(folder / "model.pt")
+        trained = keys.stored(layout.manifest(folder / "model.pt")) or training_record(row, seed)
+        weights.append(keys.identity(trained))
+        sessions = provenance.trained_by(read_json(folder / "lineage.json"), row.training.epochs)
+        trained_by += [{"row": row.name, **session} for session in sessions]
+    made = keys.record("actions", experiment, inputs, keys.stored(run / "metrics.json"))
+    lineage = {
         "kind": "actions",
-        "weights": digest([noun_lineage["weights"], verb_lineage["weights"]]),
-        "params": digest([noun_lineage["params"], verb_lineage["params"]]),
-        "identity": digest([noun_lineage["identity"], verb_lineage["identity"]]),
+        "seed": seed,
+        "trained_by": trained_by,
+        "evaluated_by": evaluated_by,
+        "weights": digest(weights),
+        "params": made["key"],
+        "identity": digest([weights, made["key"], _inputs_md5s(experiment)]),
+        **data_lineage(experiment),
     }
-    trained = {"seed": seed, "git": provenance.git_state(), "environment": provenance.environment()}
-    write_json(run / "lineage.json", trained | lineage)
-    record = {"lineage": lineage, "experiment": experiment.model_dump(mode="json")}
-    write_json(run / "metrics.json", record | _action_metrics(experiment, database, results))
-    tracking.log_result(run)
+    write_json(run / "lineage.json", lineage)
+    metrics = _action_metrics(experiment, database, results)
+    write_json(run / "metrics.json", metrics | {"lineage": lineage, "made_with": made})
+    tracking.Careful(run)(tracking.log_result, run)
     return said
 
 
@@ -510,45 +603,96 @@ def _pairs(verbs: Database, nouns: Database) -> Database:
 
 
 def evaluate_files(
-    database: Path, detections: Path, *, subset: str, tiou: Sequence[float], out: Path
-) -> dict[str, float]:
-    """Score any detections in the published form against any database; `out` gets the metrics as JSON."""
-    from actionformer.evaluation import mean_average_precision
+    annotations: Path,
+    detections: Path,
+    *,
+    subset: str,
+    tiou: Sequence[float],
+    label_field: str = "label",
+    recall_top_k: Sequence[int] = (),
+    use_blocked_list: bool = True,
+    out: Path,
+) -> tuple[str, dict[str, float]]:
+    """Score any detections in the published form against any database, as a row is scored; `out` gets the metrics.
 
-    result = mean_average_precision(database, detections, subset=subset, tiou_thresholds=tiou)
-    percent = _percent(result)
-    write_json(out, {"percent": percent, "subset": subset, "classes": _per_class(result)})
-    return percent
+    Returns what was evaluated, in words, and the metrics in percent.
+
+    Args:
+        label_field: whose labels count, where the database has several (EPIC's noun and verb).
+        recall_top_k: also recall@kx, as for Ego4D.
+        use_blocked_list: leave out the videos of the database's own blocked list, as the published evaluation does.
+    """
+    from actionformer.evaluation.matching import read_results
+
+    database = load_database(annotations, label_field)
+    params = EvaluationParams(
+        tiou=tuple(tiou), recall_top_k=tuple(recall_top_k), use_blocked_list=use_blocked_list
+    )
+    metrics = _scored(database, read_results(detections), params, subset)
+    write_json(out, metrics)
+    return evaluated_text(database, metrics, use_blocked_list=use_blocked_list), metrics["percent"]
+
+
+def evaluated_text(database: Database, metrics: Mapping[str, Any], *, use_blocked_list: bool) -> str:
+    """How much was evaluated, and what was left out, in words."""
+    blocked = [video for video in database.subset(metrics["subset"]) if video.name in database.blocked]
+    left_out = "without" if use_blocked_list else "with"
+    remark = f", {left_out} the {len(blocked)} of its blocked list" if blocked else ""
+    counted = f"{metrics['videos']} videos and {metrics['instances']} instances"
+    return f"{counted} of subset {metrics['subset']}{remark}"
 
 
 # ---------------------------------------------------------------------------------------------- shared steps
 
 
-def data_lineage(experiment: Experiment, seed: int | None) -> dict[str, Any]:
-    """What a run's numbers are a function of: the data and their version, and a name for all of it.
+def data_lineage(experiment: Experiment, checkpoint: Path | None = None) -> dict[str, Any]:
+    """Which data a run's numbers are a function of: version, md5 of every file used, whether all are the pinned ones.
 
-    `weights` names what the weights depend on, `identity` what the metrics depend on. Without a seed the weights are
-    those of the published checkpoint.
+    `checkpoint`: the published one, where that was used.
     """
-    database = read_json(databases.manifest_path(layout.database_of(experiment)))
-    store = read_manifest(layout.store_of(experiment))
-    classifier = layout.classifier_of(experiment)
-    checkpoint = layout.released_checkpoint_of(experiment) if seed is None else None
-    files = provenance.sources([path for path in (classifier, checkpoint) if path is not None])
-    weights = [experiment.key("train"), seed, database["md5"], store["md5"]]
-    if checkpoint is not None:
-        weights = [experiment.key("released"), files[checkpoint.as_posix()], database["md5"], store["md5"]]
-    scores = None if classifier is None else files[classifier.as_posix()]
-    files = database["sources"] | store["sources"] | files
-    made_by: Literal["train", "released"] = "train" if checkpoint is None else "released"
+    files = dict(read_json(databases.manifest_path(layout.database_of(experiment)))["sources"])
+    files |= read_manifest(layout.store_of(experiment))["sources"]
+    used = [layout.classifier_of(experiment), checkpoint]
+    files |= provenance.sources([path for path in used if path is not None])
+    return {"data_version": provenance.data_version(), "files": files, "pinned": provenance.is_pinned(files)}
+
+
+def training_lineage(experiment: Experiment, trained: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a run when its training begins: the data, and names for what its numbers will depend on.
+
+    `weights` names what the weights depend on, `identity` what the metrics depend on, `params` the params in all.
+    """
+    detected = keys.record("detect", experiment, _classifier_md5(experiment))
+    evaluated = keys.record("evaluate", experiment, {})
+    weights = keys.identity(trained)
+    return _identities(weights, trained["key"], detected, evaluated) | data_lineage(experiment)
+
+
+def _identities(
+    weights: str, train_key: str, detected: Mapping[str, Any], evaluated: Mapping[str, Any]
+) -> dict[str, str]:
+    """Names of a run: equal for equal params, data and seed, on whatever machine it was trained."""
+    made = [detected["key"], evaluated["key"]]
     return {
-        "weights": digest(weights),
-        "params": digest([experiment.key(stage) for stage in (made_by, "detect", "evaluate")]),
-        "identity": digest([weights, experiment.key("detect"), experiment.key("evaluate"), scores]),
-        "data_version": provenance.data_version(),
-        "files": files,
-        "pinned": provenance.is_pinned(files),
+        "weights": weights,
+        "params": digest([train_key, *made]),
+        "identity": digest([weights, *made, detected["inputs"].get("classifier")]),
     }
+
+
+def _inputs_md5s(experiment: Experiment) -> dict[str, str]:
+    """md5 of the content of database and feature store, as their manifests tell it."""
+    return {"database": _database_md5(experiment), "store": read_manifest(layout.store_of(experiment))["md5"]}
+
+
+def _database_md5(experiment: Experiment) -> str:
+    return str(read_json(databases.manifest_path(layout.database_of(experiment)))["md5"])
+
+
+def _classifier_md5(experiment: Experiment) -> dict[str, str]:
+    """md5 of the external classifier's scores, for the rows that read them."""
+    path = layout.classifier_of(experiment)
+    return {} if path is None else {"classifier": provenance.source_md5(path)}
 
 
 def _fields(content: Mapping[str, Any]) -> list[str]:
@@ -559,21 +703,27 @@ def _fields(content: Mapping[str, Any]) -> list[str]:
     return [field for field in ("label", "noun", "verb") if field in first] or ["label"]
 
 
+def _database(experiment: Experiment) -> Database:
+    path = _made(layout.database_of(experiment), f"convert {experiment.data.dataset}")
+    return load_database(path, experiment.data.label_field)
+
+
 def _inputs(experiment: Experiment) -> tuple[Database, FeatureStore]:
-    for path, maker in (
-        (layout.database_of(experiment), f"convert {experiment.data.dataset}"),
-        (layout.store_of(experiment), f"pack {experiment.feature_owner} {experiment.data.features}"),
-    ):
-        if not path.exists():
-            raise InputError(f"{path}: not there yet; `actionformer {maker}` makes it")
-    database = load_database(layout.database_of(experiment), experiment.data.label_field)
-    return database, FeatureStore(layout.store_of(experiment))
+    store = _made(layout.store_of(experiment), f"pack {experiment.feature_owner} {experiment.data.features}")
+    return _database(experiment), FeatureStore(store)
+
+
+def _made(path: Path, maker: str) -> Path:
+    """The path, or one line that says which command makes the file."""
+    if not path.exists():
+        raise InputError(f"{path}: not there yet; `actionformer {maker}` makes it")
+    return path
 
 
 def _alone_in(run: Path) -> Any:
     """A lock on a run folder: two processes must not train the same run."""
     run.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run / ".lock")
+    lock = FileLock(run / LOCK)
     try:
         return lock.acquire(timeout=1)  # `status` holds it for a moment to see whether anybody does
     except Timeout:
@@ -605,11 +755,17 @@ def _detector(experiment: Experiment, database: Database, features: FeatureStore
 
 
 def _metrics(experiment: Experiment, database: Database, detections: Mapping[str, Any]) -> dict[str, Any]:
+    return _scored(database, detections, experiment.evaluation, experiment.dataset.eval_subset)
+
+
+def _scored(
+    database: Database, detections: Mapping[str, Any], params: EvaluationParams, subset: str
+) -> dict[str, Any]:
+    """What metrics.json says of detections: mAP, counts and classes, and recall where the params ask for it."""
     from actionformer.evaluation import mean_average_precision, recall_at_kx
 
-    params = experiment.evaluation
     options: dict[str, Any] = {
-        "subset": experiment.dataset.eval_subset,
+        "subset": subset,
         "tiou_thresholds": params.tiou,
         "blocked": database.blocked if params.use_blocked_list else (),
     }
@@ -620,7 +776,7 @@ def _metrics(experiment: Experiment, database: Database, detections: Mapping[str
         for x, k in enumerate(recall.top_k):
             for u, t in enumerate(recall.tiou_thresholds):
                 percent[f"recall_{k}x/{t:g}"] = 100 * float(recall.recall_UX[u, x])
-    return metrics_of(result) | {"percent": percent, "subset": options["subset"]}
+    return metrics_of(result) | {"percent": percent, "subset": subset}
 
 
 def metrics_of(result: AveragePrecision) -> dict[str, Any]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from actionformer import layout, stages
+from actionformer import keys, layout, provenance
+from actionformer.data import annotations as databases
+from actionformer.data import features as stores
 from actionformer.data import plan
 from actionformer.data.annotations import load_database
-from actionformer.errors import InputError
 from actionformer.experiment import Experiment
 from actionformer.files import read_json
 from actionformer.progress import clock
@@ -22,6 +22,7 @@ from actionformer.progress import clock
 BACKWARD = 2
 """times the forward pass: products with the gradient, for inputs and for weights"""
 MATRIX = 2048
+NO_RECORD = "it does not say what it was made with: `actionformer adopt`"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class RunStatus:
     score: float | None
     next_stage: str
     """the first command that has yet to run; empty when done"""
+    why: Sequence[str] = ()
+    """of an outdated run: what has changed since"""
 
     @property
     def seconds_left(self) -> float | None:
@@ -57,28 +60,54 @@ def run_status(experiment: Experiment, seed: int) -> RunStatus:
         return RunStatus(experiment, seed, "running", epoch, seconds, None, "train")
     stage = _next_stage(experiment, run)
     if not stage:
-        metrics = read_json(run / "metrics.json")
-        stage = _outdated_stage(experiment, seed, metrics["lineage"])
+        score = read_json(run / "metrics.json")["percent"]["mAP/average"]
+        stage, why = outdated(experiment, seed)
         state = "outdated" if stage else "done"
-        return RunStatus(experiment, seed, state, epoch, seconds, metrics["percent"]["mAP/average"], stage)
+        return RunStatus(experiment, seed, state, epoch, seconds, score, stage, why)
     if (run / "model.pt").exists():
         return RunStatus(experiment, seed, "trained", epoch, seconds, None, stage)
     state = "stopped" if (run / "checkpoint.pt").exists() else "missing"
     return RunStatus(experiment, seed, state, epoch, seconds, None, stage)
 
 
-def _outdated_stage(experiment: Experiment, seed: int, made: Mapping[str, Any]) -> str:
-    """Where metrics made with other params or data would have to begin again; empty where they are up to date.
+def outdated(experiment: Experiment, seed: int) -> tuple[str, list[str]]:
+    """The first stage of a run that would give something else today, and why; nothing where all is up to date.
 
-    Without the data they are taken to be.
+    A stage is held against today's params and code, and against the content of its inputs as far as they are there.
     """
-    try:
-        now = stages.data_lineage(experiment, seed)
-    except InputError:
-        return ""
-    if now["weights"] != made["weights"]:
-        return "train"
-    return "" if now["identity"] == made["identity"] else "detect"
+    run = layout.run(experiment.edition, experiment.name, seed)
+    products = {
+        "train": layout.manifest(run / "model.pt"),
+        "detect": layout.manifest(run / "detections.json"),
+        "evaluate": run / "metrics.json",
+    }
+    now = {"seed": seed, **_contents(experiment, run)}
+    for stage, record in products.items():
+        made = keys.stored(record)
+        if made is None:
+            return stage, [NO_RECORD]
+        why = keys.changes(stage, experiment, made)
+        for name, md5 in made["inputs"].items():
+            if now.get(name, md5) != md5:
+                why.append(f"{name}: another content")
+        if why:
+            return stage, why
+    return "", []
+
+
+def _contents(experiment: Experiment, run: Path) -> dict[str, str]:
+    """md5 of what the stages of a run read, as manifests tell it, of what is there."""
+    manifests = {
+        "database": databases.manifest_path(layout.database_of(experiment)),
+        "store": stores.manifest_path(layout.store_of(experiment)),
+        "model": layout.manifest(run / "model.pt"),
+        "detections": layout.manifest(run / "detections.json"),
+    }
+    found = {name: str(read_json(path)["md5"]) for name, path in manifests.items() if path.exists()}
+    classifier = layout.classifier_of(experiment)
+    if classifier is not None and classifier.exists():
+        found["classifier"] = provenance.source_md5(classifier)
+    return found
 
 
 def _trained(run: Path) -> tuple[int, float | None]:
@@ -192,6 +221,9 @@ def as_text(rows: Sequence[Experiment], seeds: Sequence[int], *, released: bool,
         lines.append(line.rstrip())
     count = {state: sum(run.state == state for run in runs) for state in dict.fromkeys(run.state for run in runs)}
     lines += ["", ", ".join(f"{number} {state}" for state, number in count.items()) + f" of {len(runs)}"]
+    for run in runs:
+        if run.why:
+            lines.append(f"outdated: {run.experiment.name}, seed {run.seed}, {run.next_stage}: {'; '.join(run.why)}")
     lines += _others(rows, seeds, released=released)
     waiting = next((run for run in runs if run.state != "done" and run.state != "running"), None)
     if waiting is not None:

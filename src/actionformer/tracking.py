@@ -10,10 +10,10 @@ is honoured.
 from __future__ import annotations
 
 import json
-import logging
 import statistics
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
-from actionformer import layout
-from actionformer.experiment import Experiment, as_yaml, stored_experiment
-from actionformer.files import read_json
+from actionformer import layout, provenance
+from actionformer.experiment import Experiment, as_yaml, evaluated_experiment
+from actionformer.files import file_md5, read_json, write_text
 from actionformer.progress import progress
-
-# a failed job's own message should stand out on stderr
-logging.getLogger("mlflow").setLevel(logging.WARNING)
 
 LOCK = Path("build/mlflow.lock")
 ARTIFACTS = (
@@ -47,6 +44,45 @@ ARTIFACTS = (
 )
 SAMPLE_SECONDS = 5.0
 """between two system metrics, unless MLflow's own variable says otherwise"""
+
+
+class Careful:
+    """Calls the functions of this module for one run folder, and never fails.
+
+    The run folder is the record, MLflow a view of it: what goes wrong there is said once, on stderr and in the folder,
+    nothing more is tried by this process, and `actionformer track` brings the run in later.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._note = folder / layout.UNTRACKED
+        self._failed = False
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What the function returns; None once something has failed."""
+        if self._failed:
+            return None
+        try:
+            return function(*arguments)
+        except Exception as error:  # MLflow, SQLAlchemy, a server or the disk: none of them may end a training
+            self._say(error)
+            return None
+
+    @contextmanager
+    def watching(self, run_id: str | None) -> Iterator[None]:
+        """`system_metrics`, where they can be had."""
+        monitor = None if run_id is None else self(_monitor, run_id)
+        try:
+            yield
+        finally:
+            if monitor is not None:
+                self(monitor.finish)
+
+    def _say(self, error: Exception) -> None:
+        self._failed = True
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        text = f"MLflow failed ({reason}); nothing else is lost, `actionformer track` brings {self._note.parent} in"
+        print(text, file=sys.stderr, flush=True)
+        write_text(self._note, f"{text}\n")
 
 
 def open_store() -> MlflowClient:
@@ -66,7 +102,7 @@ def start(experiment: Experiment, lineage: Mapping[str, Any], run_id: str | None
     client = open_store()
     if run_id is not None and _tag(client, run_id, "params") == lineage["params"]:
         client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
-        client.log_batch(run_id, tags=[RunTag(key, value) for key, value in _tags(experiment, lineage).items()])
+        tag(run_id, experiment, lineage)
         return run_id
     with FileLock(LOCK):
         experiment_id = _experiment(client, experiment)
@@ -82,6 +118,12 @@ def start(experiment: Experiment, lineage: Mapping[str, Any], run_id: str | None
     return str(run.info.run_id)
 
 
+def tag(run_id: str, experiment: Experiment, lineage: Mapping[str, Any]) -> None:
+    """Let a run's tags tell this lineage."""
+    tags = [RunTag(key, value) for key, value in _tags(experiment, lineage).items()]
+    MlflowClient().log_batch(run_id, tags=tags)
+
+
 def _tags(experiment: Experiment, lineage: Mapping[str, Any]) -> dict[str, str]:
     """Where a run's numbers come from."""
     kind = lineage.get("kind") or ("released" if lineage["seed"] is None else "seed")
@@ -89,29 +131,39 @@ def _tags(experiment: Experiment, lineage: Mapping[str, Any]) -> dict[str, str]:
         "released": "the published checkpoint, not trained here",
         "actions": f"seed {lineage['seed']}, fused with {experiment.actions_with} into actions",
     }.get(kind, f"seed {lineage['seed']}")
-    commit = f"`{lineage['git']['commit'][:12]}`{' with changes' if lineage['git']['dirty'] else ''}"
+    sessions = provenance.trained_by(lineage, experiment.training.epochs)
+    computed_by = sessions or [lineage["evaluated_by"]]
     data = f"`{lineage['data_version'][:12]}`{'' if lineage['pinned'] else ', not as pinned'}"
     return {
         "mlflow.note.content": (
             f"**{experiment.dataset.name}, {experiment.row}**: {what}, {experiment.edition} edition.\n\n"
-            f"Data {data}, commit {commit}, protocol: {experiment.dataset.protocol_text()}."
+            f"Data {data}, commit {_each(computed_by, 'git', 'commit')}. Evaluated: {experiment.dataset.protocol}. "
+            f"Loading: {experiment.data.loading_text}."
         ),
         "kind": kind,
         "edition": experiment.edition,
         "row": experiment.name,
         "seed": str(lineage["seed"]),
-        "protocol": experiment.dataset.protocol_text(),
+        "protocol": experiment.dataset.protocol,
+        "loading": experiment.data.loading_text,
+        "remark": experiment.dataset.remark or "",
         "identity": lineage["identity"],
         "params": lineage["params"],
-        "git.commit": lineage["git"]["commit"],
-        "git.dirty": str(lineage["git"]["dirty"]).lower(),
+        "trained": provenance.history_text(sessions) or "not here",
+        "git.commit": _each(computed_by, "git", "commit"),
+        "git.dirty": str(any(part["git"]["dirty"] for part in computed_by)).lower(),
         "data.version": lineage["data_version"],
         "data.files": json.dumps(lineage["files"]),
         "data.pinned": str(lineage["pinned"]).lower(),
-        "lock": lineage["environment"]["lock"],
-        "processor": lineage["environment"]["processor"],
-        "torch": lineage["environment"]["torch"],
+        "lock": _each(computed_by, "environment", "lock"),
+        "processor": _each(computed_by, "environment", "processor"),
+        "torch": _each(computed_by, "environment", "torch"),
     }
+
+
+def _each(sessions: Sequence[Mapping[str, Any]], part: str, key: str) -> str:
+    """What the sessions that computed a run say of themselves, each once, in their order."""
+    return ", ".join(dict.fromkeys(str(session[part][key]) for session in sessions))
 
 
 def log_epoch(run_id: str, epoch: int, record: Mapping[str, float]) -> None:
@@ -139,22 +191,31 @@ def log_result(run: Path) -> str:
     """
     client = open_store()
     metrics, trained = read_json(run / "metrics.json"), read_json(run / "lineage.json")
-    experiment = stored_experiment(metrics["experiment"], str(run / "metrics.json"))
+    experiment = evaluated_experiment(metrics, str(run / "metrics.json"))
     lineage = trained | metrics["lineage"]
     run_id = start(experiment, lineage, _find(client, experiment, lineage))
     if (run / "history.csv").exists():
         table = pd.read_csv(run / "history.csv", float_precision="round_trip").drop(columns="epoch")
         log_history(run_id, [{str(k): float(v) for k, v in row.dropna().items()} for _, row in table.iterrows()])
     _log_new(client, run_id, metrics["percent"], step=experiment.training.epochs)
-    for name in ARTIFACTS:
-        if (run / name).exists():
-            client.log_artifact(run_id, str(run / name))
+    _log_artifacts(client, run_id, run)
     client.log_text(run_id, as_yaml(experiment), "params.yaml")
     client.set_tag(run_id, "evaluated", "true")
     client.set_terminated(run_id, "FINISHED")
     with FileLock(LOCK):
         _summarise(client, run_id, experiment)
+    (run / layout.UNTRACKED).unlink(missing_ok=True)
     return run_id
+
+
+def _log_artifacts(client: MlflowClient, run_id: str, run: Path) -> None:
+    """The files of a run folder, of those the run already has the ones that have changed since."""
+    known = json.loads(_tag(client, run_id, "artifacts") or "{}")
+    found = {name: file_md5(run / name) for name in ARTIFACTS if (run / name).exists()}
+    for name, md5 in found.items():
+        if known.get(name) != md5:
+            client.log_artifact(run_id, str(run / name))
+    client.set_tag(run_id, "artifacts", json.dumps(found))
 
 
 def log_pictures(experiment: Experiment, seeds: Sequence[int]) -> None:
@@ -198,7 +259,7 @@ def _summarise(client: MlflowClient, run_id: str, experiment: Experiment) -> Non
     if kind != "seed":
         return
     client.set_tag(parent, "seeds", " ".join(sorted(latest, key=int)))
-    for tag in ("git.commit", "data.version", "data.pinned", "protocol", "params"):
+    for tag in ("git.commit", "trained", "data.version", "data.pinned", "protocol", "loading", "params"):
         client.set_tag(parent, tag, child.data.tags[tag])
 
 
@@ -215,36 +276,51 @@ def end(run_id: str, status: str) -> None:
     MlflowClient().set_terminated(run_id, status)
 
 
-@contextmanager
-def system_metrics(run_id: str) -> Iterator[None]:
-    """CPU, memory, disk and GPU use of this machine, logged while the block runs."""
+def _monitor(run_id: str) -> SystemMetricsMonitor:
+    """Begins to log CPU, memory, disk and GPU use of this machine, until it is told to finish."""
     seconds = MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or SAMPLE_SECONDS
     monitor = SystemMetricsMonitor(run_id, sampling_interval=seconds, samples_before_logging=1, resume_logging=True)
     monitor.start()
-    try:
-        yield
-    finally:
-        monitor.finish()
+    return monitor
 
 
 def restore(results: Path) -> int:
-    """Bring every finished run folder that the store lacks into it; returns how many there were."""
+    """Bring every finished run folder that the store lacks, or has but in part, into it; returns how many there were.
+
+    Runs that were set aside are brought in, too.
+    """
     client = open_store()
-    count = 0
-    finished = [path.parent for kind in ("seed*", "released") for path in results.glob(f"*/*/{kind}/metrics.json")]
+    finished: list[Path] = []
+    for pattern in ("*/*/seed*", "*/*/released", f"*/*/{layout.EARLIER}/*"):
+        finished += [path.parent for path in results.glob(f"{pattern}/metrics.json")]
     folders = sorted(run for run in finished if (run / "lineage.json").exists())
+    count = 0
     for run in progress(folders, "restore runs", unit="run"):
         metrics = read_json(run / "metrics.json")
         if "percent" not in metrics:  # a row without a published checkpoint of its own
             continue
         lineage = read_json(run / "lineage.json") | metrics["lineage"]
-        experiment = stored_experiment(metrics["experiment"], str(run / "metrics.json"))
-        if _find(client, experiment, lineage) is None:
-            log_result(run)
-            count += 1
-            if lineage["seed"] is not None and "kind" not in lineage:
-                log_pictures(experiment, [lineage["seed"]])
+        experiment = evaluated_experiment(metrics, str(run / "metrics.json"))
+        found = _find(client, experiment, lineage)
+        whole = found is not None and _tag(client, found, "evaluated") == "true"
+        if whole and not (run / layout.UNTRACKED).exists():
+            continue
+        log_result(run)
+        count += 1
+        if run.name == f"seed{lineage['seed']}" and "kind" not in lineage:
+            log_pictures(experiment, [lineage["seed"]])
+    _restore_pictures(results)
     return count
+
+
+def _restore_pictures(results: Path) -> None:
+    """Figures and tables of the rows where logging them failed."""
+    for note in sorted(results.glob(f"*/*/{layout.UNTRACKED}")):
+        runs = sorted(note.parent.glob("seed*/metrics.json"))
+        if runs:
+            experiment = evaluated_experiment(read_json(runs[0]), str(runs[0]))
+            log_pictures(experiment, [int(run.parent.name.removeprefix("seed")) for run in runs])
+        note.unlink()
 
 
 EVALUATED = "tags.kind = 'seed' and tags.evaluated = 'true'"

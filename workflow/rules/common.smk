@@ -1,12 +1,13 @@
 # What the rules share: which rows and seeds there are, and what makes a job run again.
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from actionformer import layout, provenance
+from actionformer import keys, layout, provenance, status
 from actionformer.data import annotations as databases
 from actionformer.data import features as stores
 from actionformer.data import plan
@@ -16,7 +17,7 @@ from actionformer.experiment import (
     load_edition,
     load_experiment,
 )
-from actionformer.files import digest
+from actionformer.files import read_json
 
 # commands come from the environment that Snakemake itself runs in
 shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
@@ -93,8 +94,9 @@ for _row in ROWS.values():
 # rows of nouns whose row of verbs is there, too: fused into actions
 FUSED = {name: row for name, row in ROWS.items() if row.actions_with in ROWS}
 INDEX = layout.tables(EDITION) / "index.md"
+# the stamp of what is in MLflow; none for a server of one's own
 TRACKING = (
-    [] if os.environ.get("MLFLOW_TRACKING_URI") else layout.TRACKING_FILE.as_posix()
+    [] if os.environ.get("MLFLOW_TRACKING_URI") else layout.tracked(EDITION).as_posix()
 )
 
 # one row of every data set and of every feature set that these rows need
@@ -114,8 +116,7 @@ RAW = sorted(
     }
 )
 
-# where the raw files of this call lie, and which of them have yet to come: only those have a rule, so that Snakemake
-# never deletes one that is there
+# where the raw files of this call lie, and which of them have yet to come: only those have a rule
 RAW_EDITION = "paper" if EDITION == OWN else EDITION
 MISSING = [
     path
@@ -134,16 +135,49 @@ OPTIONS = f"--edition {EDITION} --params {shlex.quote(str(PARAMS))}"
 ROW_OPTIONS = OPTIONS + (
     f" --dataset {shlex.quote(config['dataset'])}" if config.get("dataset") else ""
 )
+SEED_LIST = " ".join(map(str, SEEDS))
+SEED_OPTIONS = f"--seeds {SEED_LIST}" + ("" if RELEASED else " --no-released")
 
 
-def untracked(value):
-    """A param that says where, not what: Snakemake does not record functions of `input`, so it makes no job run again."""
-    return lambda wildcards, input: value(wildcards) if callable(value) else value
+def log_of(job, folder="results"):
+    """The log file of a job; may hold wildcards."""
+    return f"{folder}/{EDITION}/logs/{job}.log"
+
+
+def command(arguments, log):
+    """The command of a rule, as a param that Snakemake does not record: editing it makes no job run again.
+
+    Snakemake records neither functions of `input` nor, in a template that is this param alone, the text of a command.
+    What makes a job run again stands in its params as a key (`actionformer.keys`), beside the content of its inputs.
+    """
+
+    def filled(wildcards, input):
+        file = shlex.quote(log.format(**wildcards))
+        return f"{arguments(wildcards)} >> {file} 2> >(tee -ia {file} >&2)"
+
+    return filled
+
+
+def fetch_command(wildcards):
+    """The command that brings a raw file."""
+    dataset, file = wildcards.path.split("/", 1)
+    options = f"--edition {RAW_EDITION} --params {shlex.quote(str(PARAMS))}{MIRROR}"
+    return f"actionformer fetch {dataset} {options} --files {shlex.quote(file)}"
 
 
 def row_name(row):
     """How commands name a row."""
     return shlex.quote(config.get("experiment") or row.name)
+
+
+def row_names(rows):
+    """How commands name several rows."""
+    return " ".join(row_name(row) for row in rows)
+
+
+def row_arguments(name):
+    """A row and its options on the command line."""
+    return f"{row_name(ROWS[name])} {ROW_OPTIONS}"
 
 
 def dataset_argument(name):
@@ -152,6 +186,28 @@ def dataset_argument(name):
     return (
         shlex.quote(row.dataset_file) if row is not None and row.dataset_file else name
     )
+
+
+def run_of(row, seed):
+    """The folder of a run."""
+    return layout.run(EDITION, row, int(seed))
+
+
+def fused_runs(nouns, seed, name):
+    """A file of the run of nouns and of the run of verbs that are fused."""
+    return [
+        run_of(row, seed) / name for row in (nouns, FUSED[nouns].actions_with)
+    ]
+
+
+def database_manifest(row):
+    """The manifest of the database that a row reads."""
+    return databases.manifest_path(layout.database_of(row))
+
+
+def store_manifest(row):
+    """The manifest of the feature store that a row reads."""
+    return stores.manifest_path(layout.store_of(row))
 
 
 def md5s(paths, manifest):
@@ -210,6 +266,43 @@ def runs_of(table, name):
         for row in TABLES[table]
         for seed in SEEDS
     ]
+
+
+def generation():
+    """How many times MLflow's database has been made here: one more where it is gone."""
+    stamp = layout.tracked(EDITION)
+    known = read_json(stamp)["generation"] if stamp.exists() else 0
+    return known if known and layout.TRACKING_FILE.exists() else known + 1
+
+
+GENERATION = generation()
+
+
+def say_what_is_outdated():
+    """Why runs that are there would be made again, before anything is."""
+    unknown = 0
+    for row in ROWS.values():
+        for seed in SEEDS:
+            if not (run_of(row.name, seed) / "metrics.json").exists():
+                continue
+            stage, why = status.outdated(row, seed)
+            if why == [status.NO_RECORD]:
+                unknown += 1
+            elif stage:
+                print(
+                    f"outdated: {row.name}, seed {seed}, {stage}: {'; '.join(why)}",
+                    file=sys.stderr,
+                )
+    if unknown:
+        print(
+            f"{unknown} runs do not say what they were made with; `actionformer adopt` keeps those"
+            " that are up to date (docs/rerun.md)",
+            file=sys.stderr,
+        )
+
+
+if workflow.is_main_process:
+    say_what_is_outdated()
 
 
 wildcard_constraints:

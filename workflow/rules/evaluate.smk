@@ -3,48 +3,54 @@
 
 rule evaluate:
     input:
-        detections=f"results/{EDITION}/{{row}}/seed{{seed}}/detections.json",
+        detections=ancient(f"results/{EDITION}/{{row}}/seed{{seed}}/detections.json"),
+        detections_manifest=f"results/{EDITION}/{{row}}/seed{{seed}}/detections.manifest.json",
         database=lambda w: ancient(layout.database_of(ROWS[w.row])),
-        database_manifest=lambda w: databases.manifest_path(
-            layout.database_of(ROWS[w.row])
-        ),
-        lineage=ancient(f"results/{EDITION}/{{row}}/seed{{seed}}/lineage.json"),
+        database_manifest=lambda w: database_manifest(ROWS[w.row]),
+        # the rest of a run's folder goes into MLflow with its metrics, where it is there
+        lineage=f"results/{EDITION}/{{row}}/seed{{seed}}/lineage.json",
+        history=ancient(f"results/{EDITION}/{{row}}/seed{{seed}}/history.csv"),
     output:
-        metrics=f"results/{EDITION}/{{row}}/seed{{seed}}/metrics.json",
+        metrics=update(f"results/{EDITION}/{{row}}/seed{{seed}}/metrics.json"),
         diagnosis=f"results/{EDITION}/{{row}}/seed{{seed}}/diagnosis.json",
     log:
-        f"results/{EDITION}/logs/evaluate/{{row}}-seed{{seed}}.log",
+        log_of("evaluate/{row}-seed{seed}"),
     benchmark:
         f"results/{EDITION}/benchmarks/evaluate/{{row}}-seed{{seed}}.tsv"
     conda:
         "../../environment.yml"
     params:
-        row=untracked(lambda w: row_name(ROWS[w.row])),
-        options=untracked(ROW_OPTIONS),
-        key=lambda w: digest(ROWS[w.row].key("evaluate")),
-        bin_edges=lambda w: digest(ROWS[w.row].dataset.model_dump()["bin_edges"]),
+        command=command(
+            lambda w: f"actionformer evaluate {row_arguments(w.row)} --seed {w.seed}",
+            log_of("evaluate/{row}-seed{seed}"),
+        ),
+        key=lambda w: keys.key(
+            "evaluate",
+            ROWS[w.row],
+            keys.stored(run_of(w.row, w.seed) / "metrics.json"),
+        ),
     message:
         "Evaluate {wildcards.row}, seed {wildcards.seed}"
     shell:
-        "actionformer evaluate {params.row} {params.options} --seed {wildcards.seed} >> {log} 2> >(tee -ia {log} >&2)"
+        "{params.command}"
 
 
 rule actions:
     input:
-        nouns=f"results/{EDITION}/{{nouns}}/seed{{seed}}/model.pt",
-        verbs=lambda w: layout.run(EDITION, FUSED[w.nouns].actions_with, int(w.seed))
-        / "model.pt",
+        models=lambda w: [
+            ancient(path) for path in fused_runs(w.nouns, w.seed, "model.pt")
+        ],
+        model_manifests=lambda w: fused_runs(w.nouns, w.seed, "model.manifest.json"),
+        lineages=lambda w: fused_runs(w.nouns, w.seed, "lineage.json"),
         database=lambda w: ancient(layout.database_of(FUSED[w.nouns])),
         store=lambda w: ancient(layout.store_of(FUSED[w.nouns])),
-        database_manifest=lambda w: databases.manifest_path(
-            layout.database_of(FUSED[w.nouns])
-        ),
-        store_manifest=lambda w: stores.manifest_path(layout.store_of(FUSED[w.nouns])),
+        database_manifest=lambda w: database_manifest(FUSED[w.nouns]),
+        store_manifest=lambda w: store_manifest(FUSED[w.nouns]),
     output:
         detections=f"results/{EDITION}/{{nouns}}_actions/seed{{seed}}/detections.json",
-        metrics=f"results/{EDITION}/{{nouns}}_actions/seed{{seed}}/metrics.json",
+        metrics=update(f"results/{EDITION}/{{nouns}}_actions/seed{{seed}}/metrics.json"),
     log:
-        f"results/{EDITION}/logs/actions/{{nouns}}-seed{{seed}}.log",
+        log_of("actions/{nouns}-seed{seed}"),
     benchmark:
         f"results/{EDITION}/benchmarks/actions/{{nouns}}-seed{{seed}}.tsv"
     wildcard_constraints:
@@ -56,19 +62,21 @@ rule actions:
         mem_mb=CHOSEN.memory_mb,
         gpu=1,
     params:
-        row=untracked(lambda w: row_name(FUSED[w.nouns])),
-        options=untracked(ROW_OPTIONS),
-        key=lambda w: digest(
-            [
-                row.key(stage)
-                for row in (FUSED[w.nouns], ROWS[FUSED[w.nouns].actions_with])
-                for stage in ("detect", "evaluate")
-            ]
+        command=command(
+            lambda w: f"actionformer actions {row_arguments(w.nouns)} --seed {w.seed}",
+            log_of("actions/{nouns}-seed{seed}"),
+        ),
+        key=lambda w: keys.key(
+            "actions",
+            FUSED[w.nouns],
+            keys.stored(
+                run_of(layout.actions(FUSED[w.nouns]), w.seed) / "metrics.json"
+            ),
         ),
     message:
         "Fuse {wildcards.nouns} with its verbs into actions, seed {wildcards.seed}"
     shell:
-        "actionformer actions {params.row} {params.options} --seed {wildcards.seed} >> {log} 2> >(tee -ia {log} >&2)"
+        "{params.command}"
 
 
 rule evaluate_released:
@@ -76,16 +84,14 @@ rule evaluate_released:
         checkpoint=lambda w: ancient(released_checkpoint(w.row)),
         database=lambda w: ancient(layout.database_of(ROWS[w.row])),
         store=lambda w: ancient(layout.store_of(ROWS[w.row])),
-        database_manifest=lambda w: databases.manifest_path(
-            layout.database_of(ROWS[w.row])
-        ),
-        store_manifest=lambda w: stores.manifest_path(layout.store_of(ROWS[w.row])),
-        audit=lambda w: ancient(f"build/{EDITION}/audit/{w.row}.json"),
+        database_manifest=lambda w: database_manifest(ROWS[w.row]),
+        store_manifest=lambda w: store_manifest(ROWS[w.row]),
+        audit=lambda w: ancient(layout.audit(ROWS[w.row])),
         classifier=lambda w: [ancient(path) for path in classifier_files(ROWS[w.row])],
     output:
-        metrics=f"results/{EDITION}/{{row}}/released/metrics.json",
+        metrics=update(f"results/{EDITION}/{{row}}/released/metrics.json"),
     log:
-        f"results/{EDITION}/logs/evaluate_released/{{row}}.log",
+        log_of("evaluate_released/{row}"),
     benchmark:
         f"results/{EDITION}/benchmarks/evaluate_released/{{row}}.tsv"
     conda:
@@ -95,10 +101,14 @@ rule evaluate_released:
         mem_mb=CHOSEN.memory_mb,
         gpu=1,
     params:
-        row=untracked(lambda w: row_name(ROWS[w.row])),
-        options=untracked(ROW_OPTIONS),
-        key=lambda w: digest(
-            [ROWS[w.row].key(stage) for stage in ("released", "detect", "evaluate")]
+        command=command(
+            lambda w: f"actionformer evaluate-released {row_arguments(w.row)}",
+            log_of("evaluate_released/{row}"),
+        ),
+        key=lambda w: keys.key(
+            "released",
+            ROWS[w.row],
+            keys.stored(layout.released_run(ROWS[w.row]) / "metrics.json"),
         ),
         md5s=lambda w: md5s(
             [
@@ -110,4 +120,4 @@ rule evaluate_released:
     message:
         "Evaluate the released checkpoint of {wildcards.row}"
     shell:
-        "actionformer evaluate-released {params.row} {params.options} >> {log} 2> >(tee -ia {log} >&2)"
+        "{params.command}"

@@ -1,20 +1,28 @@
 # Raw files that are not there yet: from the pinned version of the data, or from their publishers.
+#
+# A file that is there has no rule, so Snakemake can neither delete it nor make it again, whatever happens to the rules;
+# `update` keeps one that is put there by hand while the workflow runs.
 
 if MISSING and CHOSEN.origin == "dvc":
 
     rule pull:
         output:
-            files=MISSING,
+            files=[update(path) for path in MISSING],
         log:
-            f"build/{EDITION}/logs/pull.log",
+            log_of("pull", folder="build"),
         benchmark:
             f"build/{EDITION}/benchmarks/pull.tsv"
         conda:
             "../../environment.yml"
+        params:
+            command=command(
+                lambda w: f"dvc pull --quiet {shlex.join(MISSING)}",
+                log_of("pull", folder="build"),
+            ),
         message:
             "Pull the pinned version of the data"
         shell:
-            "dvc pull --quiet {output.files:q} >> {log} 2> >(tee -ia {log} >&2)"
+            "{params.command}"
 
 elif MISSING:
     if workflow.is_main_process:
@@ -22,24 +30,25 @@ elif MISSING:
 
     rule fetch:
         output:
-            file=f"data/{RAW_EDITION}/{{folder}}/{{file}}",
+            file=update(f"data/{RAW_EDITION}/{{path}}"),
         log:
-            f"build/{EDITION}/logs/fetch/{{folder}}/{{file}}.log",
+            log_of("fetch/{path}", folder="build"),
         benchmark:
-            f"build/{EDITION}/benchmarks/fetch/{{folder}}/{{file}}.tsv"
+            f"build/{EDITION}/benchmarks/fetch/{{path}}.tsv"
         wildcard_constraints:
-            folder="[^/]+",
+            path="|".join(
+                re.escape(path.removeprefix(f"data/{RAW_EDITION}/")) for path in MISSING
+            ),
         conda:
             "../../environment.yml"
         params:
-            options=untracked(
-                f"--edition {RAW_EDITION} --params {shlex.quote(str(PARAMS))}{MIRROR}"
+            command=command(
+                fetch_command, log_of("fetch/{path}", folder="build")
             ),
         message:
-            "Fetch {wildcards.file} of {wildcards.folder}"
+            "Fetch {wildcards.path}"
         shell:
-            "actionformer fetch {wildcards.folder} {params.options}"
-            " --files {wildcards.file:q} >> {log} 2> >(tee -ia {log} >&2)"
+            "{params.command}"
 
     AFTERWARDS.append(
         f"To make fetched files part of the version: dvc add data/{RAW_EDITION}/DATASET (never a whole `dvc add data`)"

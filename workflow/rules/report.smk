@@ -3,11 +3,14 @@
 
 rule draw:
     input:
-        runs=lambda w: files_of_runs(
-            w.row, ["metrics.json", "diagnosis.json", "history.csv"]
-        ),
-        detections=lambda w: files_of_runs(w.row, ["detections.json"]),
+        runs=lambda w: files_of_runs(w.row, ["metrics.json", "history.csv", "lineage.json"]),
+        # of any size; the metrics beside them have their md5s
+        large=lambda w: [
+            ancient(path)
+            for path in files_of_runs(w.row, ["detections.json", "diagnosis.json"])
+        ],
         database=lambda w: ancient(layout.database_of(ROWS[w.row])),
+        database_manifest=lambda w: database_manifest(ROWS[w.row]),
         released=lambda w: released_of([ROWS[w.row]]),
     output:
         specs=[
@@ -23,48 +26,51 @@ rule draw:
             )
             for name in layout.FIGURES
         ],
+        manifest=f"results/{EDITION}/{{row}}/figures.manifest.json",
     log:
-        f"results/{EDITION}/logs/draw/{{row}}.log",
+        log_of("draw/{row}"),
     benchmark:
         f"results/{EDITION}/benchmarks/draw/{{row}}.tsv"
     conda:
         "../../environment.yml"
     params:
-        row=untracked(lambda w: row_name(ROWS[w.row])),
-        options=untracked(ROW_OPTIONS),
-        released=untracked("" if RELEASED else "--no-released"),
+        command=command(
+            lambda w: f"actionformer draw {row_arguments(w.row)} {SEED_OPTIONS}",
+            log_of("draw/{row}"),
+        ),
         seeds=SEEDS,
-        key=lambda w: digest([RELEASED, ROWS[w.row].table_key()]),
+        released=RELEASED,
+        key=lambda w: keys.plain_key("draw", [keys.shown(ROWS[w.row])]),
     message:
         "Draw the figures of {wildcards.row}"
     shell:
-        "actionformer draw {params.row} {params.options} --seeds {params.seeds} {params.released}"
-        " >> {log} 2> >(tee -ia {log} >&2)"
+        "{params.command}"
 
 
 rule card:
     input:
         runs=lambda w: files_of_runs(w.row, ["metrics.json"]),
-        lineages=lambda w: [
-            ancient(path) for path in files_of_runs(w.row, ["lineage.json"])
-        ],
     output:
         card=f"results/{EDITION}/{{row}}/README.md",
+        manifest=f"results/{EDITION}/{{row}}/README.manifest.json",
     log:
-        f"results/{EDITION}/logs/card/{{row}}.log",
+        log_of("card/{row}"),
     benchmark:
         f"results/{EDITION}/benchmarks/card/{{row}}.tsv"
     conda:
         "../../environment.yml"
     params:
-        row=untracked(lambda w: row_name(ROWS[w.row])),
-        options=untracked(ROW_OPTIONS),
+        command=command(
+            lambda w: f"actionformer card {row_arguments(w.row)} --seeds {SEED_LIST}",
+            log_of("card/{row}"),
+        ),
         seeds=SEEDS,
-        key=lambda w: digest([CHOSEN.why_not_comparable, ROWS[w.row].card_key()]),
+        remark=CHOSEN.why_not_comparable,
+        key=lambda w: keys.plain_key("card", [keys.on_card(ROWS[w.row])]),
     message:
         "Write the model card of {wildcards.row}"
     shell:
-        "actionformer card {params.row} {params.options} --seeds {params.seeds} >> {log} 2> >(tee -ia {log} >&2)"
+        "{params.command}"
 
 
 rule tabulate:
@@ -82,29 +88,29 @@ rule tabulate:
         ),
         csv=layout.tables(EDITION) / "{table}.csv",
         latex=layout.tables(EDITION) / "{table}.tex",
+        manifest=layout.tables(EDITION) / "{table}.manifest.json",
     log:
-        f"results/{EDITION}/logs/tabulate/{{table}}.log",
+        log_of("tabulate/{table}"),
     benchmark:
         f"results/{EDITION}/benchmarks/tabulate/{{table}}.tsv"
     conda:
         "../../environment.yml"
     params:
-        rows=untracked(lambda w: [row_name(row) for row in TABLES[w.table]]),
-        options=untracked(ROW_OPTIONS),
-        released=untracked("" if RELEASED else "--no-released"),
+        command=command(
+            lambda w: f"actionformer tabulate {ROW_OPTIONS} --table {w.table}"
+            f" --rows {row_names(TABLES[w.table])} {SEED_OPTIONS}",
+            log_of("tabulate/{table}"),
+        ),
         seeds=SEEDS,
-        key=lambda w: digest(
-            [
-                CHOSEN.why_not_comparable,
-                RELEASED,
-                *(row.table_key() for row in TABLES[w.table]),
-            ]
+        released=RELEASED,
+        remark=CHOSEN.why_not_comparable,
+        key=lambda w: keys.plain_key(
+            "tabulate", [keys.shown(row) for row in TABLES[w.table]]
         ),
     message:
         "Tabulate {wildcards.table}"
     shell:
-        "actionformer tabulate {params.options} --table {wildcards.table} --rows {params.rows}"
-        " --seeds {params.seeds} {params.released} >> {log} 2> >(tee -ia {log} >&2)"
+        "{params.command}"
 
 
 rule page:
@@ -113,26 +119,32 @@ rule page:
     output:
         page=INDEX,
     log:
-        f"results/{EDITION}/logs/page.log",
+        log_of("page"),
     benchmark:
         f"results/{EDITION}/benchmarks/page.tsv"
     conda:
         "../../environment.yml"
     params:
-        options=untracked(OPTIONS),
+        command=command(
+            lambda w: f"actionformer page {OPTIONS} {shlex.join(TABLES)}",
+            log_of("page"),
+        ),
         tables=list(TABLES),
     message:
         "Put all tables on one page"
     shell:
-        "actionformer page {params.options} {params.tables} >> {log} 2> >(tee -ia {log} >&2)"
+        "{params.command}"
 
 
 rule report_page:
     input:
         figures=[
-            layout.figures(row) / f"{name}.json"
+            ancient(layout.figures(row) / f"{name}.json")
             for row in ROWS.values()
             for name in layout.FIGURES
+        ],
+        figure_manifests=[
+            layout.manifest(layout.figures(row)) for row in ROWS.values()
         ],
         metrics=[
             path
@@ -146,56 +158,63 @@ rule report_page:
             caption="../report/report.rst",
             category="Report",
         ),
+        manifest=layout.manifest(layout.report(EDITION)),
     log:
-        f"results/{EDITION}/logs/report.log",
+        log_of("report"),
     benchmark:
         f"results/{EDITION}/benchmarks/report.tsv"
     conda:
         "../../environment.yml"
     params:
-        rows=untracked([row_name(row) for row in ROWS.values()]),
-        options=untracked(ROW_OPTIONS),
-        released=untracked("" if RELEASED else "--no-released"),
-        seeds=SEEDS,
-        key=digest(
-            [
-                CHOSEN.why_not_comparable,
-                RELEASED,
-                *(row.table_key() for row in ROWS.values()),
-            ]
+        command=command(
+            lambda w: f"actionformer report {ROW_OPTIONS}"
+            f" --rows {row_names(ROWS.values())} {SEED_OPTIONS}",
+            log_of("report"),
         ),
+        seeds=SEEDS,
+        released=RELEASED,
+        remark=CHOSEN.why_not_comparable,
+        key=keys.plain_key("report", [keys.shown(row) for row in ROWS.values()]),
     message:
         "Put tables and figures on one page"
     shell:
-        "actionformer report {params.options} --rows {params.rows} --seeds {params.seeds} {params.released}"
-        " >> {log} 2> >(tee -ia {log} >&2)"
+        "{params.command}"
 
 
 if TRACKING:
 
-    # every run logs itself; this brings back runs that MLflow lacks, as when its database was deleted
+    # Every run logs itself; this brings in what MLflow lacks. It writes a stamp, not the database, which Snakemake must
+    # neither copy nor put back while runs log to it.
     rule track:
         input:
             metrics=[
-                ancient(path)
+                path
                 for table in TABLES
                 for path in [
                     *runs_of(table, "metrics.json"),
+                    *actions_of(table),
                     *released_of(TABLES[table]),
                 ]
             ],
         output:
-            database=update(TRACKING),
+            stamp=TRACKING,
         log:
-            "results/logs/track.log",
+            log_of("track"),
         benchmark:
-            "results/benchmarks/track.tsv"
+            f"results/{EDITION}/benchmarks/track.tsv"
         conda:
             "../../environment.yml"
+        params:
+            command=command(
+                lambda w: f"actionformer track --stamp {TRACKING}"
+                f" --generation {GENERATION}",
+                log_of("track"),
+            ),
+            generation=GENERATION,
         message:
             "Bring finished runs into MLflow"
         shell:
-            "actionformer track >> {log} 2> >(tee -ia {log} >&2)"
+            "{params.command}"
 
 
 onsuccess:

@@ -1,23 +1,24 @@
 # One job per row and seed. `checkpoint.pt` is no declared output: it outlives a job that was interrupted.
+#
+# Outputs are marked with `update`: a run that is there stays until the command has moved it aside or replaced it.
 
 
 rule train:
     input:
         database=lambda w: ancient(layout.database_of(ROWS[w.row])),
         store=lambda w: ancient(layout.store_of(ROWS[w.row])),
-        database_manifest=lambda w: databases.manifest_path(
-            layout.database_of(ROWS[w.row])
-        ),
-        store_manifest=lambda w: stores.manifest_path(layout.store_of(ROWS[w.row])),
-        audit=lambda w: ancient(f"build/{EDITION}/audit/{w.row}.json"),
+        database_manifest=lambda w: database_manifest(ROWS[w.row]),
+        store_manifest=lambda w: store_manifest(ROWS[w.row]),
+        audit=lambda w: ancient(layout.audit(ROWS[w.row])),
         classifier=lambda w: [ancient(path) for path in classifier_files(ROWS[w.row])],
     output:
-        model=f"results/{EDITION}/{{row}}/seed{{seed}}/model.pt",
-        history=f"results/{EDITION}/{{row}}/seed{{seed}}/history.csv",
-        params=f"results/{EDITION}/{{row}}/seed{{seed}}/params.yaml",
-        lineage=f"results/{EDITION}/{{row}}/seed{{seed}}/lineage.json",
+        model=update(f"results/{EDITION}/{{row}}/seed{{seed}}/model.pt"),
+        manifest=update(f"results/{EDITION}/{{row}}/seed{{seed}}/model.manifest.json"),
+        history=update(f"results/{EDITION}/{{row}}/seed{{seed}}/history.csv"),
+        params=update(f"results/{EDITION}/{{row}}/seed{{seed}}/params.yaml"),
+        lineage=update(f"results/{EDITION}/{{row}}/seed{{seed}}/lineage.json"),
     log:
-        f"results/{EDITION}/logs/train/{{row}}-seed{{seed}}.log",
+        log_of("train/{row}-seed{seed}"),
     benchmark:
         f"results/{EDITION}/benchmarks/train/{{row}}-seed{{seed}}.tsv"
     conda:
@@ -27,25 +28,37 @@ rule train:
         mem_mb=CHOSEN.memory_mb,
         gpu=1,
     params:
-        row=untracked(lambda w: row_name(ROWS[w.row])),
-        options=untracked(ROW_OPTIONS),
-        key=lambda w: digest(ROWS[w.row].key("train")),
+        command=command(
+            lambda w: f"actionformer train {row_arguments(w.row)} --seed {w.seed}",
+            log_of("train/{row}-seed{seed}"),
+        ),
+        key=lambda w: keys.key(
+            "train",
+            ROWS[w.row],
+            keys.stored(layout.manifest(run_of(w.row, w.seed) / "model.pt")),
+        ),
     message:
         "Train {wildcards.row}, seed {wildcards.seed}"
     shell:
-        "actionformer train {params.row} {params.options} --seed {wildcards.seed} >> {log} 2> >(tee -ia {log} >&2)"
+        "{params.command}"
 
 
 rule detect:
     input:
-        model=f"results/{EDITION}/{{row}}/seed{{seed}}/model.pt",
+        model=ancient(f"results/{EDITION}/{{row}}/seed{{seed}}/model.pt"),
+        model_manifest=f"results/{EDITION}/{{row}}/seed{{seed}}/model.manifest.json",
         database=lambda w: ancient(layout.database_of(ROWS[w.row])),
         store=lambda w: ancient(layout.store_of(ROWS[w.row])),
+        database_manifest=lambda w: database_manifest(ROWS[w.row]),
+        store_manifest=lambda w: store_manifest(ROWS[w.row]),
         classifier=lambda w: [ancient(path) for path in classifier_files(ROWS[w.row])],
     output:
         detections=f"results/{EDITION}/{{row}}/seed{{seed}}/detections.json",
+        manifest=update(
+            f"results/{EDITION}/{{row}}/seed{{seed}}/detections.manifest.json"
+        ),
     log:
-        f"results/{EDITION}/logs/detect/{{row}}-seed{{seed}}.log",
+        log_of("detect/{row}-seed{seed}"),
     benchmark:
         f"results/{EDITION}/benchmarks/detect/{{row}}-seed{{seed}}.tsv"
     conda:
@@ -55,14 +68,20 @@ rule detect:
         mem_mb=CHOSEN.memory_mb,
         gpu=1,
     params:
-        row=untracked(lambda w: row_name(ROWS[w.row])),
-        options=untracked(ROW_OPTIONS),
-        key=lambda w: digest(ROWS[w.row].key("detect")),
+        command=command(
+            lambda w: f"actionformer detect {row_arguments(w.row)} --seed {w.seed}",
+            log_of("detect/{row}-seed{seed}"),
+        ),
+        key=lambda w: keys.key(
+            "detect",
+            ROWS[w.row],
+            keys.stored(layout.manifest(run_of(w.row, w.seed) / "detections.json")),
+        ),
         md5s=lambda w: md5s(
             classifier_files(ROWS[w.row]),
-            layout.run(EDITION, w.row, int(w.seed)) / "lineage.json",
+            layout.manifest(run_of(w.row, w.seed) / "detections.json"),
         ),
     message:
         "Detect with {wildcards.row}, seed {wildcards.seed}"
     shell:
-        "actionformer detect {params.row} {params.options} --seed {wildcards.seed} >> {log} 2> >(tee -ia {log} >&2)"
+        "{params.command}"

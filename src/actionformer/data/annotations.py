@@ -134,8 +134,13 @@ def save_database(
     *,
     label_fields: Sequence[str] = ("label",),
     sources: Callable[[], Mapping[str, str]],
+    made_with: Callable[[Mapping[str, str]], Mapping[str, Any]] = dict,
 ) -> None:
-    """Write a database file and its manifest; `sources` gives the md5s of the raw files.
+    """Write a database file and its manifest.
+
+    Args:
+        sources: gives the md5s of the raw files.
+        made_with: gives, from those, the record of what the database is made with.
 
     Raises:
         InputError: what `load_database` raises, and a segment that ends before it starts.
@@ -144,7 +149,8 @@ def save_database(
         for video in load_database(content, label_field, path).videos.values():
             _refuse_reversed(video, path)
     write_json(path, content, indent=None)
-    write_json(manifest_path(path), {"md5": file_md5(path), "sources": dict(sources())})
+    md5s = dict(sources())
+    write_json(manifest_path(path), {"md5": file_md5(path), "sources": md5s, "made_with": dict(made_with(md5s))})
 
 
 def _refuse_reversed(video: Video, path: Path) -> None:

@@ -38,12 +38,19 @@ def manifest_path(store: Path) -> Path:
 
 
 def pack(
-    source: Path, store: Path, *, dim: int, prefix: str = "", sources: Callable[[], Mapping[str, str]] = dict
+    source: Path,
+    store: Path,
+    *,
+    dim: int,
+    prefix: str = "",
+    sources: Callable[[], Mapping[str, str]] = dict,
+    made_with: Callable[[Mapping[str, str]], Mapping[str, Any]] = dict,
 ) -> dict[str, Any]:
     """Pack a publisher's archive, folder or file into `store`, one video in memory at a time; returns the manifest.
 
     Interrupted, the next call goes on after the last videos that were written out; the manifest is the same.
-    `sources` gives the md5s of the raw files, and is asked once everything is packed.
+    `sources` gives the md5s of the raw files, and is asked once everything is packed; `made_with` gives, from those,
+    the record of what the store is made with.
 
     Raises:
         InputError: what `feature_files` raises, a video that occurs twice, no features at all, or another process that
@@ -92,6 +99,7 @@ def pack(
         "videos": len(digests),
         "missing": missing,
         "sources": made_from,
+        "made_with": dict(made_with(made_from)),
     }
     write_json(manifest_path(store), manifest)
     return manifest

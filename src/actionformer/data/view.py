@@ -66,7 +66,7 @@ class View:
             if not np.isfinite(source_TC).all():
                 raise InputError(
                     f"video '{self.video}': its features or its length do not fit into half precision; "
-                    "set data.protocol to corrected"
+                    "set data.loading to corrected"
                 )
         if self.crop is not None:
             source_TC, segments_N2, labels_N = random_truncation(
@@ -171,32 +171,32 @@ def views(
             "stride": feature_set.stride_frames or 0.0,
             "offset": feature_set.offset_frames or 0.0,
             "resize_length": data.resize_length if resize else None,
-            "half_precision": data.protocol == "published",
+            "half_precision": data.loading == "published",
         }
         if split == "train":
             trunc = data.random_trunc
             result.append(View(**common, crop=Crop(trunc.length, trunc.threshold, trunc.crop_ratio)))
         elif data.loader == "sliding":
             assert data.window_size is not None
-            if data.protocol == "published":
+            if data.loading == "published":
                 total = math.ceil(_frames(video, feature_set.fps) / common["stride"])
             else:
                 total = len(features[video.name])
-            for window in windows(total, data.window_size, data.window_overlap_ratio, data.protocol):
+            for window in windows(total, data.window_size, data.window_overlap_ratio, data.loading):
                 result.append(View(**common, window=window))
         else:
             result.append(View(**common, pad_length=data.test_pad_length))
     return result
 
 
-def windows(total: int, size: int, overlap: float, protocol: Literal["published", "corrected"]) -> list[Window]:
+def windows(total: int, size: int, overlap: float, loading: Literal["published", "corrected"]) -> list[Window]:
     """Windows of `size` steps over a video of `total` steps; one that passes the end is moved back to it.
 
     'published' can leave a tail unseen or repeat a window, as the published rows do; 'corrected' covers the video.
     """
     step = max(int(size * (1 - overlap)), 1)
     count = max(1, total // step)
-    if protocol == "corrected":
+    if loading == "corrected":
         count = max(1, math.ceil(max(total - size, 0) / step) + 1)
     result = []
     for start in range(0, count * step, step):
@@ -253,7 +253,7 @@ def _frame(seconds: float, video: Video, experiment: Experiment) -> float:
         video.fps(None)
         assert video.frame is not None
         frame = seconds / video.duration * video.frame
-    return int(frame) if experiment.data.protocol == "published" and experiment.data.truncate_to_frames else frame
+    return int(frame) if experiment.data.loading == "published" and experiment.data.truncate_to_frames else frame
 
 
 def random_truncation(

@@ -25,7 +25,7 @@ from actionformer.experiment import Experiment
 from actionformer.files import read_json
 from actionformer.progress import progress
 from actionformer.training.checkpoint import load_model
-from actionformer.training.device import leased_device, prepare_cpu
+from actionformer.training.device import leased_device
 
 ONE_CLASS = "action"
 """label of class-agnostic weights, whose classes come from a classifier of whole videos"""
@@ -61,7 +61,7 @@ def predict_files(
         device: 'auto', 'cpu', 'cuda:0', ...
 
     Windows of a sliding test cover the whole video, and features are resampled in full precision, whatever the
-    weights were trained for (`data.protocol: corrected`).
+    weights were trained for (`data.loading: corrected`).
 
     Raises:
         InputError: weights or features that cannot be read or don't fit each other, no frame rate, no video.
@@ -75,7 +75,6 @@ def predict_files(
     scores = None if classifier is None else _classifier(trained, Path(classifier))
     names = [ONE_CLASS] if trained.data.class_agnostic else classes
     sources = [features] if isinstance(features, Path | str) else list(features)
-    prepare_cpu(trained.training.threads)
     results: Results = {}
     with leased_device(device) as chosen:
         network.to(chosen)
@@ -163,7 +162,7 @@ def _timed(
         offset = known.offset_frames if same else stride / 2
     grid = known.model_copy(update={"fps": fps, "stride_frames": stride, "offset_frames": offset, "dataset": None})
     dataset = trained.dataset.model_copy(update={"features": {trained.data.features: grid}})
-    data = trained.data.model_copy(update={"protocol": "corrected"})
+    data = trained.data.model_copy(update={"loading": "corrected"})
     inference = trained.inference.model_copy(update={"use_classifier": False})
     return trained.model_copy(update={"dataset": dataset, "data": data, "inference": inference})
 

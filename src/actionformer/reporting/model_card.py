@@ -6,28 +6,27 @@ Markdown with the header that the Hugging Face Hub reads (https://huggingface.co
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
+from actionformer import provenance
 from actionformer.reporting import tables
 from actionformer.reporting.tables import Row
 
 PAPER = "https://arxiv.org/abs/2202.07925"
 
 
-def model_card(
-    row: Row, trained: Sequence[Mapping[str, Any]], classes: Mapping[str, Mapping[str, Any]], *, remark: str
-) -> str:
+def model_card(row: Row, classes: Mapping[str, Mapping[str, Any]], *, remark: str) -> str:
     """The card of a row, with all its seeds.
 
     Args:
-        trained: lineage.json of every seed.
         classes: label -> {"instances", "ap": mean over seeds per threshold}.
         remark: why the edition's numbers don't compare; empty where they do.
     """
     experiment, cells = row.experiment, tables.records(row)
+    remark_of_data = f"; {cells[0]['remark']}" if cells[0]["remark"] else ""
     title = f"ActionFormer on {experiment.dataset.name} ({experiment.row})"
     lines = [
         "---",
@@ -41,7 +40,8 @@ def model_card(
         "",
         "## Results",
         "",
-        f"{cells[0]['videos']} videos, {cells[0]['instances']} instances; {cells[0]['protocol']}. In percent; "
+        f"{cells[0]['videos']} videos, {cells[0]['instances']} instances; {cells[0]['protocol']}; "
+        f"loading: {cells[0]['loading']}{remark_of_data}. In percent; "
         f"{len(row.runs)} seed{'s' if row.runs[1:] else ''}.",
         "",
         "| metric | published | here | difference | tolerance |",
@@ -61,7 +61,7 @@ def model_card(
         f"| {tables.in_cell(label)} | {entry['instances']} | {100 * statistics.fmean(entry['ap']):.2f} |"
         for label, entry in sorted(classes.items(), key=lambda item: -statistics.fmean(item[1]["ap"]))
     ]
-    return "\n".join([*lines, "", *_data(row), "", *_training(row, trained), "", *_loading(row)]) + "\n"
+    return "\n".join([*lines, "", *_data(row), "", *_training(row), "", *_loading(row)]) + "\n"
 
 
 def _header(row: Row, remark: str) -> dict[str, Any]:
@@ -114,7 +114,8 @@ def _data(row: Row) -> list[str]:
     return [*lines, *(f"| `{path}` | `{md5}` |" for path, md5 in sorted(lineage["files"].items()))]
 
 
-def _training(row: Row, trained: Sequence[Mapping[str, Any]]) -> list[str]:
+def _training(row: Row) -> list[str]:
+    """Who trained which epochs, a line per seed and session."""
     experiment = row.experiment
     lines = [
         "## Training",
@@ -122,13 +123,22 @@ def _training(row: Row, trained: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{experiment.training.epochs} epochs, batch size {experiment.training.batch_size}, learning rate "
         f"{experiment.training.lr:g}, {experiment.training.threads} CPU thread(s); every value in `params.yaml`.",
         "",
-        "| seed | commit | hardware | torch | MLflow run |",
-        "|---|---|---|---|---|",
+        "| seed | epochs | commit | hardware | torch | MLflow run |",
+        "|---|---|---|---|---|---|",
     ]
-    for run, lineage in zip(row.runs, trained, strict=True):
-        commit = lineage["git"]["commit"][:12] + (" (with changes)" if lineage["git"]["dirty"] else "")
-        hardware = f"{lineage['device']}, {lineage['environment']['processor']}"
-        lines.append(f"| {run.seed} | {commit} | {hardware} | {lineage['environment']['torch']} | {run.mlflow_name} |")
+    for run in row.runs:
+        for session in run.lineage["trained_by"]:
+            epochs = f"{session['first_epoch'] + 1}-{session['last_epoch'] + 1}"
+            hardware = f"{session['device']}, {session['environment']['processor']}"
+            cells = [
+                str(run.seed),
+                epochs,
+                provenance.commit_text(session["git"]),
+                hardware,
+                session["environment"]["torch"],
+                run.mlflow_name,
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

@@ -19,12 +19,19 @@ from typing import Any
 
 from scipy import stats
 
+from actionformer import provenance
 from actionformer.experiment import Experiment
 
 COLUMNS = (
     "table", "row", "experiment", "metric", "published", "reproduced", "std", "difference", "tolerance",
-    "released_checkpoint", "seeds", "protocol", "videos", "instances", "data_version", "data_pinned", "threads",
-    "mlflow_runs",
+    "released_checkpoint", "seeds", "protocol", "loading", "remark", "videos", "instances", "data_version",
+    "data_pinned", "trained", "threads", "mlflow_runs",
+)  # fmt: skip
+
+
+ORIGIN = (
+    "features", "seeds", "protocol", "loading", "evaluated", "data version", "pinned", "trained", "threads",
+    "MLflow run",
 )  # fmt: skip
 
 
@@ -100,16 +107,27 @@ def records(row: Row) -> list[dict[str, Any]]:
                 "tolerance": tolerance(values) if comparable else None,
                 "released_checkpoint": None if row.released is None else row.released.percent.get(key),
                 "seeds": " ".join(str(run.seed) for run in row.runs),
-                "protocol": experiment.dataset.protocol_text(),
+                "protocol": experiment.dataset.protocol,
+                "loading": experiment.data.loading_text,
+                "remark": experiment.dataset.remark,
                 "videos": row.runs[0].videos,
                 "instances": row.runs[0].instances,
                 "data_version": " ".join(sorted({lineage["data_version"] for lineage in lineages})),
                 "data_pinned": all(lineage["pinned"] for lineage in lineages),
+                "trained": trained(row.runs),
                 "threads": experiment.training.threads,
                 "mlflow_runs": " ".join(run.mlflow_name for run in row.runs),
             }
         )
     return result
+
+
+def trained(runs: Sequence[Run]) -> str:
+    """Who trained which epochs: once where all seeds have the same history."""
+    texts = {run.seed: provenance.history_text(run.lineage["trained_by"]) for run in runs}
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    return "; ".join(f"seed {seed}, {text}" for seed, text in texts.items())
 
 
 def tolerance(values: Sequence[float]) -> float | None:
@@ -151,6 +169,8 @@ class Table:
     title: str
     edition: str
     remark: str
+    data_remark: str
+    """what is to be said of the data set"""
     results: Grid
     recall: Grid | None
     actions: Grid | None
@@ -180,13 +200,14 @@ def table_of(name: str, title: str, rows: Sequence[Row], *, edition: str, remark
         title,
         edition,
         remark,
+        rows[0].experiment.dataset.remark or "",
         Grid(["features", "", *headings], lines, numbers=2),
         _recall(rows),
         _actions(rows, headings),
         Grid(
-            ["features", "seeds", "protocol", "evaluated", "data version", "pinned", "threads", "MLflow run"],
+            ORIGIN,
             origin,
-            numbers=8,
+            numbers=len(ORIGIN),
         ),
         _released_lines(edition, rows),
     )
@@ -198,10 +219,12 @@ def _origin(title: str, row: Row, runs: Sequence[Run]) -> list[str]:
     return [
         title,
         " ".join(str(run.seed) for run in runs),
-        row.experiment.dataset.protocol_text(),
+        row.experiment.dataset.protocol,
+        row.experiment.data.loading_text,
         f"{runs[0].videos} videos, {runs[0].instances} instances",
         Code(" ".join(sorted({run.lineage["data_version"] for run in runs}))),
         "yes" if all(run.lineage["pinned"] for run in runs) else Strong("no"),
+        trained(runs),
         str(row.experiment.training.threads),
         Code(f"{row.experiment.edition}/{row.experiment.table} > {names}"),
     ]
@@ -313,6 +336,8 @@ def as_markdown(table: Table) -> str:
     lines = [f"## {table.title}", ""]
     if table.remark:
         lines += [f"**{table.edition} edition.** {table.remark}", ""]
+    if table.data_remark:
+        lines += [f"Data: {table.data_remark}.", ""]
     lines += grid(table.results)
     for more in (table.recall, table.actions):
         lines += [] if more is None else ["", *grid(more)]
@@ -347,6 +372,8 @@ def as_html(table: Table) -> str:
     parts = [f'<section class="results" id="table-{html.escape(table.name)}">\n<h3>{html.escape(table.title)}</h3>\n']
     if table.remark:
         parts.append(f"<p><strong>{html.escape(table.edition)} edition.</strong> {html.escape(table.remark)}</p>\n")
+    if table.data_remark:
+        parts.append(f"<p>Data: {html.escape(table.data_remark)}.</p>\n")
     parts.append(grid(table.results))
     parts += [grid(more) for more in (table.recall, table.actions) if more is not None]
     parts.append(f"<details><summary>Where these numbers come from</summary>\n{grid(table.origin)}")
@@ -370,12 +397,13 @@ def as_latex(table: Table) -> str:
         return [*lines, r"\bottomrule", r"\end{tabular}"]
 
     origin = [
-        f"{features}: seeds {seeds}; {protocol}; {evaluated}; data {version[:8]}"
+        f"{features}: seeds {seeds}; {protocol}; loading {loading}; {evaluated}; data {version[:8]}"
         + ("" if pinned == "yes" else " (not pinned)")
-        for features, seeds, protocol, evaluated, version, pinned, *_ in table.origin.rows
+        for features, seeds, protocol, loading, evaluated, version, pinned, *_ in table.origin.rows
     ]
     remark = f"{table.edition} edition. {table.remark} " if table.remark else ""
-    caption = _latex(f"{table.title}: mAP in percent. {remark}{'. '.join(origin)}.")
+    data = f"Data: {table.data_remark}. " if table.data_remark else ""
+    caption = _latex(f"{table.title}: mAP in percent. {remark}{data}{'. '.join(origin)}.")
     lines = [
         "% needs \\usepackage{booktabs}",
         r"\begin{table}",
@@ -403,12 +431,14 @@ def _latex(text: str) -> str:
 
 LEGEND = """\
 mAP in percent at a temporal IoU threshold, and its average over the thresholds named; R@kx is the share of ground
-truth that the best k * n detections of its class find, n being their number in the video. *Evaluated* counts what the
-protocol leaves. *Data version* is the md5 of `data/` in `data.dvc`; *pinned* says whether the files used are that
+truth that the best k * n detections of its class find, n being their number in the video. *Protocol* says which videos
+and instances count, *evaluated* how many those are; *loading* how videos were cut and resampled, as published or
+corrected. *Data version* is the md5 of `data/` in `data.dvc`; *pinned* says whether the files used are that
 version's. *Tolerance*: half of Student's 95 % prediction interval for one more run, from the spread of the seeds; a
 difference within it is what another seed alone would make. *Released checkpoint*: the published weights, evaluated
 here without training. *Demo checkpoint*: weights that are drawn, in the published layout, whose scores mean nothing.
-*Threads* are those of training. An MLflow run stands in `mlflow ui` under its experiment and its row.
+*Trained* says which commit trained which epochs, and on what; *threads* are
+those of training. An MLflow run stands in `mlflow ui` under its experiment and its row.
 """
 
 

@@ -15,14 +15,20 @@ from actionformer.model.actionformer import ActionFormer
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    with atomic_path(path) as part:
-        torch.save(content, part)
+    """Write a checkpoint or model file; equal content makes equal bytes."""
+    with atomic_path(path) as part, part.open("wb") as file:
+        torch.save(content, file)  # given a path, it would write the file's name into the file
 
 
-def load(path: Path, *, maker: str = "train") -> dict[str, Any]:
-    """The content of a checkpoint or model file, on the CPU; `maker` is the command that makes such files."""
+def load(path: Path, *, maker: str = "train", tensors: bool = True) -> dict[str, Any]:
+    """The content of a checkpoint or model file, on the CPU.
+
+    Args:
+        maker: the command that makes such files.
+        tensors: False leaves the tensors' bytes on disk: only what is said beside them may be used.
+    """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=not tensors)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; {maker} first") from None
     except Exception as error:  # a damaged file can raise anything
@@ -48,6 +54,14 @@ def load_model(path: Path) -> tuple[ActionFormer, Experiment, list[str]]:
     model = ActionFormer(experiment.model)
     model.load_state_dict(content["state_dict"])
     return model.eval(), experiment, list(content["classes"])
+
+
+def experiment_of(path: Path) -> Experiment:
+    """The experiment that a `model.pt` was trained with, without its weights."""
+    content = load(path, tensors=False)
+    if "experiment" not in content:
+        raise InputError(f"{path}: lacks experiment; not a model.pt of this project")
+    return stored_experiment(content["experiment"], str(path))
 
 
 def load_published(path: Path) -> dict[str, Tensor]:

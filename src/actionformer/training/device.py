@@ -23,6 +23,8 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 def prepare_cpu(threads: int) -> None:
     """Use this many threads, and keep freed memory for the next step instead of giving it back to the kernel.
 
+    For commands alone: it changes the whole process.
+
     Every step frees and takes the same gigabytes; the kernel would clear them anew each time, which costs a tenth and
     more of a step (docs/performance.md). Where the C library is not glibc, nothing is changed.
     """

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -19,14 +19,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from actionformer.data.loader import Batch, training_batches
 from actionformer.data.view import View
 from actionformer.errors import InputError
-from actionformer.experiment import Experiment
+from actionformer.experiment import Experiment, TrainingParams
 from actionformer.files import atomic_path
 from actionformer.model.actionformer import ActionFormer, Losses
 from actionformer.progress import progress
 from actionformer.training import checkpoint
+from actionformer.training.observer import Observer, Record
 from actionformer.training.optimizer import adamw, learning_rate
-
-Record = dict[str, float]
 
 
 def training_step(
@@ -60,9 +59,9 @@ def train(
     device: str = "cpu",
     evaluate: Callable[[nn.Module], Record] | None = None,
     identity: str = "",
-    on_start: Callable[[str | None, Sequence[Record]], str] = lambda token, history: token or "",
-    on_epoch: Callable[[int, Record], None] = lambda epoch, record: None,
-    around: Callable[[], AbstractContextManager[None]] = nullcontext,
+    facts: Mapping[str, Any] | None = None,
+    who: Mapping[str, Any] | None = None,
+    observer: Observer | None = None,
 ) -> list[Record]:
     """Train one row with one seed in folder `run`, or go on with it; returns a record per epoch.
 
@@ -70,80 +69,65 @@ def train(
         views: training views, in database order.
         evaluate: called with the EMA network after every epoch from `first_eval_epoch` on; its numbers join the record.
         identity: of params, seed and data; a checkpoint with another identity is not gone on with.
-        on_start: gets the token that it returned when this run first began (or None) and the records of the epochs so
-            far; returns what to keep.
-        on_epoch: called once with every finished epoch.
-        around: a context that is open while epochs run.
+        facts: kept in the checkpoint as they are.
+        who: the commit, device and versions that train now. The checkpoint keeps the history of who trained which
+            epochs, and a resume appends to it.
+        observer: looks on.
 
     Writes `checkpoint.pt` after every epoch, `history.csv` and `model.pt` at the end. Interrupted at any point, the
-    next call gives the same weights bit for bit: every epoch seeds its own random numbers.
+    next call gives the same weights bit for bit: every epoch seeds its own random numbers. The caller's random numbers
+    are left as they were.
     """
     if not views:
         raise InputError(f"{experiment.name}: no training video has both features and ground truth")
+    observer = observer or Observer()
     params = experiment.training
-    torch.manual_seed(seed)
-    model = ActionFormer(experiment.model).to(device)
-    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay))
-    optimizer = adamw(model, params)
     iterations = math.ceil(len(views) / params.batch_size)
-    history: list[Record] = []
-    token: str | None = None
+    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
+        torch.manual_seed(seed)
+        model = ActionFormer(experiment.model).to(device)
+        ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay))
+        optimizer = adamw(model, params)
+        history: list[Record] = []
+        trained_by: list[dict[str, Any]] = []
+        run_id: str | None = None
 
-    path = run / "checkpoint.pt"
-    if path.exists():
-        state = checkpoint.load(path)
+        path = run / "checkpoint.pt"
+        state = checkpoint.load(path) if path.exists() else {}
         if state.get("identity") == identity:
             model.load_state_dict(state["model"])
             ema.load_state_dict(state["ema"])
             optimizer.load_state_dict(state["optimizer"])
-            history, token = state["history"], state["token"]
-    token = on_start(token, history)
+            history, run_id = state["history"], state["run_id"]
+            trained_by = state["trained_by"]
+        run_id = observer.started(run_id, history, trained_by)
 
-    def save() -> None:
-        """Everything that the next call needs to go on from here."""
-        state = {"model": model.state_dict(), "ema": ema.state_dict(), "optimizer": optimizer.state_dict()}
-        checkpoint.save(path, state | {"identity": identity, "history": history, "token": token})
+        def save() -> None:
+            """Everything that the next call needs to go on from here."""
+            networks = {"model": model.state_dict(), "ema": ema.state_dict()}
+            told = {"history": history, "trained_by": trained_by, "run_id": run_id}
+            content = networks | told | {"optimizer": optimizer.state_dict(), "identity": identity}
+            checkpoint.save(path, content | dict(facts or {}))
 
-    if not history:
-        save()  # an interruption in the first epoch goes on in the same run, too
+        if not history:
+            save()  # an interruption in the first epoch goes on in the same run, too
 
-    with around():
-        for epoch in range(len(history), params.epochs):
-            torch.manual_seed((seed << 20) + epoch + 1)
-            model.train()
-            sums = torch.zeros(3, dtype=torch.float64)
-            began = time.perf_counter()
-            batches = training_batches(views, batch_size=params.batch_size, epoch=epoch, seed=seed)
-            for i, batch in enumerate(progress(batches, f"epoch {epoch + 1}/{params.epochs}", total=iterations)):
-                lr = learning_rate(
-                    epoch * iterations + i,
-                    base=params.lr,
-                    warmup=params.warmup_epochs * iterations,
-                    total=params.schedule_epochs * iterations,
+        with observer.watching():
+            for epoch in range(len(history), params.epochs):
+                torch.manual_seed((seed << 20) + epoch + 1)
+                record = _epoch(
+                    model, ema, optimizer, views, params, epoch=epoch, seed=seed, iterations=iterations
                 )
-                losses, gradient_norm = training_step(model, ema, optimizer, batch, lr=lr, clip=params.clip_grad_norm)
-                step = torch.stack([losses.classification, losses.regression, gradient_norm])
-                sums += step.detach().cpu().double()
-            seconds = time.perf_counter() - began
-            classification, regression, norm = (sums / iterations).tolist()
-            record = {
-                "loss/total": classification + regression,
-                "loss/classification": classification,
-                "loss/regression": regression,
-                "learning_rate": lr,
-                "gradient_norm": norm,
-                "videos_per_second": len(views) / seconds,
-                "seconds": seconds,
-            }
-            if not math.isfinite(record["loss/total"]):
-                raise InputError(
-                    f"{experiment.name}: the loss of epoch {epoch} is {record['loss/total']}; lower training.lr"
-                )
-            if evaluate is not None and epoch >= params.first_eval_epoch:
-                record |= evaluate(ema.module.eval())
-            history.append(record)
-            save()
-            on_epoch(epoch, record)
+                if not math.isfinite(record["loss/total"]):
+                    raise InputError(
+                        f"{experiment.name}: the loss of epoch {epoch} is {record['loss/total']}; lower training.lr"
+                    )
+                if evaluate is not None and epoch >= params.first_eval_epoch:
+                    record |= evaluate(ema.module.eval())
+                history.append(record)
+                note_epoch(trained_by, epoch, who or {})
+                save()
+                observer.epoch_finished(epoch, record)
 
     _write_history(run / "history.csv", history)
     checkpoint.save(
@@ -155,7 +139,61 @@ def train(
             "seed": seed,
         },
     )
+    observer.ended(trained_by)
     return history
+
+
+def _epoch(
+    model: ActionFormer,
+    ema: AveragedModel,
+    optimizer: torch.optim.Optimizer,
+    views: Sequence[View],
+    params: TrainingParams,
+    *,
+    epoch: int,
+    seed: int,
+    iterations: int,
+) -> Record:
+    """One pass over the training views; returns its means."""
+    model.train()
+    sums = torch.zeros(3, dtype=torch.float64)
+    began = time.perf_counter()
+    batches = training_batches(views, batch_size=params.batch_size, epoch=epoch, seed=seed)
+    shown = progress(batches, f"epoch {epoch + 1}/{params.epochs}", total=iterations)
+    for i, batch in enumerate(shown):
+        lr = learning_rate(
+            epoch * iterations + i,
+            base=params.lr,
+            warmup=params.warmup_epochs * iterations,
+            total=params.schedule_epochs * iterations,
+        )
+        losses, gradient_norm = training_step(
+            model, ema, optimizer, batch, lr=lr, clip=params.clip_grad_norm
+        )
+        step = torch.stack([losses.classification, losses.regression, gradient_norm])
+        sums += step.detach().cpu().double()
+    seconds = time.perf_counter() - began
+    classification, regression, norm = (sums / iterations).tolist()
+    return {
+        "loss/total": classification + regression,
+        "loss/classification": classification,
+        "loss/regression": regression,
+        "learning_rate": lr,
+        "gradient_norm": norm,
+        "videos_per_second": len(views) / seconds,
+        "seconds": seconds,
+    }
+
+
+def note_epoch(trained_by: list[dict[str, Any]], epoch: int, who: Mapping[str, Any]) -> None:
+    """Add an epoch to the history of who trained which: {"first_epoch", "last_epoch"} and `who`, counted from 0."""
+    if trained_by:
+        last = trained_by[-1]
+        before = {key: value for key, value in last.items() if key not in ("first_epoch", "last_epoch")}
+        if before == dict(who) and last["last_epoch"] == epoch - 1:
+            last["last_epoch"] = epoch
+            return
+    trained_by.append({"first_epoch": epoch, "last_epoch": epoch, **who})
 
 
 def _write_history(path: Path, history: Sequence[Record]) -> None:

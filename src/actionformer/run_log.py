@@ -1,0 +1,87 @@
+"""The observer of a training: tells of it in the run folder, in words, and in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from actionformer import layout, tracking
+from actionformer.experiment import Experiment
+from actionformer.files import write_json
+from actionformer.progress import clock
+from actionformer.training.observer import Observer
+
+
+class RunLog(Observer):
+    """Tells of a training: in the run folder, in words, and in MLflow, which may fail without any harm."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        run: Path,
+        lineage: dict[str, Any],
+        who: Mapping[str, Any],
+        say: Callable[[str], None],
+    ) -> None:
+        self.run_id: str | None = None
+        self.trained_by: Sequence[Mapping[str, Any]] = ()
+        self._experiment, self._run, self._lineage, self._who, self._say = experiment, run, lineage, who, say
+        self._seconds = 0.0
+        self._careful = tracking.Careful(run)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if self.run_id is not None:
+            failed = "FAILED" if kind is not None and issubclass(kind, Exception) else "KILLED"
+            self._careful(tracking.end, self.run_id, "FINISHED" if kind is None else failed)
+
+    def started(
+        self,
+        run_id: str | None,
+        history: Sequence[Mapping[str, float]],
+        trained_by: Sequence[Mapping[str, Any]],
+    ) -> str | None:
+        epochs = self._experiment.training.epochs
+        if len(history) == epochs:
+            self._say(f"all {epochs} epochs are trained: model.pt is written from checkpoint.pt")
+        elif history:
+            self._say(f"goes on after epoch {len(history)}/{epochs}")
+        sessions = list(trained_by)
+        if len(history) < epochs:  # what is to come, as far as it can be known
+            sessions.append({"first_epoch": len(history), "last_epoch": epochs - 1, **self._who})
+        lineage = self._lineage | {"trained_by": sessions}
+        self.run_id = self._careful(tracking.start, self._experiment, lineage, run_id)
+        if self.run_id is not None:
+            self._careful(tracking.log_history, self.run_id, history)
+        self._note_progress(len(history), sum(record["seconds"] for record in history))
+        return self.run_id
+
+    def watching(self) -> AbstractContextManager[None]:
+        return self._careful.watching(self.run_id)
+
+    def epoch_finished(self, epoch: int, record: Mapping[str, float]) -> None:
+        epochs = self._experiment.training.epochs
+        if self.run_id is not None:
+            self._careful(tracking.log_epoch, self.run_id, epoch, record)
+        self._note_progress(epoch + 1, self._seconds + record["seconds"])
+        score = f"  mAP {record['mAP/average']:.2f}" if "mAP/average" in record else ""
+        left = clock(self._seconds / (epoch + 1) * (epochs - epoch - 1))
+        self._say(
+            f"epoch {epoch + 1}/{epochs}  loss {record['loss/total']:.4f}  lr {record['learning_rate']:.2e}  "
+            f"{record['videos_per_second']:.1f} videos/s  {left} left{score}"
+        )
+
+    def ended(self, trained_by: Sequence[Mapping[str, Any]]) -> None:
+        self.trained_by = trained_by
+        if self.run_id is not None:
+            lineage = self._lineage | {"trained_by": trained_by}
+            self._careful(tracking.tag, self.run_id, self._experiment, lineage)
+
+    def _note_progress(self, epoch: int, seconds: float) -> None:
+        self._seconds = seconds
+        content = {"epoch": epoch, "epochs": self._experiment.training.epochs, "seconds": seconds}
+        write_json(self._run / layout.PROGRESS, content)
