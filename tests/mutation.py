@@ -4,9 +4,9 @@
     python tests/mutation.py --help
 
 Which faults there are is cosmic-ray's answer (its operators are used, its runner is not). A worker imports torch and
-numba once and forks for every fault, so that a fault costs seconds. What a fault leaves alone (a comment's words, a type
-annotation, a text for people) is not counted. `build/mutation/results.jsonl` has a line per fault; an interrupted run
-goes on from there.
+numba once and forks for every fault, so that a fault costs seconds. A fault that changes nothing that runs (an
+annotation, a docstring, the words of an error) is not counted. `build/mutation/results-SEED.jsonl` has a line per
+fault; an interrupted run goes on from there.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing import Process, Queue
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+Fault = dict[str, object]
+"""file, operator and occurrence; when it was tried, also what noticed it"""
 PACKAGE = Path("src/actionformer")
 ROOMS = ("model", "training", "detection", "evaluation")
 OUT = CHECKOUT / "build/mutation"
@@ -35,6 +37,10 @@ SECONDS = 240
 """after which the tests count as hanging: the fault was noticed"""
 
 # a room's or a file's tests, the quick ones first: the next ones run where a fault was not noticed
+PREDICT = (
+    "test_outputs.py -k 'say_the_same or times_scale or way_of_seeing or has_to_be_given or another_kind or "
+    "class_agnostic or device'"
+)
 NETWORK = "test_parity.py -k test_network"
 TESTS = {
     "model/onnx_export.py": ["test_outputs.py -k onnx"],
@@ -43,24 +49,23 @@ TESTS = {
         "test_network.py",
         "test_training.py -k loop",
         "test_parity.py -k test_targets_are",
-        f"{NETWORK}[anet",
-        f"{NETWORK}[ego4d_egovlp",
+        "test_parity.py -k 'test_network and anet'",
+        "test_parity.py -k 'test_network and egovlp'",
         "test_parity.py -k release",
         NETWORK,
     ],
     "training": ["test_training.py", "test_parity.py -k learning_rate", "test_published_weights.py"],
-    "detection/actions.py": ["test_outputs.py"],
-    "detection/from_files.py": ["test_outputs.py"],
+    "detection/actions.py": ["test_outputs.py -k fused"],
+    "detection/from_files.py": [PREDICT],
     "detection": [
         "test_detection.py",
         "test_parity.py -k 'nms or voting or fused or detections'",
-        "test_outputs.py",
+        PREDICT,
     ],
     "evaluation": [
         "test_evaluation.py",
         "test_diagnosis.py",
         "test_parity.py -k map_and_recall",
-        "test_report.py",
     ],
 }
 
@@ -73,7 +78,7 @@ def tests_of(file: str) -> list[str]:
 # ---------------------------------------------------------------------------------------------- faults
 
 
-def faults(seed: int, count: int) -> list[dict[str, object]]:
+def faults(seed: int, count: int) -> list[Fault]:
     """`count` faults of all that there are in these rooms, drawn with a seed, in the order of the draw."""
     from cosmic_ray.ast import ast_nodes, get_ast
     from cosmic_ray.plugins import get_operator, operator_names
@@ -90,7 +95,7 @@ def faults(seed: int, count: int) -> list[dict[str, object]]:
                 file = f"{room}/{path.name}"
                 every += [{"file": file, "operator": name, "occurrence": i} for i in range(sum(places))]
     random.Random(seed).shuffle(every)
-    chosen: list[dict[str, object]] = []
+    chosen: list[Fault] = []
     for fault in every:
         if len(chosen) == count:
             break
@@ -100,7 +105,7 @@ def faults(seed: int, count: int) -> list[dict[str, object]]:
     return chosen
 
 
-def with_fault(fault: dict[str, object]) -> tuple[str, str]:
+def with_fault(fault: Fault) -> tuple[str, str]:
     """The code of a file without and with a fault."""
     from cosmic_ray.mutating import mutate_code
     from cosmic_ray.plugins import get_operator
@@ -143,8 +148,23 @@ def bare(code: str) -> str:
 # ---------------------------------------------------------------------------------------------- running
 
 
-def worker(faults: Queue[dict[str, object] | None], results: Queue[dict[str, object]]) -> None:
-    """Try faults in a copy of the checkout, in a forked process each."""
+def a_copy() -> Path:
+    """A copy of the checkout, to put faults into."""
+    copy = Path(tempfile.mkdtemp(prefix="mutation-")) / "main"
+    copy.mkdir()
+    for name in ("src", "tests", "params", "docs", "benchmarks", "workflow"):
+        ignored = shutil.ignore_patterns("__pycache__", "oracles")
+        shutil.copytree(CHECKOUT / name, copy / name, ignore=ignored)
+    for name in ("Snakefile", "pyproject.toml", "data.dvc", "README.md", "requirements.lock"):
+        shutil.copy(CHECKOUT / name, copy / name)
+    (copy / "tests/oracles").symlink_to(CHECKOUT / "tests/oracles")
+    if (CHECKOUT.parent / "shared").exists():
+        (copy.parent / "shared").symlink_to(CHECKOUT.parent / "shared")
+    return copy
+
+
+def prepare() -> None:
+    """Import what is slow to import, but nothing of this project: forked processes have it then."""
     import h5py  # noqa: F401
     import hypothesis  # noqa: F401
     import numba  # noqa: F401
@@ -153,18 +173,22 @@ def worker(faults: Queue[dict[str, object] | None], results: Queue[dict[str, obj
     import pytest  # noqa: F401
     import torch  # noqa: F401
 
-    copy = Path(tempfile.mkdtemp(prefix="mutation-"))
-    for name in ("src", "tests", "params", "docs", "benchmarks", "workflow", "pyproject.toml", "data.dvc", "README.md"):
-        source = CHECKOUT / name
-        ignored = shutil.ignore_patterns("__pycache__", "oracles")
-        if source.is_dir():
-            shutil.copytree(source, copy / name, ignore=ignored)
-        else:
-            shutil.copy(source, copy / name)
-    (copy / "tests/oracles").symlink_to(CHECKOUT / "tests/oracles")
-    shared = CHECKOUT.parent / "shared"
-    if shared.exists() and not (copy.parent / "shared").exists():
-        (copy.parent / "shared").symlink_to(shared)
+
+def refuse_failing_tests(chosen: Sequence[Fault]) -> None:
+    """Tests that fail without a fault notice nothing."""
+    prepare()
+    copy = a_copy()
+    for tests in dict.fromkeys(tests for fault in chosen for tests in tests_of(str(fault["file"]))):
+        if not passes(copy, tests):
+            sys.exit(f"these tests fail, or take longer than {SECONDS} s, without any fault: {tests}")
+        print(f"passes without a fault: {tests}", flush=True)
+    shutil.rmtree(copy.parent)
+
+
+def worker(faults: Queue[Fault | None], results: Queue[Fault]) -> None:
+    """Try faults in a copy of the checkout, in a forked process each."""
+    prepare()
+    copy = a_copy()
     try:
         for fault in iter(faults.get, None):
             before, after = with_fault(fault)
@@ -177,7 +201,7 @@ def worker(faults: Queue[dict[str, object] | None], results: Queue[dict[str, obj
             change = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
             results.put(fault | {"noticed_by": noticed_by, "change": change, "seconds": time.monotonic() - began})
     finally:
-        shutil.rmtree(copy)
+        shutil.rmtree(copy.parent)
 
 
 def passes(copy: Path, tests: str) -> bool:
@@ -215,7 +239,7 @@ def passes(copy: Path, tests: str) -> bool:
     return status == 0
 
 
-def known(results: Path) -> Iterator[dict[str, object]]:
+def known(results: Path) -> Iterator[Fault]:
     if results.exists():
         yield from map(json.loads, results.read_text(encoding="utf-8").splitlines())
 
@@ -232,9 +256,10 @@ def main() -> None:
     chosen = faults(args.seed, args.count)
     left = [fault for fault in chosen if (fault["file"], fault["operator"], fault["occurrence"]) not in tried]
     print(f"{len(chosen)} faults, {len(left)} to try", flush=True)
+    refuse_failing_tests(left)
 
-    queue: Queue[dict[str, object] | None] = Queue()
-    answers: Queue[dict[str, object]] = Queue()
+    queue: Queue[Fault | None] = Queue()
+    answers: Queue[Fault] = Queue()
     for fault in left:
         queue.put(fault)
     workers = [Process(target=worker, args=(queue, answers)) for _ in range(args.workers)]
@@ -254,14 +279,15 @@ def main() -> None:
     print_table(list(known(results)))
 
 
-def print_table(results: list[dict[str, object]]) -> None:
+def print_table(results: list[Fault]) -> None:
     """Faults and survivors per room."""
     total = Counter(str(r["file"]).partition("/")[0] for r in results)
     survived = Counter(str(r["file"]).partition("/")[0] for r in results if r["noticed_by"] is None)
     print("room        faults  noticed  survived")
     for room in ROOMS:
         print(f"{room:<12}{total[room]:>6}{total[room] - survived[room]:>9}{survived[room]:>10}")
-    print(f"{'all':<12}{sum(total.values()):>6}{sum(total.values()) - sum(survived.values()):>9}{sum(survived.values()):>10}")
+    every, left = sum(total.values()), sum(survived.values())
+    print(f"{'all':<12}{every:>6}{every - left:>9}{left:>10}")
 
 
 if __name__ == "__main__":

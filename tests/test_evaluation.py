@@ -10,9 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracle
+from actionformer import files, load_experiment, presentation, stages
+from actionformer.data.annotations import load_database
+from actionformer.data.publishers import convert
 from actionformer.errors import InputError
 from actionformer.evaluation import mean_average_precision, recall_at_kx
-from conftest import REAL
+from actionformer.experiment import EvaluationParams, names
+from conftest import REAL, run_command
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real detections lie beside the checkout, in ../shared/real")
@@ -102,3 +106,76 @@ def test_the_order_of_equals_alone_moves_map_by_more_than_the_published_orders_d
     ours = mean_average_precision(truth, results, **options).average
     assert abs(ours - case["metrics"]["average_mAP"]) < (max(averages) - min(averages)) / 4
     assert min(averages) <= case["metrics"]["average_mAP"] <= max(averages)
+
+
+# ------------------------------------------------------------------------------------- the standalone evaluator
+
+
+def noisy(database, subset, classes, rng):
+    """Detections near the ground truth of a subset, some of them wrong, some in blocked videos."""
+    results = {}
+    for video in database.subset(subset):
+        found = []
+        for (start, end), label in zip(video.segments_N2.tolist(), video.labels, strict=True):
+            shift = rng.normal(0, 0.2 * max(end - start, 1e-3), 2)
+            named = label if rng.random() < 0.8 else str(rng.choice(classes))
+            segment = [start + shift[0], end + abs(shift[1])]
+            found.append({"segment": segment, "label": named, "score": round(rng.random(), 4)})
+        results[video.name] = found
+    return results
+
+
+@pytest.mark.parametrize("row", names("experiments"))
+def test_two_files_score_what_the_row_scores(row, demo_data, tmp_path):
+    """Blocked videos, label fields and recall included: the same files give the same numbers, for all rows."""
+    experiment = load_experiment(row, "demo")
+    dataset, evaluation = experiment.dataset, experiment.evaluation
+    content = convert(dataset, demo_data / experiment.data.dataset)
+    database = load_database(content, experiment.data.label_field)
+    results = noisy(database, dataset.eval_subset, database.classes, np.random.default_rng(0))
+    files.write_json(tmp_path / "database.json", content)
+    files.write_json(tmp_path / "detections.json", {"results": results})
+    said, percent = stages.evaluate_files(
+        tmp_path / "database.json", tmp_path / "detections.json", subset=dataset.eval_subset,
+        tiou=evaluation.tiou, label_field=experiment.data.label_field, recall_top_k=evaluation.recall_top_k,
+        out=tmp_path / "evaluation.json",
+    )  # fmt: skip
+    assert percent == stages.scored(database, results, evaluation, dataset.eval_subset)["percent"]
+    assert ("of its blocked list" in said) == evaluation.use_blocked_list
+    if evaluation.use_blocked_list:
+        _, with_blocked = stages.evaluate_files(
+            tmp_path / "database.json", tmp_path / "detections.json", subset=dataset.eval_subset,
+            tiou=evaluation.tiou, use_blocked_list=False, out=tmp_path / "evaluation.json",
+        )  # fmt: skip
+        assert with_blocked != percent
+
+
+def test_a_diagnosis_of_two_files_leaves_out_the_blocked_videos_as_the_row_does(demo_data, tmp_path):
+    experiment = load_experiment("activitynet_tsp", "demo")
+    content = convert(experiment.dataset, demo_data / "activitynet")
+    database = load_database(content)
+    results = noisy(database, "validation", database.classes, np.random.default_rng(0))
+    files.write_json(tmp_path / "database.json", content)
+    files.write_json(tmp_path / "detections.json", {"results": results})
+    row = stages.scored(database, results, experiment.evaluation, "validation")
+    said = presentation.report_files(
+        tmp_path / "database.json", tmp_path / "detections.json", subset="validation",
+        tiou=experiment.evaluation.tiou, label_field="label", out=tmp_path / "page.html",
+    )  # fmt: skip
+    assert said[0].startswith(f"average mAP {row['percent']['mAP/average']:.2f} ({row['videos']} videos")
+
+
+@pytest.mark.parametrize("field", ["noun", "verb"])
+def test_the_command_scores_epic_and_recall(field, demo_data, tmp_path):
+    experiment = load_experiment(f"epic_{field}_slowfast", "demo")
+    content = convert(experiment.dataset, demo_data / "epic")
+    database = load_database(content, field)
+    results = noisy(database, "val", database.classes, np.random.default_rng(0))
+    files.write_json(tmp_path / "database.json", content)
+    files.write_json(tmp_path / "detections.json", {"results": results})
+    command = ["actionformer", "evaluate", "--annotations", "database.json", "--detections", "detections.json"]
+    options = ["--subset", "val", "--label-field", field, "--tiou", "0.3", "--recall-top-k", "1", "5"]
+    said = run_command(tmp_path, *command, *options).stdout
+    params = EvaluationParams(tiou=(0.3,), recall_top_k=(1, 5))
+    for name, value in stages.scored(database, results, params, "val")["percent"].items():
+        assert f"{name:<16} {value:6.2f}" in said

@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 from actionformer import (
     ActionFormer,
     files,
+    keys,
     layout,
     load_experiment,
     outputs,
     predict,
     progress,
-    stages,
     status,
 )
 from actionformer.data.features import pack
@@ -79,6 +79,22 @@ def test_a_file_a_folder_and_a_store_say_the_same(thumos):
     files = [folder / "features" / f"{name}.npy" for name in arrays]
     assert predict(path, files, **options) == expected
     assert predict(str(path), str(files[1]), **options) == {"v1": expected["v1"]}
+
+
+def test_predict_changes_nothing_outside_itself(thumos):
+    """Threads and random numbers of the process are the caller's: only commands set them."""
+    folder, path, _ = thumos
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    try:
+        predict(path, folder / "features", fps=30, stride=4, device="cpu")
+        assert torch.get_num_threads() == 2
+        assert torch.equal(torch.rand(2), expected)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @settings(max_examples=8, deadline=None)
@@ -415,7 +431,7 @@ def test_a_log_gets_a_plain_line_now_and_then(monkeypatch, capsys):
     assert all("\r" not in line for line in lines)
 
 
-def test_status_tells_missing_running_stopped_trained_done_and_outdated_apart(ego4d, monkeypatch):
+def test_status_tells_missing_running_stopped_trained_done_and_outdated_apart(ego4d):
     run = layout.run("demo", ego4d.name, 0)
     (run / "detections.json").unlink()
 
@@ -440,12 +456,20 @@ def test_status_tells_missing_running_stopped_trained_done_and_outdated_apart(eg
     assert state() == ("trained", 14, "detect")
     files.write_json(run / "detections.json", {"results": {}})
     assert state() == ("trained", 14, "evaluate")
-    lineage = {"weights": "w", "identity": "i"}
-    files.write_json(run / "metrics.json", {"percent": {"mAP/average": 50.0}, "lineage": lineage})
-    for now, expected in (
-        (lineage, ("done", 14, "")),
-        (lineage | {"identity": "other"}, ("outdated", 14, "detect")),
-        ({"weights": "other", "identity": "other"}, ("outdated", 14, "train")),
-    ):
-        monkeypatch.setattr(stages, "data_lineage", lambda *_, now=now: now)
-        assert state() == expected
+
+    def made(stage, experiment=ego4d, **inputs):
+        return {"md5": stage, "made_with": keys.record(stage, experiment, inputs)}
+
+    files.write_json(run / "metrics.json", {"percent": {"mAP/average": 50.0}})
+    assert state() == ("outdated", 14, "train")  # it does not say what it was made with
+    files.write_json(run / "model.manifest.json", made("train", seed=0))
+    files.write_json(run / "detections.manifest.json", made("detect", model="train"))
+    metrics = {"percent": {"mAP/average": 50.0}}
+    files.write_json(run / "metrics.json", metrics | made("evaluate", detections="detect"))
+    assert state() == ("done", 14, "")
+    other = ego4d.model_copy(update={"training": ego4d.training.model_copy(update={"lr": 0.5})})
+    files.write_json(run / "model.manifest.json", made("train", other, seed=0))
+    assert state() == ("outdated", 14, "train")
+    assert status.run_status(ego4d, 0).why == ["training.lr: 0.5 -> 0.002"]
+    files.write_json(run / "model.manifest.json", made("train", seed=0) | {"md5": "another"})
+    assert state() == ("outdated", 14, "detect")

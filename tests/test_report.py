@@ -138,7 +138,50 @@ def test_names_from_data_cannot_break_out_of_the_page(tmp_path):
 
 # ---------------------------------------------------------------------------------------------- tables
 
-LINEAGE = {"data_version": "0123456789abcdef.dir", "pinned": False, "identity": "fedcba9876543210"}
+SESSION = {
+    "first_epoch": 0,
+    "last_epoch": 34,
+    "git": {"commit": "c0ffee0123456789", "dirty": False},
+    "environment": {"processor": "a processor", "torch": "2.13.0"},
+    "device": "cpu",
+}
+LINEAGE = {
+    "data_version": "0123456789abcdef.dir", "pinned": False, "identity": "fedcba9876543210", "trained_by": [SESSION],
+}  # fmt: skip
+
+
+def test_a_table_tells_which_commit_trained_which_epochs():
+    """Once where the seeds have the same history, by seed where they don't."""
+    again = SESSION | {"git": {"commit": "decade9876543210", "dirty": True}, "first_epoch": 20, "device": "cuda:0"}
+    resumed = LINEAGE | {"trained_by": [SESSION | {"last_epoch": 19}, again]}
+    runs = [tables.Run(seed, {}, 211, 3325, lineage, "") for seed, lineage in enumerate([LINEAGE, LINEAGE, resumed])]
+    assert tables.trained(runs[:2]) == "epochs 1-35: c0ffee012345, cpu"
+    assert tables.trained(runs[2:]) == "epochs 1-20: c0ffee012345, cpu; epochs 21-35: decade987654 with changes, cuda:0"
+    assert tables.trained(runs).startswith("seed 0, epochs 1-35: c0ffee012345, cpu; seed 1, ")
+
+
+@pytest.mark.parametrize(
+    ("row", "loading", "words"),
+    [
+        ("ego4d_slowfast", "published", "published, windows of overlap 0, a tail can go unseen"),
+        ("ego4d_slowfast", "corrected", "corrected, windows cover the whole video"),
+        ("thumos14_i3d", "published", "published"),
+        ("thumos14_i3d", "corrected", "corrected"),
+    ],
+)
+def test_every_form_of_a_table_tells_how_videos_were_loaded(row, loading, words):
+    """What was loaded, not what the data set's file says of it; the remark stands beside it."""
+    experiment = load_experiment(row, "paper")
+    data = experiment.data.model_copy(update={"loading": loading})
+    experiment = experiment.model_copy(update={"data": data})
+    percent = {key: 50.0 for _, key in tables.Row(experiment, []).metrics()}
+    rows = [tables.Row(experiment, [tables.Run(0, percent, 10, 20, LINEAGE, "name")])]
+    made = tables.table_of("t", experiment.dataset.name, rows, edition="paper", remark="")
+    forms = [tables.as_markdown(made), tables.as_html(made), tables.as_latex(made), tables.as_csv(rows)]
+    assert all(words in form for form in forms)
+    assert all("primary labels" in form for form in forms) == (row == "ego4d_slowfast")
+    other = "corrected" if loading == "published" else "a tail"
+    assert not any(other in form for form in forms)
 
 
 def table(values, *, edition="paper", row="thumos14_i3d"):

@@ -132,9 +132,7 @@ def run_train(args: argparse.Namespace) -> None:
 
     experiment = _experiment(args)
     _use_threads(experiment)
-    stages.train(
-        experiment, args.seed, device=args.device, anew=args.anew, say=lambda line: print(line, flush=True)
-    )
+    stages.train(experiment, args.seed, device=args.device, anew=args.anew, say=lambda line: print(line, flush=True))
 
 
 def run_detect(args: argparse.Namespace) -> None:
@@ -277,6 +275,20 @@ def run_status(args: argparse.Namespace) -> None:
     rows, seeds = _rows(args)
     cost = args.cost or load_edition(args.edition, args.params).origin == "publisher"
     print(status.as_text(rows, seeds, released=args.released, cost=cost), end="")
+
+
+def run_adopt(args: argparse.Namespace) -> None:
+    from actionformer.adopt import adopt
+
+    rows, seeds = _rows(args)
+    config = [f"params={args.params}", f"seeds={','.join(map(str, seeds))}"]
+    if rows[0].edition == params_files.OWN:
+        config += [f"experiment={args.rows[0]}", *([f"dataset={args.dataset}"] if args.dataset else [])]
+    else:
+        config += [f"edition={args.edition}", f"rows={','.join(row.name for row in rows)}"]
+    if not args.released:
+        config.append("released=false")
+    adopt(rows, seeds, config, print)
 
 
 def run_track(args: argparse.Namespace) -> None:
@@ -524,6 +536,10 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("page", run_page, "one page with the named tables")
     edition(sub)
     sub.add_argument("tables", nargs="+", metavar="TABLE", help="tables, in order")
+
+    text = "take over results of an earlier version, or a copy of results, where they are up to date"
+    sub = command("adopt", run_adopt, text)
+    rows(sub)
 
     sub = command("track", run_track, "bring finished run folders into MLflow, where it lacks them")
     sub.add_argument("--results", type=Path, default=Path("results"), help="folder of results (default: results)")

@@ -386,20 +386,25 @@ BEFORE_LOADING = "published"
 """what `data.loading` was, in effect, before there was such a param"""
 
 
-def migrated(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A resolved experiment as an earlier version wrote it, under today's names."""
-    result = {part: dict(value) if isinstance(value, Mapping) else value for part, value in content.items()}
-    data = result.get("data")
-    # its windows alone had a param then, everything else was as published
-    if isinstance(data, dict) and not {"protocol", "loading"} & set(data):
-        data.pop("window_protocol", None)
-        data["loading"] = BEFORE_LOADING
-    for old, new in RENAMED.items():
-        part, key = old.split(".")
-        values = result.get(part)
-        if isinstance(values, dict) and key in values:
-            values[new.removeprefix(f"{part}.")] = values.pop(key)
+def migrated(kind: type[Params], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Resolved params as an earlier version wrote them, under today's names."""
+    if kind is Dataset:
+        return _renamed("dataset", content)
+    if kind is not Experiment:
+        return dict(content)
+    result = {part: _renamed(part, value) for part, value in content.items()}
+    if isinstance(result.get("data"), dict) and "loading" not in result["data"]:
+        # its windows alone had a param then, everything else was as published
+        result["data"].pop("window_protocol", None)
+        result["data"]["loading"] = BEFORE_LOADING
     return result
+
+
+def _renamed(part: str, values: Any) -> Any:
+    """A part of the params with today's names; what is no mapping as it is."""
+    if not isinstance(values, Mapping):
+        return values
+    return {RENAMED.get(f"{part}.{key}", f"{part}.{key}").removeprefix(f"{part}."): v for key, v in values.items()}
 
 
 def stored_params(kind: type[AnyParams], content: Any, origin: str) -> tuple[AnyParams, list[str]]:
@@ -412,7 +417,7 @@ def stored_params(kind: type[AnyParams], content: Any, origin: str) -> tuple[Any
     """
     if not isinstance(content, Mapping):
         raise InputError(f"{origin}: expected params, found {type(content).__name__}")
-    current = migrated(content) if kind is Experiment else dict(content)
+    current = migrated(kind, content)
     dropped = []
     try:
         kind.model_validate(current)

@@ -87,9 +87,7 @@ def _detection(experiment: Experiment) -> Values:
         "dataset", "features", "truncate_to_frames", "drop_short_gt_in_training",
         "drop_outside_gt_in_training", "random_trunc",
     }  # fmt: skip
-    values = experiment.model_dump(
-        mode="json", include={"data", "inference"}, exclude={"data": unread}
-    )
+    values = experiment.model_dump(mode="json", include={"data", "inference"}, exclude={"data": unread})
     values["features"] = _grid(experiment)
     values["eval_subset"] = experiment.dataset.eval_subset
     classifier = experiment.dataset.classifier
@@ -133,6 +131,7 @@ READS: dict[str, tuple[type[Any], Callable[[Any], Values]]] = {
     "actions": (Experiment, _actions),
 }
 """stage -> the params that it is given, and what it reads of them"""
+
 
 def shown(experiment: Experiment) -> Values:
     """What tables, figures and reports print of a row, beside its runs."""

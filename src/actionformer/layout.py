@@ -25,6 +25,7 @@ MD5_CACHE = Path("build/md5.json")
 PROGRESS = "progress.json"
 """in a run folder: how far training is"""
 TRACKING_FILE = Path("mlflow.db")
+TABLE_FORMS = ("md", "csv", "tex", "html")
 UNTRACKED = "mlflow-failed.txt"
 """in a folder of results: why MLflow lacks it"""
 EARLIER = "earlier"

@@ -44,7 +44,7 @@ def environment() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # its own type is one that checkpoints refuse
         "numpy": numpy.__version__,
         "platform": platform.platform(),
         "processor": _processor(),

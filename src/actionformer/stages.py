@@ -199,7 +199,7 @@ def audit(experiment: Experiment, say: Callable[[str], None]) -> None:
     say(report.text())
     report.raise_errors(str(layout.database_of(experiment)))
     out = layout.audit(experiment)
-    made = keys.record("audit", experiment, _inputs_md5s(experiment), keys.stored(out))
+    made = keys.record("audit", experiment, inputs_md5s(experiment), keys.stored(out))
     write_json(out, report.as_json() | {"made_with": made})
 
 
@@ -286,9 +286,7 @@ def _audited(
 # ---------------------------------------------------------------------------------------------- runs
 
 
-def train(
-    experiment: Experiment, seed: int, *, device: str, anew: bool = False, say: Callable[[str], None]
-) -> None:
+def train(experiment: Experiment, seed: int, *, device: str, anew: bool = False, say: Callable[[str], None]) -> None:
     """Train a row with one seed, or go on with it; MLflow sees every epoch.
 
     What lies in the run's folder and was made with other params, data or arithmetic is moved aside, never overwritten;
@@ -346,7 +344,7 @@ def train(
         write_text(run / "params.yaml", as_yaml(experiment))
         facts = {"seed": seed, "trained_by": log.trained_by, "mlflow_run": log.run_id}
         write_json(run / "lineage.json", facts | lineage)
-        _write_manifest(run / "model.pt", made)
+        write_manifest(run / "model.pt", made)
 
 
 def _what_is_there(run: Path) -> list[Mapping[str, Any]]:
@@ -368,7 +366,7 @@ def _what_is_there(run: Path) -> list[Mapping[str, Any]]:
 def training_record(experiment: Experiment, seed: int) -> keys.Record:
     """What a training of today is made with."""
     model = layout.run(experiment.edition, experiment.name, seed) / "model.pt"
-    inputs = {"seed": seed, **_inputs_md5s(experiment)}
+    inputs = {"seed": seed, **inputs_md5s(experiment)}
     return keys.record("train", experiment, inputs, keys.stored(layout.manifest(model)))
 
 
@@ -391,7 +389,7 @@ def _set_aside(run: Path, there: Mapping[str, Any], experiment: Experiment) -> s
     return f"{run}: the run that lay there is kept in {aside} ({'; '.join(why[:3])})"
 
 
-def _write_manifest(product: Path, made: Mapping[str, Any], **facts: Any) -> None:
+def write_manifest(product: Path, made: Mapping[str, Any], **facts: Any) -> None:
     """The small file beside a product of any size, by which the next stage knows its content."""
     write_json(layout.manifest(product), {"md5": file_md5(product), "made_with": made, **facts})
 
@@ -412,13 +410,24 @@ def detect(experiment: Experiment, seed: int, *, device: str) -> str:
     with leased_device(device) as chosen:
         results = _detector(experiment, *_inputs(experiment))(network.to(chosen), classes, chosen)
     said = _write_detections(run, results)
-    inputs = {"model": _recorded_md5(run / "model.pt"), **_inputs_md5s(experiment), **_classifier_md5(experiment)}
-    out = run / "detections.json"
-    made = keys.record("detect", experiment, inputs, keys.stored(layout.manifest(out)))
+    before = keys.stored(layout.manifest(run / "detections.json"))
+    made = keys.record("detect", experiment, detection_inputs(experiment, run), before)
+    write_detections_manifest(experiment, seed, made)
+    return said
+
+
+def detection_inputs(experiment: Experiment, run: Path) -> dict[str, str]:
+    """md5 of everything that a run's detections are made from."""
+    model = {"model": _recorded_md5(run / "model.pt")}
+    return model | inputs_md5s(experiment) | _classifier_md5(experiment)
+
+
+def write_detections_manifest(experiment: Experiment, seed: int, made: Mapping[str, Any]) -> None:
+    """The manifest of a run's detections: all that their evaluation has to know of weights and data."""
+    run = layout.run(experiment.edition, experiment.name, seed)
     trained = keys.stored(layout.manifest(run / "model.pt")) or training_record(experiment, seed)
     lineage = {"weights": keys.identity(trained), "train_key": trained["key"], **data_lineage(experiment)}
-    _write_manifest(out, made, lineage=lineage)
-    return said
+    write_manifest(run / "detections.json", made, lineage=lineage)
 
 
 def evaluate(experiment: Experiment, seed: int) -> dict[str, float]:
@@ -434,18 +443,29 @@ def evaluate(experiment: Experiment, seed: int) -> dict[str, float]:
     detections = read_json(run / "detections.json")
     metrics, diagnosis = _metrics(experiment, database, detections), _diagnosis(experiment, database, detections)
     told = read_json(layout.manifest(run / "detections.json"))
-    inputs = {"detections": told["md5"], "database": _database_md5(experiment)}
-    made = keys.record("evaluate", experiment, inputs, keys.stored(run / "metrics.json"))
-    lineage = dict(told["lineage"])
-    detected, train_key = told["made_with"], lineage.pop("train_key")
-    lineage |= _identities(lineage["weights"], train_key, detected, made)
-    lineage["trained_by"] = provenance.trained_by(read_json(run / "lineage.json"), experiment.training.epochs)
+    made = keys.record("evaluate", experiment, evaluation_inputs(experiment, told), keys.stored(run / "metrics.json"))
+    lineage = evaluated_lineage(experiment, run, told, made)
     lineage["evaluated_by"] = {"git": provenance.git_state(), "lock": provenance.lock_md5()}
     write_json(run / "diagnosis.json", diagnosis)
     facts = {"lineage": lineage, "made_with": made, "diagnosis": file_md5(run / "diagnosis.json")}
     write_json(run / "metrics.json", metrics | facts)
     tracking.Careful(run)(tracking.log_result, run)
     return dict(metrics["percent"])
+
+
+def evaluation_inputs(experiment: Experiment, told: Mapping[str, Any]) -> dict[str, str]:
+    """md5 of everything that a run's metrics are made from; `told` is the manifest of its detections."""
+    return {"detections": told["md5"], "database": _database_md5(experiment)}
+
+
+def evaluated_lineage(
+    experiment: Experiment, run: Path, told: Mapping[str, Any], made: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Where a run's metrics come from, as lineage.json, the manifest of its detections and their own record tell it."""
+    lineage = dict(told["lineage"])
+    lineage |= _identities(lineage["weights"], lineage.pop("train_key"), told["made_with"], made)
+    trained = read_json(run / "lineage.json")
+    return lineage | {"trained_by": provenance.trained_by(trained, experiment.training.epochs)}
 
 
 def evaluate_released(experiment: Experiment, params: Path, *, device: str) -> str:
@@ -464,16 +484,8 @@ def evaluate_released(experiment: Experiment, params: Path, *, device: str) -> s
     with _raw_files(experiment.dataset, [path]):
         weights = load_published(path)
     why_none = _fits_the_other_row(experiment, path, weights, params)
-    inputs = {"checkpoint": provenance.source_md5(path), **_inputs_md5s(experiment), **_classifier_md5(experiment)}
-    made = keys.record("released", experiment, inputs, keys.stored(run / "metrics.json"))
-    lineage = {
-        "seed": None,
-        "trained_by": [],
-        "weights": digest([made["stage"], inputs["checkpoint"]]),
-        "params": made["key"],
-        "identity": keys.identity(made),
-        **data_lineage(experiment, path),
-    }
+    made = keys.record("released", experiment, released_inputs(experiment, path), keys.stored(run / "metrics.json"))
+    lineage = released_lineage(experiment, path, made)
     if why_none:
         (run / "detections.json").unlink(missing_ok=True)
         write_json(run / "lineage.json", lineage)
@@ -490,6 +502,24 @@ def evaluate_released(experiment: Experiment, params: Path, *, device: str) -> s
     write_json(run / "metrics.json", metrics | {"lineage": lineage, "made_with": made})
     tracking.Careful(run)(tracking.log_result, run)
     return said
+
+
+def released_inputs(experiment: Experiment, path: Path) -> dict[str, str]:
+    """md5 of everything that the evaluation of a published checkpoint is made from."""
+    checkpoint = {"checkpoint": provenance.source_md5(path)}
+    return checkpoint | inputs_md5s(experiment) | _classifier_md5(experiment)
+
+
+def released_lineage(experiment: Experiment, path: Path, made: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the metrics of a published checkpoint come from."""
+    return {
+        "seed": None,
+        "trained_by": [],
+        "weights": digest(["released", made["inputs"]["checkpoint"]]),
+        "params": made["key"],
+        "identity": keys.identity(made),
+        **data_lineage(experiment, path),
+    }
 
 
 def _fits_the_other_row(experiment: Experiment, path: Path, weights: Mapping[str, Any], params: Path) -> str:
@@ -529,8 +559,7 @@ def detect_actions(experiment: Experiment, params: Path, seed: int, *, device: s
     if _grid(experiment) != _grid(other):
         raise InputError(f"{experiment.name} and {other.name} have other points (params: model)")
     database, features = _inputs(experiment)
-    folders = [layout.run(experiment.edition, row.name, seed) for row in (experiment, other)]
-    (noun, _, nouns), (verb, _, verbs) = (load_model(folder / "model.pt") for folder in folders)
+    (noun, _, nouns), (verb, _, verbs) = (load_model(run / "model.pt") for run in _fused(experiment, seed).values())
     shown = views(database, features, experiment, "test")
     with leased_device(device) as chosen:
         noun, verb = noun.to(chosen), verb.to(chosen)
@@ -538,30 +567,44 @@ def detect_actions(experiment: Experiment, params: Path, seed: int, *, device: s
         evaluated_by = provenance.who(chosen)
     run = layout.run(experiment.edition, layout.actions(experiment), seed)
     said = _write_detections(run, results)
-    inputs = _inputs_md5s(experiment)
-    weights, trained_by = [], []
-    for row, folder in zip((experiment, other), folders, strict=True):
-        inputs[row.name] = _recorded_md5(folder / "model.pt")
-        trained = keys.stored(layout.manifest(folder / "model.pt")) or training_record(row, seed)
-        weights.append(keys.identity(trained))
-        sessions = provenance.trained_by(read_json(folder / "lineage.json"), row.training.epochs)
-        trained_by += [{"row": row.name, **session} for session in sessions]
-    made = keys.record("actions", experiment, inputs, keys.stored(run / "metrics.json"))
-    lineage = {
-        "kind": "actions",
-        "seed": seed,
-        "trained_by": trained_by,
-        "evaluated_by": evaluated_by,
-        "weights": digest(weights),
-        "params": made["key"],
-        "identity": digest([weights, made["key"], _inputs_md5s(experiment)]),
-        **data_lineage(experiment),
-    }
+    made = keys.record("actions", experiment, actions_inputs(experiment, seed), keys.stored(run / "metrics.json"))
+    lineage = actions_lineage(experiment, seed, made) | {"evaluated_by": evaluated_by}
     write_json(run / "lineage.json", lineage)
     metrics = _action_metrics(experiment, database, results)
     write_json(run / "metrics.json", metrics | {"lineage": lineage, "made_with": made})
     tracking.Careful(run)(tracking.log_result, run)
     return said
+
+
+def _fused(experiment: Experiment, seed: int) -> dict[str, Path]:
+    """Run folders that are fused into actions, by row."""
+    rows = [experiment.name, str(experiment.actions_with)]
+    return {row: layout.run(experiment.edition, row, seed) for row in rows}
+
+
+def actions_inputs(experiment: Experiment, seed: int) -> dict[str, str]:
+    """md5 of everything that fused detections and their metrics are made from."""
+    models = {row: _recorded_md5(run / "model.pt") for row, run in _fused(experiment, seed).items()}
+    return models | inputs_md5s(experiment)
+
+
+def actions_lineage(experiment: Experiment, seed: int, made: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the metrics of fused actions come from."""
+    weights, trained_by = [], []
+    for row, run in _fused(experiment, seed).items():
+        trained = keys.stored(layout.manifest(run / "model.pt")) or {"stage": row, "key": "", "inputs": {}}
+        weights.append(keys.identity(trained))
+        for session in provenance.trained_by(read_json(run / "lineage.json"), experiment.training.epochs):
+            trained_by.append({"row": row, **session})
+    return {
+        "kind": "actions",
+        "seed": seed,
+        "trained_by": trained_by,
+        "weights": digest(weights),
+        "params": made["key"],
+        "identity": digest([weights, made["key"], inputs_md5s(experiment)]),
+        **data_lineage(experiment),
+    }
 
 
 def _grid(experiment: Experiment) -> tuple[Any, ...]:
@@ -625,10 +668,8 @@ def evaluate_files(
     from actionformer.evaluation.matching import read_results
 
     database = load_database(annotations, label_field)
-    params = EvaluationParams(
-        tiou=tuple(tiou), recall_top_k=tuple(recall_top_k), use_blocked_list=use_blocked_list
-    )
-    metrics = _scored(database, read_results(detections), params, subset)
+    params = EvaluationParams(tiou=tuple(tiou), recall_top_k=tuple(recall_top_k), use_blocked_list=use_blocked_list)
+    metrics = scored(database, read_results(detections), params, subset)
     write_json(out, metrics)
     return evaluated_text(database, metrics, use_blocked_list=use_blocked_list), metrics["percent"]
 
@@ -680,7 +721,7 @@ def _identities(
     }
 
 
-def _inputs_md5s(experiment: Experiment) -> dict[str, str]:
+def inputs_md5s(experiment: Experiment) -> dict[str, str]:
     """md5 of the content of database and feature store, as their manifests tell it."""
     return {"database": _database_md5(experiment), "store": read_manifest(layout.store_of(experiment))["md5"]}
 
@@ -755,12 +796,10 @@ def _detector(experiment: Experiment, database: Database, features: FeatureStore
 
 
 def _metrics(experiment: Experiment, database: Database, detections: Mapping[str, Any]) -> dict[str, Any]:
-    return _scored(database, detections, experiment.evaluation, experiment.dataset.eval_subset)
+    return scored(database, detections, experiment.evaluation, experiment.dataset.eval_subset)
 
 
-def _scored(
-    database: Database, detections: Mapping[str, Any], params: EvaluationParams, subset: str
-) -> dict[str, Any]:
+def scored(database: Database, detections: Mapping[str, Any], params: EvaluationParams, subset: str) -> dict[str, Any]:
     """What metrics.json says of detections: mAP, counts and classes, and recall where the params ask for it."""
     from actionformer.evaluation import mean_average_precision, recall_at_kx
 

@@ -124,6 +124,16 @@ def tag(run_id: str, experiment: Experiment, lineage: Mapping[str, Any]) -> None
     MlflowClient().log_batch(run_id, tags=tags)
 
 
+def rename(experiment: Experiment, before: Mapping[str, Any], lineage: Mapping[str, Any]) -> None:
+    """Let the run of an earlier lineage, if there is one, go by its present names."""
+    client = open_store()
+    run_id = _find(client, experiment, before)
+    if run_id is not None:
+        kind = lineage.get("kind", "")
+        client.update_run(run_id, name=layout.run_name(experiment.name, lineage["seed"], lineage["identity"], kind))
+        tag(run_id, experiment, lineage)
+
+
 def _tags(experiment: Experiment, lineage: Mapping[str, Any]) -> dict[str, str]:
     """Where a run's numbers come from."""
     kind = lineage.get("kind") or ("released" if lineage["seed"] is None else "seed")
@@ -231,8 +241,10 @@ def log_pictures(experiment: Experiment, seeds: Sequence[int]) -> None:
         parent = _parent(client, experiment, _experiment(client, experiment))
     for picture in sorted(layout.figures(experiment).glob("*.svg")):
         client.log_artifact(parent, str(picture), "figures")
-    for table in sorted(layout.tables(experiment.edition).glob(f"{experiment.table}.*")):
-        client.log_artifact(parent, str(table), "tables")
+    for form in layout.TABLE_FORMS:
+        table = layout.tables(experiment.edition) / f"{experiment.table}.{form}"
+        if table.exists():
+            client.log_artifact(parent, str(table), "tables")
 
 
 def _summarise(client: MlflowClient, run_id: str, experiment: Experiment) -> None:

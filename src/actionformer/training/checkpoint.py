@@ -51,7 +51,8 @@ def load_model(path: Path) -> tuple[ActionFormer, Experiment, list[str]]:
     if missing:
         raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; not a model.pt of this project")
     experiment = stored_experiment(content["experiment"], str(path))
-    model = ActionFormer(experiment.model)
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and then replaced
+        model = ActionFormer(experiment.model)
     model.load_state_dict(content["state_dict"])
     return model.eval(), experiment, list(content["classes"])
 

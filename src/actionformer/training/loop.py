@@ -115,9 +115,7 @@ def train(
         with observer.watching():
             for epoch in range(len(history), params.epochs):
                 torch.manual_seed((seed << 20) + epoch + 1)
-                record = _epoch(
-                    model, ema, optimizer, views, params, epoch=epoch, seed=seed, iterations=iterations
-                )
+                record = _epoch(model, ema, optimizer, views, params, epoch=epoch, seed=seed, iterations=iterations)
                 if not math.isfinite(record["loss/total"]):
                     raise InputError(
                         f"{experiment.name}: the loss of epoch {epoch} is {record['loss/total']}; lower training.lr"
@@ -167,9 +165,7 @@ def _epoch(
             warmup=params.warmup_epochs * iterations,
             total=params.schedule_epochs * iterations,
         )
-        losses, gradient_norm = training_step(
-            model, ema, optimizer, batch, lr=lr, clip=params.clip_grad_norm
-        )
+        losses, gradient_norm = training_step(model, ema, optimizer, batch, lr=lr, clip=params.clip_grad_norm)
         step = torch.stack([losses.classification, losses.regression, gradient_norm])
         sums += step.detach().cpu().double()
     seconds = time.perf_counter() - began

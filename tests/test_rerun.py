@@ -1,0 +1,677 @@
+"""What makes a job run again, and what is never lost: each test edits, deletes or breaks something for real.
+
+The table of docs/rerun.md names a test of this file in every line. Tests that edit the project do so in a copy of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from actionformer.experiment import merged
+from conftest import CHECKOUT
+
+ROW, OTHER = "hacs_slowfast", "thumos14_i3d"
+ROWS = [ROW, OTHER]
+ARCHIVE = "data/demo/hacs/features/slowfast101_15fps_stride8_len32_hacs.zip"
+EVERY_RUN_OF_A_ROW = {"train": 1, "detect": 1, "evaluate": 1, "draw": 1, "card": 1, "tabulate": 1}
+
+
+def project(folder: Path) -> Path:
+    """A copy of the project, in a repository of its own, whose rows are trained for one epoch."""
+    copy = folder / "project"
+    for name in ("workflow", "params", "src"):
+        shutil.copytree(CHECKOUT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("Snakefile", "requirements.lock", "environment.yml"):
+        shutil.copy(CHECKOUT / name, copy / name)
+    path = copy / "params/editions/demo.yaml"
+    edition = yaml.safe_load(path.read_text())
+    edition["all_experiments"]["training"] |= {"schedule_epochs": 1, "warmup_epochs": 1, "first_eval_epoch": 0}
+    for row in edition["experiments"].values():
+        row.pop("training", None)
+    path.write_text(yaml.safe_dump(edition))
+    git(copy, "init", "--quiet")
+    commit(copy)
+    return copy
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    return subprocess.run(
+        ["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def commit(copy: Path) -> str:
+    """Commit everything; returns the commit."""
+    git(copy, "add", "--all")
+    git(copy, "commit", "--quiet", "--allow-empty", "--message", "state")
+    return git(copy, "rev-parse", "HEAD")
+
+
+class Place:
+    """A working folder and the copy of the project that works in it."""
+
+    def __init__(self, folder: Path, copy: Path) -> None:
+        self.folder, self.copy = folder, copy
+
+    def run(self, *command: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+        environment |= {"PYTHONPATH": str(self.copy / "src"), "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.5"}
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment | variables, capture_output=True, text=True, check=False
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(command)} -> {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def command(self, *extra: str, config: tuple[str, ...] = ()) -> list[str]:
+        call = ["snakemake", "--snakefile", f"{self.copy}/Snakefile", "--cores", "2", *extra]
+        return [*call, "--config", f"params={self.copy}/params", f"rows={','.join(ROWS)}", *config]
+
+    def snakemake(self, *extra: str, config: tuple[str, ...] = (), check: bool = True, **variables: str):
+        return self.run(*self.command(*extra, config=config), check=check, **variables)
+
+    def planned(self, *extra: str, config: tuple[str, ...] = ()) -> dict[str, int]:
+        """Rule -> how many of its jobs a call would run, of those of rows and tables."""
+        said = self.snakemake("-n", *extra, config=config).stdout
+        if "Nothing to be done" in said:
+            return {}
+        stats = said[said.index("Job stats:") :]
+        found = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", stats, re.M)}
+        shared = ("total", "all", "page", "report_page", "track")
+        return {name: count for name, count in found.items() if name not in shared}
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        """Replace a text of the project, which must be there."""
+        path = self.copy / file
+        text = path.read_text()
+        assert old in text, f"{file} holds no {old!r}"
+        path.write_text(text.replace(old, new))
+
+    def params(self, file: str, **parts: dict[str, object]) -> None:
+        """Set values in a params file."""
+        path = self.copy / "params" / file
+        path.write_text(yaml.safe_dump(merged(yaml.safe_load(path.read_text()), parts)))
+
+    def seed(self, row: str, seed: int = 0) -> Path:
+        return self.folder / f"results/demo/{row}/seed{seed}"
+
+    def read(self, row: str, name: str):
+        return json.loads((self.seed(row) / name).read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Two rows after one call. Tests leave it as it was."""
+    place = Place(workspace, project(tmp_path_factory.mktemp("copy")))
+    place.snakemake()
+    return place
+
+
+@pytest.fixture
+def place(finished: Place, tmp_path: Path):
+    """The finished rows; what a test edits in the project is put back after it."""
+    kept = tmp_path / "kept"
+    shutil.copytree(finished.copy, kept, symlinks=True)
+    yield finished
+    shutil.rmtree(finished.copy)
+    shutil.copytree(kept, finished.copy, symlinks=True)
+
+
+@pytest.fixture
+def own(finished: Place, tmp_path: Path) -> Place:
+    """A copy of the finished rows and of the project, to do anything with."""
+    shutil.copytree(finished.folder, tmp_path / "work", symlinks=True)
+    shutil.copytree(finished.copy, tmp_path / "project", symlinks=True)
+    place = Place(tmp_path / "work", tmp_path / "project")
+    assert place.planned() == {}
+    return place
+
+
+# ---------------------------------------------------------------------------------------------- what plans nothing
+
+
+def test_a_call_that_has_ended_leaves_nothing_to_be_done(place):
+    assert place.planned() == {}
+
+
+def test_a_new_option_in_every_rules_command_plans_nothing(place):
+    """Nor does any other edit of a command: what it computes is named by the keys."""
+    place.edit(
+        "workflow/rules/common.smk", 'OPTIONS = f"--edition {EDITION}', 'OPTIONS = f"--quiet --edition {EDITION}'
+    )
+    place.edit("workflow/rules/train.smk", "actionformer train {row", "actionformer  train {row")
+    assert place.planned() == {}
+
+
+def test_an_edit_of_the_library_plans_nothing(place):
+    place.edit("src/actionformer/stages.py", "def train(", "# a comment\n\n\ndef train(")
+    place.edit("src/actionformer/model/losses.py", "gamma", "gamma_")
+    assert place.planned() == {}
+
+
+def test_a_new_param_with_a_default_plans_nothing(place):
+    """Wherever it is: a field that did not exist counts as its default."""
+    new = '    flag: bool = False\n    """what no run knows of"""\n'
+    for kind in ("RandomTruncation", "DataParams", "ModelParams", "TrainingParams", "InferenceParams", "FeatureSet"):
+        path = "src/actionformer/experiment.py"
+        text = (place.copy / path).read_text()
+        start = text.index(f"class {kind}(Params):")
+        field = re.compile(r"^    \w+: ", re.M).search(text, start).start()
+        (place.copy / path).write_text(text[:field] + new + text[field:])
+    assert place.planned() == {}
+
+
+def test_a_new_param_that_a_row_sets_plans_that_row(place):
+    """Its runs were made with the default."""
+    place.edit(
+        "src/actionformer/experiment.py",
+        "    threads: int = Field(2",
+        "    flag: bool = False\n    threads: int = Field(2",
+    )
+    place.params(f"experiments/{ROW}.yaml", training={"flag": True})
+    assert place.planned() == EVERY_RUN_OF_A_ROW
+
+
+def test_a_renamed_param_plans_nothing(place):
+    """The list of migrations knows its old name."""
+    text = (place.copy / "src/actionformer/experiment.py").read_text()
+    text = re.sub(r"\bsoft_nms_sigma\b", "decay_sigma", text).replace(
+        '    "data.protocol": "data.loading",\n',
+        '    "data.protocol": "data.loading",\n    "inference.soft_nms_sigma": "inference.decay_sigma",\n',
+    )
+    (place.copy / "src/actionformer/experiment.py").write_text(text)
+    for path in (place.copy / "params").rglob("*.yaml"):
+        path.write_text(path.read_text().replace("soft_nms_sigma", "decay_sigma"))
+    assert place.planned() == {}
+
+
+def test_the_first_evaluated_epoch_plans_nothing(place):
+    """It is only reported."""
+    place.params("editions/demo.yaml", experiments={ROW: {"training": {"first_eval_epoch": 1}}})
+    assert {"train", "detect", "evaluate"} & set(place.planned()) == set()
+
+
+def test_a_copy_with_its_metadata_plans_nothing(own):
+    """`cp -r` gives every file the time of the copy, in whatever order, and Snakemake compares the content of small files
+    alone: of those below 1 MB, here below 200 KB, since the demo's weights are small.
+    """
+    limit = ("--max-checksum-file-size", "200KB")
+    large = {path.name for path in own.folder.glob("results/**/*") if path.is_file() and path.stat().st_size > 200_000}
+    assert {"model.pt", "detections.json"} <= large
+    now = time.time()
+    for number, path in enumerate(sorted(own.folder.glob("results/**/*"), reverse=True)):
+        os.utime(path, (now + number, now + number))
+    assert own.planned(*limit) == {}
+
+
+def test_a_copy_without_its_metadata_is_taken_over_by_adopt(own):
+    shutil.rmtree(own.folder / ".snakemake")
+    now = time.time()
+    for number, path in enumerate(sorted(own.folder.glob("[br]*/**/*"), reverse=True)):
+        os.utime(path, (now + number, now + number))
+    assert "train" in own.planned()
+    own.run("actionformer", "adopt", "--params", f"{own.copy}/params", "--rows", *ROWS)
+    assert own.planned() == {}
+
+
+def test_raw_files_that_are_gone_plan_no_training(own):
+    (own.folder / ARCHIVE).unlink()
+    assert set(own.planned()) <= {"pull"}
+
+
+# ---------------------------------------------------------------------------------------------- what plans something
+
+
+def test_a_learning_rate_plans_the_runs_of_its_row(place):
+    place.params("editions/demo.yaml", experiments={ROW: {"training": {"lr": 0.5}}})
+    assert place.planned() == EVERY_RUN_OF_A_ROW
+    assert f"outdated: {ROW}, seed 0, train: training.lr: 0.001 -> 0.5" in place.snakemake("-n").stderr
+
+
+def test_a_changed_default_plans_every_run_that_resolved_to_it(place):
+    """`weight_decay`: HACS sets its own, THUMOS has the default."""
+    place.edit("src/actionformer/experiment.py", "weight_decay: float = 0.05", "weight_decay: float = 0.07")
+    assert place.planned() == EVERY_RUN_OF_A_ROW
+    assert f"{OTHER}, seed 0, train: training.weight_decay: 0.05 -> 0.07" in place.snakemake("-n").stderr
+
+
+def test_a_raised_arithmetic_plans_its_stage_and_says_so(place):
+    place.edit("src/actionformer/keys.py", '"train": 1,', '"train": 2,  # the loss has another factor')
+    assert place.planned() == dict.fromkeys(EVERY_RUN_OF_A_ROW, 2)
+    said = place.snakemake("-n").stderr
+    assert said.count("the arithmetic of train: 1 -> 2") == 2
+    status = place.run("actionformer", "status", "--params", f"{place.copy}/params", "--rows", *ROWS).stdout
+    assert "2 outdated of 2" in status
+
+
+def test_post_processing_plans_detection_without_training(place):
+    place.params(f"experiments/{ROW}.yaml", inference={"soft_nms_sigma": 0.3})
+    assert place.planned() == {key: value for key, value in EVERY_RUN_OF_A_ROW.items() if key != "train"}
+
+
+def test_padding_of_the_evaluation_plans_detection_without_training(place):
+    place.params(f"experiments/{ROW}.yaml", data={"test_pad_length": 480})
+    place.params("editions/demo.yaml", experiments={ROW: {"data": {"test_pad_length": 480}}})
+    assert place.planned() == {key: value for key, value in EVERY_RUN_OF_A_ROW.items() if key != "train"}
+
+
+def test_thresholds_plan_evaluation_alone(place):
+    place.params(f"experiments/{ROW}.yaml", evaluation={"tiou": [0.5]})
+    assert {"train", "detect"} & set(place.planned()) == set()
+    assert place.planned()["evaluate"] == 1
+
+
+def test_a_published_value_plans_pages_alone(place):
+    place.params(f"experiments/{ROW}.yaml", expect={"published": {"0.5": 1.0, "average": 1.0}})
+    assert place.planned() == {"draw": 1, "card": 1, "tabulate": 1}
+
+
+def test_a_licence_plans_the_model_card_alone(place):
+    path = place.copy / "params/datasets/hacs.yaml"
+    path.write_text(re.sub(r"^licence: .*$", "licence: another one", path.read_text(), count=1, flags=re.M))
+    assert place.planned() == {"card": 1}
+
+
+def test_published_counts_plan_the_audit(place):
+    path = place.copy / "params/datasets/hacs.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["published"] = {content["eval_subset"]: {"videos": 1}}
+    path.write_text(yaml.safe_dump(content))
+    assert place.planned() == {"audit": 1}
+
+
+def test_another_seed_plans_that_seed(place):
+    planned = place.planned(config=("seeds=0,1",))
+    assert (planned["train"], planned["detect"], planned["evaluate"]) == (2, 2, 2)
+
+
+def test_other_features_plan_the_rows_that_read_them(own):
+    path = own.folder / ARCHIVE
+    path.write_bytes(path.read_bytes()[:-2] + (3).to_bytes(2, "little") + b"abc")  # a zip's comment
+    assert own.planned() == {"pack": 1, "audit": 1} | EVERY_RUN_OF_A_ROW
+
+
+def test_equal_content_trains_nothing_again(own):
+    """The archive is another file, the features in it are the same: the run that is there is found, and kept."""
+    before = (own.seed(ROW) / "checkpoint.pt").stat().st_mtime_ns, own.read(ROW, "lineage.json")
+    path = own.folder / ARCHIVE
+    path.write_bytes(path.read_bytes()[:-2] + (3).to_bytes(2, "little") + b"abc")
+    own.snakemake()
+    after = (own.seed(ROW) / "checkpoint.pt").stat().st_mtime_ns, own.read(ROW, "lineage.json")
+    assert after[0] == before[0]
+    assert after[1]["trained_by"] == before[1]["trained_by"]
+    assert before[1]["pinned"]
+    assert not after[1]["pinned"]
+    assert "**no**" in (own.folder / "results/demo/tables/hacs.md").read_text()
+    assert not (own.folder / f"results/demo/{ROW}/earlier").exists()
+    assert own.planned() == {}
+
+
+def test_other_annotations_plan_the_rows_of_the_data_set(own):
+    path = own.folder / "data/demo/hacs/annotations/HACS_segments_v1.1.1.json"
+    path.write_bytes(path.read_bytes().replace(b'"1.1.1"', b'"1.1.2"'))
+    assert own.planned() == {"convert": 1, "audit": 1} | EVERY_RUN_OF_A_ROW
+
+
+def test_other_classifier_scores_plan_detection(own):
+    path = own.folder / "data/demo/hacs/classifiers/validation94.32.json"
+    path.write_bytes(path.read_bytes().replace(b'"class"', b'"class" ', 1))
+    assert own.planned() == {key: value for key, value in EVERY_RUN_OF_A_ROW.items() if key != "train"}
+
+
+def test_a_deleted_product_is_made_again(own):
+    (own.seed(ROW) / "metrics.json").unlink()
+    assert {"train", "detect"} & set(own.planned()) == set()
+    assert own.planned()["evaluate"] == 1
+
+
+def test_a_deleted_mlflow_database_plans_track_and_that_brings_every_run_back(own):
+    (own.folder / "mlflow.db").unlink()
+    said = own.snakemake("-n").stdout
+    assert re.search(r"^track +1$", said, re.M)
+    assert own.planned() == {}
+    own.snakemake()
+    assert (own.folder / "mlflow.db").exists()
+    assert "2 runs" in own.run("actionformer", "runs").stdout.replace("1 runs", "2 runs")
+    assert "Nothing to be done" in own.snakemake("-n").stdout
+
+
+# ---------------------------------------------------------------------------------------------- what is never lost
+
+
+def test_fetched_files_outlive_an_edited_rule_a_missing_neighbour_and_sources_out_of_reach(own, demo_data):
+    """All files of an edition come from a mirror; then the rule changes, one file is lost, and the mirror is gone."""
+    edition = yaml.safe_load((own.copy / "params/editions/demo.yaml").read_text()) | {"origin": "publisher"}
+    (own.copy / "params/editions/mirrored.yaml").write_text(yaml.safe_dump(edition))
+    shutil.copytree(demo_data / "hacs", own.folder / "mirror/hacs")
+    shutil.copytree(demo_data / "thumos14", own.folder / "mirror/thumos14")
+    config = ("edition=mirrored", f"mirror={own.folder}/mirror")
+    own.snakemake("build/mirrored/hacs/slowfast.h5", "build/mirrored/hacs/annotations.json", config=config)
+    root = own.folder / "data/mirrored"
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    assert len(before) > 2
+    own.edit("workflow/rules/fetch.smk", '"{params.command}"', '"{params.command} "')
+    shutil.rmtree(own.folder / "mirror")
+    lost = root / "hacs/annotations/HACS_segments_v1.1.1.json"
+    lost.unlink()
+    before.pop(lost)
+    targets = ["build/mirrored/hacs/slowfast.h5", "build/mirrored/hacs/annotations.json"]
+    assert set(own.planned(*targets, config=config)) <= {"fetch", "convert"}
+    assert own.planned(*targets, config=config).get("fetch", 0) == 1
+    for extra in ([], ["--forceall"], ["--keep-going", "--forcerun", "fetch"]):
+        assert own.snakemake(*targets, *extra, config=config, check=False).returncode != 0
+    own.snakemake("--delete-all-output", *targets, config=config, check=False)
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+def test_a_file_put_there_by_hand_while_the_workflow_runs_is_kept(own, demo_data):
+    """The rule's command stands for the person: it copies the file, then the fetch finds no source and fails."""
+    edition = yaml.safe_load((own.copy / "params/editions/demo.yaml").read_text()) | {"origin": "publisher"}
+    (own.copy / "params/editions/mirrored.yaml").write_text(yaml.safe_dump(edition))
+    shutil.copytree(demo_data, own.folder / "data/mirrored")
+    target = own.folder / "data/mirrored/hacs/annotations/HACS_segments_v1.1.1.json"
+    kept = target.read_bytes()
+    target.unlink()
+    own.edit("workflow/rules/common.smk", "def fetch_command(wildcards):", "def fetch_command(wildcards):\n    put()")
+    own.edit(
+        "workflow/rules/common.smk",
+        "def log_of(",
+        f"def put():\n    if not Path({str(target)!r}).exists():\n        Path({str(target)!r}).write_bytes("
+        f"Path({str(demo_data)!r}, 'hacs/annotations/HACS_segments_v1.1.1.json').read_bytes())\n\n\ndef log_of(",
+    )
+    own.edit("workflow/rules/common.smk", "actionformer fetch {dataset}", "false && actionformer fetch {dataset}")
+    config = ("edition=mirrored",)
+    done = own.snakemake("build/mirrored/hacs/annotations.json", config=config, check=False)
+    assert done.returncode != 0
+    assert target.read_bytes() == kept
+
+
+def test_a_finished_run_is_moved_aside_when_another_takes_its_place(own):
+    files = ("model.pt", "checkpoint.pt", "detections.json", "metrics.json", "lineage.json", "params.yaml")
+    before = {name: (own.seed(ROW) / name).read_bytes() for name in files}
+    own.params("editions/demo.yaml", experiments={ROW: {"training": {"lr": 0.002}}})
+    own.snakemake()
+    (aside,) = (own.folder / f"results/demo/{ROW}/earlier").iterdir()
+    assert {name: (aside / name).read_bytes() for name in files} == before
+    assert (own.seed(ROW) / "model.pt").read_bytes() != before["model.pt"]
+    assert own.planned() == {}
+    (own.folder / "mlflow.db").unlink()
+    assert "4 runs brought into MLflow" in own.run("actionformer", "track").stdout  # three and the one set aside
+
+
+def test_a_failed_retraining_leaves_the_finished_run_and_its_metrics(own):
+    """The new training dies before its first epoch: every file of the old one is still to be had."""
+    before = {name: (own.seed(ROW) / name).read_bytes() for name in ("model.pt", "lineage.json")}
+    own.params("editions/demo.yaml", experiments={ROW: {"training": {"lr": 1e30}}})
+    assert own.snakemake(check=False).returncode != 0
+    (aside,) = (own.folder / f"results/demo/{ROW}/earlier").iterdir()
+    assert {name: (aside / name).read_bytes() for name in before} == before
+    assert (aside / "metrics.json").exists()
+    own.run("git", "-C", str(own.copy), "checkout", "--quiet", ".")
+    own.snakemake()
+    assert own.planned() == {}
+    assert (own.seed(ROW) / "model.pt").read_bytes() == before["model.pt"]
+
+
+def test_anew_starts_over_and_keeps_the_old_run(own):
+    train = ["actionformer", "train", ROW, "--params", f"{own.copy}/params"]
+    assert "trained with these params, data and seed already" in own.run(*train).stdout
+    assert not (own.folder / f"results/demo/{ROW}/earlier").exists()
+    before = (own.seed(ROW) / "model.pt").read_bytes()
+    said = own.run(*train, "--anew").stdout
+    assert "is kept in results/demo/hacs_slowfast/earlier/seed0-" in said
+    (aside,) = (own.folder / f"results/demo/{ROW}/earlier").iterdir()
+    assert (aside / "model.pt").read_bytes() == before == (own.seed(ROW) / "model.pt").read_bytes()  # same in, same out
+
+
+# ---------------------------------------------------------------------------------------------- who trained it
+
+
+def test_the_commit_that_is_recorded_is_the_one_that_trained(own):
+    """Focal loss times five, committed, model.pt deleted: the weights are the old ones, and so is the commit."""
+    (first,) = own.read(ROW, "lineage.json")["trained_by"]
+    assert first["git"] == {"commit": git(own.copy, "rev-parse", "HEAD"), "dirty": False}
+    weights = torch.load(own.seed(ROW) / "model.pt", weights_only=True)["state_dict"]
+    own.edit("src/actionformer/model/losses.py", "return ", "return 5 * ")
+    second = commit(own.copy)
+    (own.seed(ROW) / "model.pt").unlink()
+    said = own.snakemake().stderr
+    assert "all 1 epochs are trained: model.pt is written from checkpoint.pt" in said
+    again = torch.load(own.seed(ROW) / "model.pt", weights_only=True)["state_dict"]
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+    for told in (own.read(ROW, "lineage.json"), own.read(ROW, "metrics.json")["lineage"]):
+        assert told["trained_by"] == [first]
+    short, table = first["git"]["commit"][:12], (own.folder / "results/demo/tables/hacs.md").read_text()
+    card = (own.folder / f"results/demo/{ROW}/README.md").read_text()
+    report = (own.folder / "results/demo/report.html").read_text()
+    for page in (table, card, report):
+        assert short in page
+        assert second[:12] not in page
+    tags = mlflow_tags(own, own.read(ROW, "lineage.json")["mlflow_run"])
+    assert tags["git.commit"] == first["git"]["commit"]
+    assert tags["trained"] == f"epoch 1: {short}, cpu"
+
+
+def test_an_edit_without_a_commit_is_told(own):
+    own.edit("src/actionformer/model/losses.py", "return ", "return 5 * ")
+    own.run("actionformer", "train", ROW, "--params", f"{own.copy}/params", "--anew")
+    (session,) = own.read(ROW, "lineage.json")["trained_by"]
+    assert session["git"]["dirty"]
+
+
+def mlflow_tags(place: Place, run_id: str) -> dict[str, str]:
+    code = (
+        "import json; from mlflow.tracking import MlflowClient\n"
+        f"print(json.dumps(MlflowClient().get_run({run_id!r}).data.tags))"
+    )
+    return json.loads(place.run(sys.executable, "-c", code).stdout)
+
+
+# ---------------------------------------------------------------------------------------------- what MLflow cannot do
+
+
+@pytest.mark.parametrize("address", ["sqlite:////nowhere/at/all.db", "http://127.0.0.1:9"])
+def test_science_goes_on_without_mlflow_and_track_brings_it_in_later(own, address):
+    """Training, evaluation and pages end well; each says once that MLflow failed; later the run is there whole."""
+    variables = {"MLFLOW_TRACKING_URI": address, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    arguments = [ROW, "--params", f"{own.copy}/params"]
+    trained = own.run("actionformer", "train", *arguments, "--anew", **variables)
+    assert trained.stderr.count("MLflow failed") == 1
+    assert (own.seed(ROW) / "mlflow-failed.txt").exists()
+    own.run("actionformer", "detect", *arguments, **variables)
+    evaluated = own.run("actionformer", "evaluate", *arguments, **variables)
+    assert evaluated.stderr.count("MLflow failed") == 1
+    assert (own.seed(ROW) / "metrics.json").exists()
+    for command in ("draw", "tabulate"):
+        row = [ROW] if command == "draw" else ["--rows", ROW]
+        said = own.run("actionformer", command, *row, "--params", f"{own.copy}/params", **variables)
+        assert said.stderr.count("MLflow failed") == 1
+    assert "1 runs brought into MLflow" in own.run("actionformer", "track").stdout
+    assert not list(own.folder.rglob("mlflow-failed.txt"))
+    assert "0 runs brought into MLflow" in own.run("actionformer", "track").stdout
+
+
+def test_a_database_that_dies_while_training_does_not_end_it(own):
+    """The store is there when training starts and gone at its first epoch."""
+    code = (
+        "from actionformer import tracking, cli; import sys\n"
+        "def broken(*_): raise OSError('disk is full')\n"
+        "tracking.log_epoch = tracking.end = broken\n"
+        f"sys.exit(cli.main(['train', {ROW!r}, '--params', {str(own.copy / 'params')!r}, '--anew']))"
+    )
+    done = own.run(sys.executable, "-c", code)
+    assert done.stderr.count("MLflow failed (disk is full)") == 1
+    assert (own.seed(ROW) / "model.pt").exists()
+
+
+def test_an_error_of_training_is_not_hidden_by_one_of_mlflow(own):
+    code = (
+        "from actionformer import tracking, cli; import sys\n"
+        "def broken(*_): raise OSError('disk is full')\n"
+        "tracking.end = broken\n"
+        f"sys.exit(cli.main(['train', {ROW!r}, '--params', {str(own.copy / 'params')!r}]))"
+    )
+    own.params("editions/demo.yaml", experiments={ROW: {"training": {"lr": 1e30}}})
+    done = own.run(sys.executable, "-c", code, check=False)
+    assert done.returncode == 1
+    assert "lower training.lr" in done.stderr
+
+
+def test_a_second_evaluation_uploads_nothing_that_is_there(own):
+    code = (
+        "from actionformer import tracking, cli; from mlflow.tracking import MlflowClient; import sys\n"
+        "log = MlflowClient.log_artifact\n"
+        "def told(self, run, path, *rest): print('uploads', path); return log(self, run, path, *rest)\n"
+        "MlflowClient.log_artifact = told\n"
+        f"sys.exit(cli.main(['evaluate', {ROW!r}, '--params', {str(own.copy / 'params')!r}]))"
+    )
+    uploads = re.findall(r"uploads \S*/(\S+)", own.run(sys.executable, "-c", code).stdout)
+    assert set(uploads) <= {"metrics.json"}  # it names the evaluating commit
+
+
+# ---------------------------------------------------------------------------------------------- what a job reads
+
+
+def test_every_job_runs_where_nothing_but_its_inputs_and_params_are(finished, tmp_path):
+    """The checkpoint, the features for the last mile, git, data.dvc: none of them is needed."""
+    summary = finished.snakemake("--detailed-summary", check=True).stdout.splitlines()
+    header = next(line for line in summary if line.startswith("output_file")).split("\t")
+    jobs = {}
+    for line in summary[summary.index("\t".join(header)) + 1 :]:
+        facts = dict(zip(header, line.split("\t"), strict=False))
+        if facts.get("shellcmd", "-") not in ("-", ""):
+            jobs.setdefault(facts["shellcmd"], (facts["rule"], facts["input-file(s)"].split(","), []))[2].append(
+                facts["output_file"]
+            )
+    counts = Counter(rule for rule, _, _ in jobs.values())
+    assert counts["train"] == counts["detect"] == counts["evaluate"] == counts["draw"] == len(ROWS)
+    assert {"convert", "pack", "audit", "evaluate_released", "card", "tabulate", "page", "report_page"} <= set(counts)
+    for number, (command, (rule, inputs, outputs)) in enumerate(jobs.items()):
+        folder = tmp_path / str(number)
+        for file in inputs:
+            target = folder / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source = finished.folder / file
+            copy = shutil.copytree if source.is_dir() else shutil.copy
+            copy(source, target)
+        for file in [*outputs, *re.findall(r">> (\S+)", command)]:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        done = Place(folder, finished.copy).run(
+            "bash", "-c", command, check=False, MLFLOW_TRACKING_URI="sqlite:////nowhere/at/all.db"
+        )
+        assert done.returncode == 0, f"{rule}: {command}\n{done.stdout}\n{done.stderr}"
+        assert all((folder / file).exists() for file in outputs), f"{rule}: {command}"
+        if rule in ("detect", "train"):
+            name = "detections.json" if rule == "detect" else "model.pt"
+            (file,) = (file for file in outputs if file.endswith(name))
+            assert (folder / file).read_bytes() == (finished.folder / file).read_bytes()
+        if rule == "evaluate":
+            (file,) = (file for file in outputs if file.endswith("metrics.json"))
+            ours, theirs = (json.loads((where / file).read_text()) for where in (folder, finished.folder))
+            assert ours == theirs
+        shutil.rmtree(folder)
+
+
+# ---------------------------------------------------------------------------------------------- results of before
+
+
+BEFORE = "51fbde02abaec3eb9b30e828de8d421fe6ed243f"
+"""the last commit without records"""
+
+
+def test_results_of_before_there_were_records_are_taken_over(finished, tmp_path):
+    """Made by the code of that commit, from this repository's history; then nothing is planned, and no number moves."""
+    old = tmp_path / "old"
+    asked = ["git", "-C", str(CHECKOUT), "cat-file", "-e", f"{BEFORE}^{{commit}}"]
+    found = subprocess.run(asked, check=False, capture_output=True)
+    if found.returncode:
+        pytest.skip("the history of this clone does not go back to it")
+    git(CHECKOUT, "worktree", "add", "--quiet", "--detach", str(old), BEFORE)
+    try:
+        edition = yaml.safe_load((finished.copy / "params/editions/demo.yaml").read_text())
+        (old / "params/editions/demo.yaml").write_text(yaml.safe_dump(edition))
+        work = tmp_path / "work"
+        shutil.copytree(finished.folder / "data", work / "data")
+        shutil.copytree(finished.folder / ".dvc", work / ".dvc")
+        shutil.copy(finished.folder / "data.dvc", work / "data.dvc")
+        before = Place(work, old)
+        before.snakemake()
+        train = ["actionformer", "train", OTHER, "--params", f"{old}/params", "--seed", "1"]
+        before.run(*train)
+    finally:
+        git(CHECKOUT, "worktree", "remove", "--force", str(old))
+    percent = {row: before.read(row, "metrics.json")["percent"] for row in ROWS}
+    models = {row: (before.seed(row) / "model.pt").read_bytes() for row in ROWS}
+    now = Place(work, finished.copy)
+    assert now.planned()["train"] == 2
+    said = now.run("actionformer", "adopt", "--params", f"{now.copy}/params", "--rows", *ROWS).stdout
+    assert "products are up to date" in said
+    assert "Nothing to be done" in now.snakemake("-n").stdout
+    for row in ROWS:
+        assert now.read(row, "metrics.json")["percent"] == percent[row]
+        assert (now.seed(row) / "model.pt").read_bytes() == models[row]
+        (session,) = now.read(row, "lineage.json")["trained_by"]
+        assert session["git"]["commit"] == BEFORE
+    # one run in MLflow per row still, under its new names
+    assert "0 runs brought into MLflow" in now.run("actionformer", "track").stdout
+    # what was made with other params is not taken over
+    now.params("editions/demo.yaml", experiments={OTHER: {"training": {"lr": 0.5}}})
+    assert now.planned() == EVERY_RUN_OF_A_ROW
+    git(finished.copy, "checkout", "--quiet", ".")
+
+
+# ---------------------------------------------------------------------------------------------- the table in the docs
+
+
+def test_every_line_of_the_table_names_the_test_that_performs_it():
+    lines = re.findall(r"^\| .* \| `(test_\w+)` \|$", (CHECKOUT / "docs/rerun.md").read_text(), re.M)
+    tests = set(re.findall(r"^def (test_\w+)", Path(__file__).read_text(), re.M))
+    assert len(lines) > 20
+    assert set(lines) <= tests
+
+
+def interrupted(place: Place, command: list[str], log: Path, words: str) -> int:
+    """Start a command in a process group of its own and send Ctrl-C to the group once a log holds these words."""
+    environment = os.environ | {"PYTHONPATH": str(place.copy / "src")}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    process = subprocess.Popen(
+        command, cwd=place.folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    for _ in range(600):
+        if log.exists() and words in log.read_text():
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    return process.wait(60)
+
+
+def test_an_interrupted_retraining_goes_on_and_the_finished_run_is_aside(own):
+    own.params("editions/demo.yaml", experiments={ROW: {"training": {"schedule_epochs": 6}}})
+    log = own.folder / f"results/demo/logs/train/{ROW}-seed0.log"
+    before = (own.seed(ROW) / "model.pt").read_bytes()
+    log.unlink()
+    assert interrupted(own, own.command(), log, "epoch 2/6") != 0
+    (aside,) = (own.folder / f"results/demo/{ROW}/earlier").iterdir()
+    assert (aside / "model.pt").read_bytes() == before
+    own.snakemake()
+    assert re.search(r"goes on after epoch [2-5]/6", log.read_text())
+    assert [path.name for path in (own.folder / f"results/demo/{ROW}/earlier").iterdir()] == [aside.name]
+    sessions = own.read(ROW, "lineage.json")["trained_by"]
+    assert (sessions[0]["first_epoch"], sessions[-1]["last_epoch"]) == (0, 5)
+    assert own.planned() == {}
