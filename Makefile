@@ -3,7 +3,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 CORES ?= all
 
-.PHONY: help tables env test check parity benchmark resume track lock schemas store clean
+.PHONY: help tables env test check parity benchmark mutants resume track lock schemas store clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,11 @@ parity: env  ## write docs/parity.md: how far ours is from the published impleme
 
 benchmark: env  ## write docs/performance.md: speed and memory against the published implementations (about eight minutes)
 	python benchmarks/benchmark.py
+
+mutants: env  ## put 600 faults into the code, one at a time: which ones do the tests not notice? (hours)
+	$(BIN)/pip install --quiet --disable-pip-version-check --target build/cosmic-ray \
+		--no-deps cosmic-ray==8.7.0 parso==0.8.7 stevedore==5.10.0 toml==0.10.2
+	PYTHONPATH=build/cosmic-ray python tests/mutation.py $(ARGS)
 
 resume: env  ## go on after a kill -9 or a power loss; ARGS="--config edition=paper" as in the call before
 	snakemake --unlock $(ARGS)

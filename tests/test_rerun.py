@@ -207,8 +207,9 @@ def test_the_first_evaluated_epoch_plans_nothing(place):
 
 
 def test_a_copy_with_its_metadata_plans_nothing(own):
-    """`cp -r` gives every file the time of the copy, in whatever order, and Snakemake compares the content of small files
-    alone: of those below 1 MB, here below 200 KB, since the demo's weights are small.
+    """`cp -r` gives every file the time of the copy, in whatever order.
+
+    Snakemake compares the content of files below 1 MB alone; here below 200 KB, since the demo's weights are small.
     """
     limit = ("--max-checksum-file-size", "200KB")
     large = {path.name for path in own.folder.glob("results/**/*") if path.is_file() and path.stat().st_size > 200_000}

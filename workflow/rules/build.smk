@@ -56,7 +56,9 @@ rule pack:
             "pack",
             STORES[w.dataset, w.features].features,
             keys.stored(
-                stores.manifest_path(layout.feature_store(EDITION, w.dataset, w.features))
+                stores.manifest_path(
+                    layout.feature_store(EDITION, w.dataset, w.features)
+                )
             ),
         ),
         md5s=lambda w: md5s(

@@ -195,9 +195,7 @@ def run_of(row, seed):
 
 def fused_runs(nouns, seed, name):
     """A file of the run of nouns and of the run of verbs that are fused."""
-    return [
-        run_of(row, seed) / name for row in (nouns, FUSED[nouns].actions_with)
-    ]
+    return [run_of(row, seed) / name for row in (nouns, FUSED[nouns].actions_with)]
 
 
 def database_manifest(row):

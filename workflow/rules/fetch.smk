@@ -37,14 +37,13 @@ elif MISSING:
             f"build/{EDITION}/benchmarks/fetch/{{path}}.tsv"
         wildcard_constraints:
             path="|".join(
-                re.escape(path.removeprefix(f"data/{RAW_EDITION}/")) for path in MISSING
+                re.escape(path.removeprefix(f"data/{RAW_EDITION}/"))
+                for path in MISSING
             ),
         conda:
             "../../environment.yml"
         params:
-            command=command(
-                fetch_command, log_of("fetch/{path}", folder="build")
-            ),
+            command=command(fetch_command, log_of("fetch/{path}", folder="build")),
         message:
             "Fetch {wildcards.path}"
         shell:

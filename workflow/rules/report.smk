@@ -3,7 +3,9 @@
 
 rule draw:
     input:
-        runs=lambda w: files_of_runs(w.row, ["metrics.json", "history.csv", "lineage.json"]),
+        runs=lambda w: files_of_runs(
+            w.row, ["metrics.json", "history.csv", "lineage.json"]
+        ),
         # of any size; the metrics beside them have their md5s
         large=lambda w: [
             ancient(path)
@@ -143,9 +145,7 @@ rule report_page:
             for row in ROWS.values()
             for name in layout.FIGURES
         ],
-        figure_manifests=[
-            layout.manifest(layout.figures(row)) for row in ROWS.values()
-        ],
+        figure_manifests=[layout.manifest(layout.figures(row)) for row in ROWS.values()],
         metrics=[
             path
             for table in TABLES
