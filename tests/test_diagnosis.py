@@ -261,3 +261,68 @@ def test_a_weakly_supervised_detector_is_limited_by_background_and_boundaries():
     gains = diagnose(matched, TIOU).gains
     ranked = sorted(gains, key=lambda kind: -gains[kind])
     assert ranked[:2] == ["background error", "localization error"]
+
+
+# ------------------------------------------------------------------------------------- by the definitions, step by step
+
+
+def slow_normalized_ap(matched, found_N, chosen, k):
+    """AP_N of a class, detection by detection: precision R M / (R M + F), interpolated from behind."""
+    segments = [g for g in range(len(chosen)) if chosen[g] and matched.truth_class_G[g] == k]
+    mean_class = len(chosen) / len(matched.classes)
+    correct, points, false = 0, [], 0
+    for n in range(len(found_N)):
+        if matched.class_N[n] != k or (found_N[n] >= 0 and not chosen[found_N[n]]):
+            continue
+        if found_N[n] >= 0:
+            correct += 1
+        else:
+            false += 1
+        weighted = correct / len(segments) * mean_class
+        points.append((found_N[n] >= 0, weighted / max(weighted + false, 1e-12)))
+    total = 0.0
+    for rank, (is_correct, _) in enumerate(points):
+        if is_correct:
+            total += max(precision for _, precision in points[rank:])
+    return total / len(segments)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**31))
+def test_normalized_ap_is_what_its_definition_says_for_any_part_of_the_ground_truth(seed):
+    """What finds a segment outside the part is neither right nor wrong; everything else that finds nothing is wrong."""
+    rng = np.random.default_rng(seed)
+    truth, found = {}, {}
+    for v in "uvw":
+        truth[v] = [(10.0 * i, 10.0 * i + rng.uniform(3, 8), rng.choice(["a", "b"])) for i in range(6)]
+        items = []
+        for start, end, label in truth[v]:
+            for _ in range(rng.integers(0, 3)):
+                named = label if rng.random() < 0.8 else "a"
+                items.append((start + rng.uniform(-2, 2), end + rng.uniform(0, 2), named, rng.random()))
+        found[v] = detected(*items)
+    matched = match(database(truth), found, subset="test")
+    found_N = true_positives(matched, [0.5])[:, 0]
+    chosen = rng.random(len(matched.truth_G2)) < 0.6
+    with_chosen = sorted(set(matched.truth_class_G[chosen].tolist()))
+    ours = normalized_ap(matched, found_N[:, None], chosen)[:, 0]
+    expected = [slow_normalized_ap(matched, found_N, chosen, k) for k in with_chosen]
+    np.testing.assert_allclose(ours, expected, rtol=1e-12)
+
+
+def test_the_ap_of_a_video_is_that_of_its_own_ground_truth_class_by_class():
+    """Each video and class evaluated alone, then averaged over the classes that the video has."""
+    truth = {"u": [(0, 5, "a"), (10, 15, "a"), (20, 25, "b")], "v": [(0, 5, "a"), (30, 38, "b"), (40, 48, "b")]}
+    found = {
+        "u": detected((0, 5, "a", 0.9), (50, 55, "a", 0.8), (10, 15, "a", 0.7), (21, 25, "b", 0.6)),
+        "v": detected((1, 5, "a", 0.9), (30, 38, "b", 0.4), (60, 68, "b", 0.5)),
+    }
+    matched = match(database(truth), found, subset="test")
+    videos = curves.per_video(matched, true_positives(matched, TIOU) >= 0)
+    for name in truth:
+        scores = []
+        for label in sorted({label for _, _, label in truth[name]}):
+            alone = {name: [item for item in truth[name] if item[2] == label]}
+            own = {name: [item for item in found[name] if item["label"] == label]}
+            scores.append(mean_average_precision(database(alone), own, subset="test", tiou_thresholds=TIOU).average)
+        assert videos[name] == {"instances": 3, "ap": pytest.approx(np.mean(scores), rel=1e-12)}

@@ -108,6 +108,27 @@ def test_the_order_of_equals_alone_moves_map_by_more_than_the_published_orders_d
     assert min(averages) <= case["metrics"]["average_mAP"] <= max(averages)
 
 
+@pytest.mark.parametrize(
+    ("segment", "label", "counted"),
+    [
+        ([1.0, 5.0], "a", 1),  # the same again
+        ([1.0009, 4.9991], "a", 1),  # both ends within a thousandth
+        ([1.0011, 5.0], "a", 2),
+        ([1.0, 5.0011], "a", 2),
+        ([1.0, 5.0], "b", 2),  # of another class
+        ([3.0, 3.0], "a", 1),  # no extent
+        ([4.0, 3.0], "a", 1),
+    ],
+)
+def test_ground_truth_without_extent_or_said_twice_does_not_count(segment, label, counted):
+    """METHOD section 5, item 6: the counts decide every recall."""
+    annotations = [{"segment": [1.0, 5.0], "label": "a"}, {"segment": segment, "label": label}]
+    content = {"database": {"v": {"subset": "test", "duration": 10.0, "annotations": annotations}}}
+    found = {"v": [{"segment": [1.0, 5.0], "label": "a", "score": 0.9}]}
+    result = mean_average_precision(content, found, subset="test", tiou_thresholds=[0.5])
+    assert int(result.instances_K.sum()) == counted
+
+
 # ------------------------------------------------------------------------------------- the standalone evaluator
 
 

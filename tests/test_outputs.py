@@ -31,6 +31,7 @@ from actionformer import (
 )
 from actionformer.data.features import pack
 from actionformer.detection.actions import BEST_PER_POINT, fuse
+from actionformer.detection.from_files import timed_as
 from actionformer.errors import InputError
 from actionformer.experiment import InferenceParams
 from actionformer.reporting import submissions, subtitles
@@ -79,6 +80,30 @@ def test_a_file_a_folder_and_a_store_say_the_same(thumos):
     files = [folder / "features" / f"{name}.npy" for name in arrays]
     assert predict(path, files, **options) == expected
     assert predict(str(path), str(files[1]), **options) == {"v1": expected["v1"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"stride": None, "offset": None}, "step t lies at frame 8 + 4 t, 30 frames/s"),
+        ({"stride": 4, "offset": None}, "step t lies at frame 8 + 4 t, 30 frames/s"),
+        ({"stride": 2, "offset": None}, "step t lies at frame 1 + 2 t, 30 frames/s"),
+        ({"stride": 16, "offset": None}, "step t lies at frame 8 + 16 t, 30 frames/s"),
+        ({"stride": 4, "offset": 0}, "step t lies at frame 0 + 4 t, 30 frames/s"),
+    ],
+)
+def test_the_offset_of_the_training_features_goes_with_their_stride_alone(options, words):
+    assert timed_as(load_experiment("thumos14_i3d", "demo"), fps=30, **options, timeless=False) == words
+
+
+def test_features_that_span_a_video_need_its_duration_or_their_stride():
+    spanning = load_experiment("activitynet_tsp", "demo")
+    with pytest.raises(InputError, match="don't fix the frames per second"):
+        timed_as(spanning, fps=None, stride=None, offset=None, timeless=False)
+    assert timed_as(spanning, fps=None, stride=None, offset=None, timeless=True) == "features span their videos"
+    pinned = load_experiment("thumos14_i3d", "demo")
+    with pytest.raises(InputError, match="don't fix the frames per second"):  # a duration places no steps
+        timed_as(pinned, fps=None, stride=None, offset=None, timeless=True)
 
 
 def test_predict_changes_nothing_outside_itself(thumos):

@@ -138,7 +138,6 @@ def own(finished: Place, tmp_path: Path) -> Place:
     shutil.copytree(finished.folder, tmp_path / "work", symlinks=True)
     shutil.copytree(finished.copy, tmp_path / "project", symlinks=True)
     place = Place(tmp_path / "work", tmp_path / "project")
-    assert place.planned() == {}
     return place
 
 
@@ -214,17 +213,17 @@ def test_a_copy_with_its_metadata_plans_nothing(own):
     limit = ("--max-checksum-file-size", "200KB")
     large = {path.name for path in own.folder.glob("results/**/*") if path.is_file() and path.stat().st_size > 200_000}
     assert {"model.pt", "detections.json"} <= large
-    now = time.time()
+    then = time.time() - 10_000
     for number, path in enumerate(sorted(own.folder.glob("results/**/*"), reverse=True)):
-        os.utime(path, (now + number, now + number))
+        os.utime(path, (then + number, then + number))
     assert own.planned(*limit) == {}
 
 
 def test_a_copy_without_its_metadata_is_taken_over_by_adopt(own):
     shutil.rmtree(own.folder / ".snakemake")
-    now = time.time()
+    then = time.time() - 10_000
     for number, path in enumerate(sorted(own.folder.glob("[br]*/**/*"), reverse=True)):
-        os.utime(path, (now + number, now + number))
+        os.utime(path, (then + number, then + number))
     assert "train" in own.planned()
     own.run("actionformer", "adopt", "--params", f"{own.copy}/params", "--rows", *ROWS)
     assert own.planned() == {}
@@ -241,7 +240,7 @@ def test_raw_files_that_are_gone_plan_no_training(own):
 def test_a_learning_rate_plans_the_runs_of_its_row(place):
     place.params("editions/demo.yaml", experiments={ROW: {"training": {"lr": 0.5}}})
     assert place.planned() == EVERY_RUN_OF_A_ROW
-    assert f"outdated: {ROW}, seed 0, train: training.lr: 0.001 -> 0.5" in place.snakemake("-n").stderr
+    assert f"outdated: {ROW}, seed 0, train: training.lr: 0.002 -> 0.5" in place.snakemake("-n").stderr
 
 
 def test_a_changed_default_plans_every_run_that_resolved_to_it(place):
@@ -283,16 +282,12 @@ def test_a_published_value_plans_pages_alone(place):
 
 
 def test_a_licence_plans_the_model_card_alone(place):
-    path = place.copy / "params/datasets/hacs.yaml"
-    path.write_text(re.sub(r"^licence: .*$", "licence: another one", path.read_text(), count=1, flags=re.M))
+    place.params("editions/demo.yaml", datasets={"hacs": {"licence": "another one"}})
     assert place.planned() == {"card": 1}
 
 
 def test_published_counts_plan_the_audit(place):
-    path = place.copy / "params/datasets/hacs.yaml"
-    content = yaml.safe_load(path.read_text())
-    content["published"] = {content["eval_subset"]: {"videos": 1}}
-    path.write_text(yaml.safe_dump(content))
+    place.params("datasets/hacs.yaml", published={"validation": {"videos": 1, "instances": 1}})
     assert place.planned() == {"audit": 1}
 
 
@@ -335,10 +330,11 @@ def test_other_classifier_scores_plan_detection(own):
     assert own.planned() == {key: value for key, value in EVERY_RUN_OF_A_ROW.items() if key != "train"}
 
 
-def test_a_deleted_product_is_made_again(own):
+def test_a_deleted_product_that_is_asked_for_is_made_again(own):
+    """Snakemake misses a product between two others only where something has to be made from it."""
     (own.seed(ROW) / "metrics.json").unlink()
-    assert {"train", "detect"} & set(own.planned()) == set()
-    assert own.planned()["evaluate"] == 1
+    assert own.planned() == {}
+    assert own.planned(f"results/demo/{ROW}/seed0/metrics.json") == {"evaluate": 1}
 
 
 def test_a_deleted_mlflow_database_plans_track_and_that_brings_every_run_back(own):
@@ -405,7 +401,7 @@ def test_a_file_put_there_by_hand_while_the_workflow_runs_is_kept(own, demo_data
 def test_a_finished_run_is_moved_aside_when_another_takes_its_place(own):
     files = ("model.pt", "checkpoint.pt", "detections.json", "metrics.json", "lineage.json", "params.yaml")
     before = {name: (own.seed(ROW) / name).read_bytes() for name in files}
-    own.params("editions/demo.yaml", experiments={ROW: {"training": {"lr": 0.002}}})
+    own.params("editions/demo.yaml", experiments={ROW: {"training": {"lr": 0.003}}})
     own.snakemake()
     (aside,) = (own.folder / f"results/demo/{ROW}/earlier").iterdir()
     assert {name: (aside / name).read_bytes() for name in files} == before
@@ -451,7 +447,9 @@ def test_the_commit_that_is_recorded_is_the_one_that_trained(own):
     own.edit("src/actionformer/model/losses.py", "return ", "return 5 * ")
     second = commit(own.copy)
     (own.seed(ROW) / "model.pt").unlink()
-    said = own.snakemake().stderr
+    own.snakemake(f"results/demo/{ROW}/seed0/model.pt")
+    said = (own.folder / f"results/demo/logs/train/{ROW}-seed0.log").read_text()
+    own.snakemake()
     assert "all 1 epochs are trained: model.pt is written from checkpoint.pt" in said
     again = torch.load(own.seed(ROW) / "model.pt", weights_only=True)["state_dict"]
     assert all(torch.equal(weights[name], again[name]) for name in weights)
@@ -486,7 +484,7 @@ def mlflow_tags(place: Place, run_id: str) -> dict[str, str]:
 # ---------------------------------------------------------------------------------------------- what MLflow cannot do
 
 
-@pytest.mark.parametrize("address", ["sqlite:////nowhere/at/all.db", "http://127.0.0.1:9"])
+@pytest.mark.parametrize("address", ["sqlite:////dev/null/all.db", "http://127.0.0.1:9"])
 def test_science_goes_on_without_mlflow_and_track_brings_it_in_later(own, address):
     """Training, evaluation and pages end well; each says once that MLflow failed; later the run is there whole."""
     variables = {"MLFLOW_TRACKING_URI": address, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
@@ -573,7 +571,7 @@ def test_every_job_runs_where_nothing_but_its_inputs_and_params_are(finished, tm
         for file in [*outputs, *re.findall(r">> (\S+)", command)]:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
         done = Place(folder, finished.copy).run(
-            "bash", "-c", command, check=False, MLFLOW_TRACKING_URI="sqlite:////nowhere/at/all.db"
+            "bash", "-c", command, check=False, MLFLOW_TRACKING_URI="sqlite:////dev/null/all.db"
         )
         assert done.returncode == 0, f"{rule}: {command}\n{done.stdout}\n{done.stderr}"
         assert all((folder / file).exists() for file in outputs), f"{rule}: {command}"

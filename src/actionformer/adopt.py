@@ -55,7 +55,8 @@ def adopt(rows: Sequence[Experiment], seeds: Sequence[int], config: Sequence[str
     for experiment in rows:  # after the rows that they are fused from
         for seed in seeds:
             _tell(adopted, say, f"{layout.actions(experiment)}, seed {seed}", *_actions(experiment, seed))
-    say(f"{len(adopted.targets)} products are up to date")
+    pages = "; tables and figures are made anew" if adopted.complete else ""
+    say(f"{len(adopted.targets)} products are up to date; Snakemake is told of them{pages}")
     if adopted.targets:
         _touch(adopted, config)
 
@@ -142,7 +143,7 @@ def _model(experiment: Experiment, seed: int, run: Path) -> list[str]:
     sessions = provenance.trained_by(lineage, experiment.training.epochs)
     dropped = ("git", "environment", "device")
     kept = {key: value for key, value in lineage.items() if key not in dropped}
-    told = stages.training_lineage(experiment, made)
+    told = stages.training_lineage(experiment, seed, made)
     write_json(run / "lineage.json", kept | told | {"trained_by": sessions})
     stages.write_manifest(run / "model.pt", made)
     return []

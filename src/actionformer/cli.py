@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
 import sys
@@ -28,7 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a sub-command; 0, or 1 with one line on stderr for bad input, or 128 + signal when interrupted."""
     parsed = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _terminate)
-    logging.getLogger("mlflow").setLevel(logging.WARNING)  # a failed job's own message should stand out on stderr
+    # a failed job's own message should stand out on stderr
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     try:
         parsed.run(parsed)
     except KeyboardInterrupt:

@@ -305,15 +305,19 @@ def train(experiment: Experiment, seed: int, *, device: str, anew: bool = False,
         stack.enter_context(_alone_in(run))
         there = _what_is_there(run)
         made = training_record(experiment, seed)
-        lineage = training_lineage(experiment, made)
         begun = next((before for before in there if keys.same("train", experiment, before, made)), None)
         if there and (anew or begun is None):
-            say(_set_aside(run, there[0], experiment))
+            say(_set_aside(run, sorted(run.iterdir()), there[0], experiment))
             begun = None
         elif _is_trained(experiment, run, made):
+            if not keys.same("train", experiment, there[-1], made):  # a later training, which was given up
+                unfinished = [run / "checkpoint.pt", run / layout.PROGRESS]
+                say(_set_aside(run, unfinished, there[-1], experiment))
             say(f"{run}: trained with these params, data and seed already; `--anew` starts over")
-            write_json(run / "lineage.json", read_json(run / "lineage.json") | lineage)
+            told = read_json(run / "lineage.json") | training_lineage(experiment, seed, made)
+            write_json(run / "lineage.json", told)
             return
+        lineage = training_lineage(experiment, seed, made)
         database, features = _inputs(experiment)
         training_views = views(database, features, experiment, "train")
         detect_with = _detector(experiment, database, features)
@@ -378,12 +382,14 @@ def _is_trained(experiment: Experiment, run: Path, made: Mapping[str, Any]) -> b
     return whole and there is not None and keys.same("train", experiment, there, made)
 
 
-def _set_aside(run: Path, there: Mapping[str, Any], experiment: Experiment) -> str:
-    """Move what lies in a run's folder to where nothing overwrites it; says where to, and why."""
+def _set_aside(run: Path, files: Sequence[Path], there: Mapping[str, Any], experiment: Experiment) -> str:
+    """Move files of a run's folder, made with the record `there`, to where nothing overwrites them; says where to and
+    why.
+    """
     aside = layout.earlier(run, keys.identity(there))
     aside.mkdir(parents=True)
-    for path in sorted(run.iterdir()):
-        if path.name != LOCK:
+    for path in files:
+        if path.name != LOCK and path.exists():
             path.rename(aside / path.name)
     why = keys.changes("train", experiment, there) or ["its data or seed are others, or it starts over"]
     return f"{run}: the run that lay there is kept in {aside} ({'; '.join(why[:3])})"
@@ -409,8 +415,9 @@ def detect(experiment: Experiment, seed: int, *, device: str) -> str:
     network, _, classes = load_model(run / "model.pt")
     with leased_device(device) as chosen:
         results = _detector(experiment, *_inputs(experiment))(network.to(chosen), classes, chosen)
-    said = _write_detections(run, results)
     before = keys.stored(layout.manifest(run / "detections.json"))
+    layout.manifest(run / "detections.json").unlink(missing_ok=True)  # it must never lie beside other detections
+    said = _write_detections(run, results)
     made = keys.record("detect", experiment, detection_inputs(experiment, run), before)
     write_detections_manifest(experiment, seed, made)
     return said
@@ -442,7 +449,7 @@ def evaluate(experiment: Experiment, seed: int) -> dict[str, float]:
     database = _database(experiment)
     detections = read_json(run / "detections.json")
     metrics, diagnosis = _metrics(experiment, database, detections), _diagnosis(experiment, database, detections)
-    told = read_json(layout.manifest(run / "detections.json"))
+    told = read_json(_made(layout.manifest(run / "detections.json"), f"detect {experiment.name} --seed {seed}"))
     made = keys.record("evaluate", experiment, evaluation_inputs(experiment, told), keys.stored(run / "metrics.json"))
     lineage = evaluated_lineage(experiment, run, told, made)
     lineage["evaluated_by"] = {"git": provenance.git_state(), "lock": provenance.lock_md5()}
@@ -698,13 +705,15 @@ def data_lineage(experiment: Experiment, checkpoint: Path | None = None) -> dict
     return {"data_version": provenance.data_version(), "files": files, "pinned": provenance.is_pinned(files)}
 
 
-def training_lineage(experiment: Experiment, trained: Mapping[str, Any]) -> dict[str, Any]:
+def training_lineage(experiment: Experiment, seed: int, trained: Mapping[str, Any]) -> dict[str, Any]:
     """What is known of a run when its training begins: the data, and names for what its numbers will depend on.
 
     `weights` names what the weights depend on, `identity` what the metrics depend on, `params` the params in all.
     """
-    detected = keys.record("detect", experiment, _classifier_md5(experiment))
-    evaluated = keys.record("evaluate", experiment, {})
+    run = layout.run(experiment.edition, experiment.name, seed)
+    there = keys.stored(layout.manifest(run / "detections.json")), keys.stored(run / "metrics.json")
+    detected = keys.record("detect", experiment, _classifier_md5(experiment), there[0])
+    evaluated = keys.record("evaluate", experiment, {}, there[1])
     weights = keys.identity(trained)
     return _identities(weights, trained["key"], detected, evaluated) | data_lineage(experiment)
 
