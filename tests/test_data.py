@@ -355,5 +355,5 @@ def test_params_of_earlier_versions_are_read_as_what_they_were():
 
 def test_an_old_name_in_params_is_refused_with_the_new_one(tmp_path):
     (tmp_path / "mine.yaml").write_text("data: {dataset: thumos14, features: i3d, protocol: published}\n")
-    with pytest.raises(InputError, match=r"protocol: unknown key \(called data.loading now\)"):
+    with pytest.raises(InputError, match=r"protocol: unknown key \(called loading now\)"):
         load_experiment(str(tmp_path / "mine.yaml"))

@@ -190,8 +190,8 @@ def test_a_renamed_param_plans_nothing(place):
     """The list of migrations knows its old name."""
     text = (place.copy / "src/actionformer/experiment.py").read_text()
     text = re.sub(r"\bsoft_nms_sigma\b", "decay_sigma", text).replace(
-        '    "data.protocol": "data.loading",\n',
-        '    "data.protocol": "data.loading",\n    "inference.soft_nms_sigma": "inference.decay_sigma",\n',
+        '    DataParams: {"protocol": "loading"},\n',
+        '    DataParams: {"protocol": "loading"},\n    InferenceParams: {"soft_nms_sigma": "decay_sigma"},\n',
     )
     (place.copy / "src/actionformer/experiment.py").write_text(text)
     for path in (place.copy / "params").rglob("*.yaml"):
@@ -219,14 +219,29 @@ def test_a_copy_with_its_metadata_plans_nothing(own):
     assert own.planned(*limit) == {}
 
 
-def test_a_copy_without_its_metadata_is_taken_over_by_adopt(own):
+@pytest.mark.parametrize("times", ["kept", "of the copy"])
+def test_a_copy_without_its_metadata_is_taken_over_by_adopt(own, times):
+    """Then nothing is planned, and an edit is noticed again: without metadata Snakemake would not see it."""
     shutil.rmtree(own.folder / ".snakemake")
-    then = time.time() - 10_000
-    for number, path in enumerate(sorted(own.folder.glob("[br]*/**/*"), reverse=True)):
-        os.utime(path, (then + number, then + number))
-    assert "train" in own.planned()
+    if times == "of the copy":
+        then = time.time() - 10_000
+        for number, path in enumerate(sorted(own.folder.glob("[br]*/**/*"), reverse=True)):
+            os.utime(path, (then + number, then + number))
+        assert "train" in own.planned()
     own.run("actionformer", "adopt", "--params", f"{own.copy}/params", "--rows", *ROWS)
     assert own.planned() == {}
+    own.params("editions/demo.yaml", experiments={ROW: {"training": {"lr": 0.5}}})
+    assert own.planned() == EVERY_RUN_OF_A_ROW
+
+
+def test_adopt_leaves_what_is_outdated_or_damaged_as_it_is(own):
+    own.params("editions/demo.yaml", experiments={ROW: {"training": {"lr": 0.5}}})
+    model = own.seed(OTHER) / "model.pt"
+    model.write_bytes(model.read_bytes()[:-1] + b"x")
+    said = own.run("actionformer", "adopt", "--params", f"{own.copy}/params", "--rows", *ROWS).stdout
+    assert f"{ROW}, seed 0: training.lr: 0.002 -> 0.5" in said
+    assert f"{OTHER}, seed 0: results/demo/{OTHER}/seed0/model.pt is not what its manifest says" in said
+    assert own.planned() == EVERY_RUN_OF_A_ROW
 
 
 def test_raw_files_that_are_gone_plan_no_training(own):
@@ -423,6 +438,39 @@ def test_a_failed_retraining_leaves_the_finished_run_and_its_metrics(own):
     own.snakemake()
     assert own.planned() == {}
     assert (own.seed(ROW) / "model.pt").read_bytes() == before["model.pt"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "command", "file", "edit"),
+    [
+        ("train", "train", "editions/demo.yaml", {"experiments": {ROW: {"training": {"lr": 0.003}}}}),
+        ("audit", "audit", "datasets/hacs.yaml", {"published": {"validation": {"videos": 1}}}),
+        ("evaluate", "evaluate", f"experiments/{ROW}.yaml", {"evaluation": {"tiou": [0.5]}}),
+        ("evaluate_released", "evaluate_released", f"experiments/{OTHER}.yaml", {"inference": {"min_score": 0.01}}),
+    ],
+)
+def test_a_job_that_failed_is_planned_again(own, rule, command, file, edit):
+    """Snakemake puts back what was there, and records today's params for it; the next call must not believe that."""
+    own.params(file, **edit)
+    head = f"def run_{command}(args: argparse.Namespace) -> None:\n"
+    own.edit("src/actionformer/cli.py", head, f'{head}    raise InputError("broken for a while")\n')
+    failed = own.snakemake(check=False)
+    assert failed.returncode != 0
+    assert "broken for a while" in failed.stderr
+    assert own.planned().get(rule) == 1
+    own.edit("src/actionformer/cli.py", '    raise InputError("broken for a while")\n', "")
+    own.snakemake()
+    assert own.planned() == {}
+
+
+def test_a_finished_run_that_lost_its_history_is_kept(own):
+    """It cannot be gone on with, nor its history made again: another is trained, and its weights stay to be had."""
+    before = (own.seed(ROW) / "model.pt").read_bytes()
+    for name in ("checkpoint.pt", "history.csv"):
+        (own.seed(ROW) / name).unlink()
+    own.run("actionformer", "train", ROW, "--params", f"{own.copy}/params")
+    (aside,) = (own.folder / f"results/demo/{ROW}/earlier").iterdir()
+    assert (aside / "model.pt").read_bytes() == before == (own.seed(ROW) / "model.pt").read_bytes()
 
 
 def test_anew_starts_over_and_keeps_the_old_run(own):

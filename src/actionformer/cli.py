@@ -288,7 +288,7 @@ def run_adopt(args: argparse.Namespace) -> None:
         config += [f"edition={args.edition}", f"rows={','.join(row.name for row in rows)}"]
     if not args.released:
         config.append("released=false")
-    adopt(rows, seeds, config, print)
+    adopt(rows, seeds, config, released=args.released, say=print)
 
 
 def run_track(args: argparse.Namespace) -> None:

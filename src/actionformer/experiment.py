@@ -349,6 +349,12 @@ class Experiment(Params):
 
 # ---------------------------------------------------------------------------------------------- reading
 
+RENAMED: dict[type[Params], dict[str, str]] = {
+    DataParams: {"protocol": "loading"},
+    Dataset: {"protocol": "remark"},
+}
+"""kind of params -> names in earlier versions -> what they are called now; the only place that knows old names"""
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping, or one line that says why not."""
@@ -377,34 +383,30 @@ def merged(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
 AnyParams = TypeVar("AnyParams", bound=Params)
 
 
-RENAMED = {
-    "data.protocol": "data.loading",
-    "dataset.protocol": "dataset.remark",
-}
-"""params of earlier versions -> what they are called now; the only place that knows old names"""
+def renamed(kind: type[Params], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Params of one kind as an earlier version wrote them, under today's names."""
+    names = RENAMED.get(kind, {})
+    return {names.get(key, key): value for key, value in values.items()}
+
+
 BEFORE_LOADING = "published"
 """what `data.loading` was, in effect, before there was such a param"""
 
 
 def migrated(kind: type[Params], content: Mapping[str, Any]) -> dict[str, Any]:
     """Resolved params as an earlier version wrote them, under today's names."""
-    if kind is Dataset:
-        return _renamed("dataset", content)
+    result = renamed(kind, content)
     if kind is not Experiment:
-        return dict(content)
-    result = {part: _renamed(part, value) for part, value in content.items()}
+        return result
+    for part, schema in Experiment.model_fields.items():
+        inner = schema.annotation
+        if isinstance(inner, type) and issubclass(inner, Params) and isinstance(result.get(part), Mapping):
+            result[part] = renamed(inner, result[part])
     if isinstance(result.get("data"), dict) and "loading" not in result["data"]:
         # its windows alone had a param then, everything else was as published
         result["data"].pop("window_protocol", None)
         result["data"]["loading"] = BEFORE_LOADING
     return result
-
-
-def _renamed(part: str, values: Any) -> Any:
-    """A part of the params with today's names; what is no mapping as it is."""
-    if not isinstance(values, Mapping):
-        return values
-    return {RENAMED.get(f"{part}.{key}", f"{part}.{key}").removeprefix(f"{part}."): v for key, v in values.items()}
 
 
 def stored_params(kind: type[AnyParams], content: Any, origin: str) -> tuple[AnyParams, list[str]]:
@@ -464,8 +466,8 @@ def evaluated_experiment(metrics: Mapping[str, Any], origin: str) -> Experiment:
 
 def _called_now(kind: type[Params], key: str) -> str:
     """A hint for a key that had this name in an earlier version."""
-    part = {DataParams: "data.", Dataset: "dataset."}.get(kind, "")
-    return f" (called {RENAMED[part + key]} now)" if part + key in RENAMED else ""
+    name = RENAMED.get(kind, {}).get(key)
+    return "" if name is None else f" (called {name} now)"
 
 
 def names(kind: Literal["experiments", "datasets", "editions"], params: Path = PARAMS) -> list[str]:

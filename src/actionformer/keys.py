@@ -6,10 +6,10 @@ A product is a function of three things and of nothing else:
     the content of its inputs                     md5s, under "inputs" in its record
     what the code computes from them              `ARITHMETIC`
 
-Every product stores what it was made with, its record: {"stage", "key", "arithmetic", "inputs", "params"}. As long as
-the stored params, read by today's schema, equal today's in everything that the stage reads, the product keeps the key
-that it was made with. So a new param with a default changes nothing, and a changed default outdates every product that
-was made with the old one.
+Every product stores what it was made with, its record: {"stage", "key", "arithmetic", "inputs", "values", "params"},
+of which "values" are those that its stage read and "params" all of them. As long as the stored values, read by today's
+schema, equal today's, the product keeps the key that it was made with. So a new param with a default changes nothing,
+and a changed default outdates every product that was made with the old one.
 
 A record lies under "made_with" in a product's manifest or in the product itself; `layout` says where.
 """
@@ -20,8 +20,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from actionformer.errors import InputError
-from actionformer.experiment import Dataset, Experiment, FeatureSet, stored_params
+from actionformer.experiment import (
+    Classifier,
+    DataParams,
+    Dataset,
+    EvaluationParams,
+    Experiment,
+    FeatureSet,
+    InferenceParams,
+    ModelParams,
+    Params,
+    Released,
+    TrainingParams,
+    renamed,
+)
 from actionformer.files import digest, read_json
 
 Values = dict[str, Any]
@@ -133,6 +148,19 @@ READS: dict[str, tuple[type[Any], Callable[[Any], Values]]] = {
 """stage -> the params that it is given, and what it reads of them"""
 
 
+PARTS: dict[str, type[Params]] = {
+    "data": DataParams,
+    "model": ModelParams,
+    "training": TrainingParams,
+    "inference": InferenceParams,
+    "evaluation": EvaluationParams,
+    "released": Released,
+    "features": FeatureSet,
+    "classifier": Classifier,
+}
+"""part of the values of a stage that is given an experiment -> its schema"""
+
+
 def shown(experiment: Experiment) -> Values:
     """What tables, figures and reports print of a row, beside its runs."""
     return {
@@ -202,6 +230,7 @@ def record(
         "key": key(stage, subject, before),
         "arithmetic": ARITHMETIC[stage],
         "inputs": dict(inputs),
+        "values": values(stage, subject),
         "params": subject.model_dump(mode="json"),
     }
 
@@ -238,7 +267,7 @@ def same(stage: str, subject: AnySubject, then: Mapping[str, Any], now: Mapping[
 
 def is_record(made: Any, stage: str) -> bool:
     """Is this a record of this stage?"""
-    needed = {"stage", "key", "arithmetic", "inputs", "params"}
+    needed = {"stage", "key", "arithmetic", "inputs", "values"}
     return isinstance(made, Mapping) and needed <= set(made) and made["stage"] == stage
 
 
@@ -246,23 +275,37 @@ def changes(stage: str, subject: AnySubject, made: Mapping[str, Any]) -> list[st
     """What differs between a record and today's params and code, such as 'training.lr: 0.0001 -> 0.001'."""
     if not is_record(made, stage):
         return ["what it was made with is not known"]
-    kind, read = READS[stage]
-    try:
-        then, dropped = stored_params(kind, made["params"], f"the record of {stage}")
-    except InputError as error:
-        return [str(error)]
-    stored, now = read(then), read(subject)
-    found = [f"{name}: is a param no longer" for name in dropped if _is_read(name, stored)]
-    found += _differences(stored, now)
+    now = values(stage, subject)
+    found = _differences(_read_today(stage, made["values"], now), now)
     if made["arithmetic"] != ARITHMETIC[stage]:
         found.append(f"the arithmetic of {stage}: {made['arithmetic']} -> {ARITHMETIC[stage]}")
     return found
 
 
-def _is_read(name: str, read: Values) -> bool:
-    """Did a stage read a key that is a param no longer? Of an experiment it reads whole parts, or values by name."""
-    part, *inner = name.split(".")
-    return part in read or not inner
+def _read_today(stage: str, stored: Values, now: Values) -> Values:
+    """Stored values under today's schema: renamed, and with today's defaults for what did not exist then."""
+    kind = READS[stage][0]
+    if kind is not Experiment:
+        return _filled(kind, renamed(kind, stored), now)
+    result = dict(stored)
+    for part, schema in PARTS.items():
+        if isinstance(stored.get(part), Mapping) and isinstance(now.get(part), Mapping):
+            result[part] = _filled(schema, renamed(schema, stored[part]), now[part])
+    return result
+
+
+def _filled(kind: type[Params], stored: Values, now: Values) -> Values:
+    """Values of one part of the params: what the stage reads today, and what is a param no longer."""
+    fields = kind.model_fields
+    # what the stage has ceased to read, though it is a param still, makes no difference
+    result = {key: value for key, value in stored.items() if key in now or key not in fields}
+    for key, value in now.items():
+        inner = fields[key].annotation if key in fields else None
+        if key not in result and key in fields and not fields[key].is_required():
+            result[key] = to_jsonable_python(fields[key].get_default(call_default_factory=True))
+        elif isinstance(inner, type) and issubclass(inner, Params) and isinstance(result.get(key), Mapping):
+            result[key] = _filled(inner, renamed(inner, result[key]), value)
+    return result
 
 
 def _differences(then: Any, now: Any, name: str = "") -> list[str]:

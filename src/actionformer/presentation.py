@@ -87,7 +87,10 @@ def _table_row(experiment: Experiment, seeds: Sequence[int], *, released: bool, 
 
 
 def _table_run(experiment: Experiment, folder: str, seed: int) -> tables.Run:
-    metrics = read_json(layout.run(experiment.edition, folder, seed) / "metrics.json")
+    path = layout.run(experiment.edition, folder, seed) / "metrics.json"
+    metrics = read_json(path)
+    if "made_with" not in metrics:
+        raise InputError(f"{path}: of an earlier version; `actionformer adopt` takes it over")
     lineage = metrics["lineage"]
     name = layout.run_name(experiment.name, seed, lineage["identity"], lineage.get("kind", ""))
     return tables.Run(seed, metrics["percent"], metrics["videos"], metrics["instances"], lineage, name)

@@ -54,6 +54,14 @@ def environment() -> dict[str, Any]:
     }
 
 
+UNKNOWN: Mapping[str, Any] = {
+    "git": {"commit": "unknown", "dirty": False},
+    "environment": {"lock": "unknown", "processor": "unknown", "torch": "unknown"},
+    "device": "unknown",
+}
+"""who computed something that does not say it"""
+
+
 def who(device: str) -> dict[str, Any]:
     """The commit, the environment and the device that compute now."""
     return {"git": git_state(), "environment": environment(), "device": device}
@@ -63,7 +71,7 @@ def trained_by(lineage: Mapping[str, Any], epochs: int) -> list[dict[str, Any]]:
     """Who trained which epochs of a run; runs of before that was kept name only who wrote their lineage last."""
     if "trained_by" in lineage:
         return list(lineage["trained_by"])
-    told = {key: lineage.get(key, "unknown") for key in ("git", "environment", "device")}
+    told = {key: lineage.get(key, UNKNOWN[key]) for key in UNKNOWN}
     return [{"first_epoch": 0, "last_epoch": epochs - 1, **told}]
 
 

@@ -302,21 +302,25 @@ def train(experiment: Experiment, seed: int, *, device: str, anew: bool = False,
 
     run = layout.run(experiment.edition, experiment.name, seed)
     with ExitStack() as stack:
-        stack.enter_context(_alone_in(run))
-        there = _what_is_there(run)
+        stack.enter_context(alone_in(run))
         made = training_record(experiment, seed)
-        begun = next((before for before in there if keys.same("train", experiment, before, made)), None)
-        if there and (anew or begun is None):
-            say(_set_aside(run, sorted(run.iterdir()), there[0], experiment))
-            begun = None
-        elif _is_trained(experiment, run, made):
-            if not keys.same("train", experiment, there[-1], made):  # a later training, which was given up
+        model, begun = _record_of_model(run), _record_of_checkpoint(run)
+        goes_on = begun is not None and keys.same("train", experiment, begun, made)
+        if not anew and _is_trained(experiment, run, made):
+            if begun is not None and not goes_on:  # a later training, which was given up
                 unfinished = [run / "checkpoint.pt", run / layout.PROGRESS]
-                say(_set_aside(run, unfinished, there[-1], experiment))
+                say(_set_aside(run, unfinished, begun, experiment))
             say(f"{run}: trained with these params, data and seed already; `--anew` starts over")
             told = read_json(run / "lineage.json") | training_lineage(experiment, seed, made)
             write_json(run / "lineage.json", told)
             return
+        if anew or not goes_on:
+            there = model or begun or (NO_RECORD if (run / "metrics.json").exists() else None)
+            if there is not None:
+                say(_set_aside(run, sorted(run.iterdir()), there, experiment))
+            begun = None
+        # it must never lie beside another model than its own
+        layout.manifest(run / "model.pt").unlink(missing_ok=True)
         lineage = training_lineage(experiment, seed, made)
         database, features = _inputs(experiment)
         training_views = views(database, features, experiment, "train")
@@ -348,23 +352,23 @@ def train(experiment: Experiment, seed: int, *, device: str, anew: bool = False,
         write_text(run / "params.yaml", as_yaml(experiment))
         facts = {"seed": seed, "trained_by": log.trained_by, "mlflow_run": log.run_id}
         write_json(run / "lineage.json", facts | lineage)
-        write_manifest(run / "model.pt", made)
+        write_manifest(run / "model.pt", made)  # last: with it the run is whole
 
 
-def _what_is_there(run: Path) -> list[Mapping[str, Any]]:
-    """The records of what lies in a run's folder: of the finished model, of the checkpoint; one that says nothing for
-    what was made before there were records.
-    """
+def _record_of_model(run: Path) -> Mapping[str, Any] | None:
+    """What the model in a run's folder was made with; one that says nothing where that is not known."""
+    if not (run / "model.pt").exists():
+        return None
+    return keys.stored(layout.manifest(run / "model.pt")) or NO_RECORD
+
+
+def _record_of_checkpoint(run: Path) -> Mapping[str, Any] | None:
+    """The same of a checkpoint."""
     from actionformer.training import checkpoint
 
-    found: list[Mapping[str, Any]] = []
-    if (run / "model.pt").exists():
-        found.append(keys.stored(layout.manifest(run / "model.pt")) or NO_RECORD)
-    if (run / "checkpoint.pt").exists():
-        found.append(checkpoint.load(run / "checkpoint.pt", tensors=False).get("made_with") or NO_RECORD)
-    if not found and (run / "metrics.json").exists():
-        found.append(NO_RECORD)  # weights that were deleted to save room
-    return found
+    if not (run / "checkpoint.pt").exists():
+        return None
+    return checkpoint.load(run / "checkpoint.pt", tensors=False).get("made_with") or NO_RECORD
 
 
 def training_record(experiment: Experiment, seed: int) -> keys.Record:
@@ -446,7 +450,7 @@ def evaluate(experiment: Experiment, seed: int) -> dict[str, float]:
     from actionformer import tracking
 
     run = layout.run(experiment.edition, experiment.name, seed)
-    database = _database(experiment)
+    database = database_of(experiment)
     detections = read_json(run / "detections.json")
     metrics, diagnosis = _metrics(experiment, database, detections), _diagnosis(experiment, database, detections)
     told = read_json(_made(layout.manifest(run / "detections.json"), f"detect {experiment.name} --seed {seed}"))
@@ -753,14 +757,14 @@ def _fields(content: Mapping[str, Any]) -> list[str]:
     return [field for field in ("label", "noun", "verb") if field in first] or ["label"]
 
 
-def _database(experiment: Experiment) -> Database:
+def database_of(experiment: Experiment) -> Database:
     path = _made(layout.database_of(experiment), f"convert {experiment.data.dataset}")
     return load_database(path, experiment.data.label_field)
 
 
 def _inputs(experiment: Experiment) -> tuple[Database, FeatureStore]:
     store = _made(layout.store_of(experiment), f"pack {experiment.feature_owner} {experiment.data.features}")
-    return _database(experiment), FeatureStore(store)
+    return database_of(experiment), FeatureStore(store)
 
 
 def _made(path: Path, maker: str) -> Path:
@@ -770,7 +774,7 @@ def _made(path: Path, maker: str) -> Path:
     return path
 
 
-def _alone_in(run: Path) -> Any:
+def alone_in(run: Path) -> Any:
     """A lock on a run folder: two processes must not train the same run."""
     run.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run / LOCK)

@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,6 +28,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
 from actionformer import layout, provenance
+from actionformer.errors import InputError
 from actionformer.experiment import Experiment, as_yaml, evaluated_experiment
 from actionformer.files import file_md5, read_json, write_text
 from actionformer.progress import progress
@@ -82,7 +83,8 @@ class Careful:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         text = f"MLflow failed ({reason}); nothing else is lost, `actionformer track` brings {self._note.parent} in"
         print(text, file=sys.stderr, flush=True)
-        write_text(self._note, f"{text}\n")
+        with suppress(OSError):  # a full disk, which may be why MLflow failed
+            write_text(self._note, f"{text}\n")
 
 
 def open_store() -> MlflowClient:
@@ -210,10 +212,12 @@ def log_result(run: Path) -> str:
     _log_new(client, run_id, metrics["percent"], step=experiment.training.epochs)
     _log_artifacts(client, run_id, run)
     client.log_text(run_id, as_yaml(experiment), "params.yaml")
-    client.set_tag(run_id, "evaluated", "true")
+    earlier = run.parent.name == layout.EARLIER
+    client.set_tag(run_id, "evaluated", "earlier" if earlier else "true")
     client.set_terminated(run_id, "FINISHED")
-    with FileLock(LOCK):
-        _summarise(client, run_id, experiment)
+    if not earlier:
+        with FileLock(LOCK):
+            _summarise(client, run_id, experiment)
     (run / layout.UNTRACKED).unlink(missing_ok=True)
     return run_id
 
@@ -305,24 +309,33 @@ def restore(results: Path) -> int:
     finished: list[Path] = []
     for pattern in ("*/*/seed*", "*/*/released", f"*/*/{layout.EARLIER}/*"):
         finished += [path.parent for path in results.glob(f"{pattern}/metrics.json")]
-    folders = sorted(run for run in finished if (run / "lineage.json").exists())
+    # runs that were set aside come last: one of the same identity is the one that has taken its place
+    finished.sort(key=lambda run: (run.parent.name == layout.EARLIER, run))
     count = 0
-    for run in progress(folders, "restore runs", unit="run"):
-        metrics = read_json(run / "metrics.json")
-        if "percent" not in metrics:  # a row without a published checkpoint of its own
-            continue
-        lineage = read_json(run / "lineage.json") | metrics["lineage"]
-        experiment = evaluated_experiment(metrics, str(run / "metrics.json"))
-        found = _find(client, experiment, lineage)
-        whole = found is not None and _tag(client, found, "evaluated") == "true"
-        if whole and not (run / layout.UNTRACKED).exists():
-            continue
-        log_result(run)
-        count += 1
-        if run.name == f"seed{lineage['seed']}" and "kind" not in lineage:
-            log_pictures(experiment, [lineage["seed"]])
+    for run in progress(finished, "restore runs", unit="run"):
+        try:
+            count += _restored(client, run)
+        except InputError as error:
+            print(f"{run}: left out: {error}", file=sys.stderr)
     _restore_pictures(results)
     return count
+
+
+def _restored(client: MlflowClient, run: Path) -> bool:
+    """Bring a run folder into the store, if that lacks it; says whether it did."""
+    metrics = read_json(run / "metrics.json")
+    if "percent" not in metrics or not (run / "lineage.json").exists():  # a row without a published checkpoint
+        return False
+    lineage = read_json(run / "lineage.json") | metrics["lineage"]
+    experiment = evaluated_experiment(metrics, str(run / "metrics.json"))
+    found = _find(client, experiment, lineage)
+    whole = found is not None and _tag(client, found, "evaluated") is not None
+    if whole and not (run / layout.UNTRACKED).exists():
+        return False
+    log_result(run)
+    if run.name == f"seed{lineage['seed']}" and "kind" not in lineage:
+        log_pictures(experiment, [lineage["seed"]])
+    return True
 
 
 def _restore_pictures(results: Path) -> None:

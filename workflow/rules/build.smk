@@ -20,6 +20,7 @@ rule convert:
             lambda w: f"actionformer convert {dataset_argument(w.dataset)} {OPTIONS}",
             log_of("convert/{dataset}", folder="build"),
         ),
+        attempt=attempt(log_of("convert/{dataset}", folder="build")),
         key=lambda w: keys.key(
             "convert",
             DATASETS[w.dataset].dataset,
@@ -52,6 +53,7 @@ rule pack:
             lambda w: f"actionformer pack {dataset_argument(w.dataset)} {w.features} {OPTIONS}",
             log_of("pack/{dataset}-{features}", folder="build"),
         ),
+        attempt=attempt(log_of("pack/{dataset}-{features}", folder="build")),
         key=lambda w: keys.key(
             "pack",
             STORES[w.dataset, w.features].features,
@@ -90,6 +92,7 @@ rule audit:
             lambda w: f"actionformer audit {row_arguments(w.row)}",
             log_of("audit/{row}", folder="build"),
         ),
+        attempt=attempt(log_of("audit/{row}", folder="build")),
         key=lambda w: keys.key(
             "audit", ROWS[w.row], keys.stored(layout.audit(ROWS[w.row]))
         ),

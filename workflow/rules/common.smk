@@ -144,16 +144,44 @@ def log_of(job, folder="results"):
     return f"{folder}/{EDITION}/logs/{job}.log"
 
 
+def attempts_of(log):
+    """The file that knows of a job's failed attempts; beside the logs."""
+    return log.replace("/logs/", "/attempts/").removesuffix(".log")
+
+
+def attempt(log):
+    """How many attempts of a job have failed, as a param: one that failed is planned again.
+
+    Snakemake records the params of a job that fails, too, and takes what an earlier one has left for up to date.
+    """
+
+    def failed(wildcards):
+        file = Path(attempts_of(log.format(**wildcards)))
+        if not file.exists():
+            return 0
+        count, *begun = file.read_text().split()
+        return int(count) + bool(begun)
+
+    return failed
+
+
 def command(arguments, log):
     """The command of a rule, as a param that Snakemake does not record: editing it makes no job run again.
 
     Snakemake records neither functions of `input` nor, in a template that is this param alone, the text of a command.
     What makes a job run again stands in its params as a key (`actionformer.keys`), beside the content of its inputs.
     """
+    failed = attempt(log)
 
     def filled(wildcards, input):
-        file = shlex.quote(log.format(**wildcards))
-        return f"{arguments(wildcards)} >> {file} 2> >(tee -ia {file} >&2)"
+        file = log.format(**wildcards)
+        attempts, file = shlex.quote(attempts_of(file)), shlex.quote(file)
+        count = failed(wildcards)
+        ended = f"echo {count} > {attempts}" if count else f"rm {attempts}"
+        return (
+            f"mkdir -p $(dirname {attempts}) && echo {count} begun > {attempts}"
+            f" && {arguments(wildcards)} >> {file} 2> >(tee -ia {file} >&2) && {ended}"
+        )
 
     return filled
 
@@ -162,7 +190,9 @@ def fetch_command(wildcards):
     """The command that brings a raw file."""
     dataset, file = wildcards.path.split("/", 1)
     options = f"--edition {RAW_EDITION} --params {shlex.quote(str(PARAMS))}{MIRROR}"
-    return f"actionformer fetch {dataset} {options} --files {shlex.quote(file)}"
+    path = shlex.quote(f"data/{RAW_EDITION}/{wildcards.path}")
+    # a file that somebody puts there meanwhile is what was wanted, and a job that fails would have it deleted
+    return f"{{ actionformer fetch {dataset} {options} --files {shlex.quote(file)} || [ -e {path} ]; }}"
 
 
 def row_name(row):

@@ -24,6 +24,7 @@ rule evaluate:
             lambda w: f"actionformer evaluate {row_arguments(w.row)} --seed {w.seed}",
             log_of("evaluate/{row}-seed{seed}"),
         ),
+        attempt=attempt(log_of("evaluate/{row}-seed{seed}")),
         key=lambda w: keys.key(
             "evaluate",
             ROWS[w.row],
@@ -66,6 +67,7 @@ rule actions:
             lambda w: f"actionformer actions {row_arguments(w.nouns)} --seed {w.seed}",
             log_of("actions/{nouns}-seed{seed}"),
         ),
+        attempt=attempt(log_of("actions/{nouns}-seed{seed}")),
         key=lambda w: keys.key(
             "actions",
             FUSED[w.nouns],
@@ -105,6 +107,7 @@ rule evaluate_released:
             lambda w: f"actionformer evaluate-released {row_arguments(w.row)}",
             log_of("evaluate_released/{row}"),
         ),
+        attempt=attempt(log_of("evaluate_released/{row}")),
         key=lambda w: keys.key(
             "released",
             ROWS[w.row],

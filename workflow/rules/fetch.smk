@@ -19,6 +19,7 @@ if MISSING and CHOSEN.origin == "dvc":
                 lambda w: f"dvc pull --quiet {shlex.join(MISSING)}",
                 log_of("pull", folder="build"),
             ),
+            attempt=attempt(log_of("pull", folder="build")),
         message:
             "Pull the pinned version of the data"
         shell:
@@ -44,6 +45,7 @@ elif MISSING:
             "../../environment.yml"
         params:
             command=command(fetch_command, log_of("fetch/{path}", folder="build")),
+            attempt=attempt(log_of("fetch/{path}", folder="build")),
         message:
             "Fetch {wildcards.path}"
         shell:

@@ -40,6 +40,7 @@ rule draw:
             lambda w: f"actionformer draw {row_arguments(w.row)} {SEED_OPTIONS}",
             log_of("draw/{row}"),
         ),
+        attempt=attempt(log_of("draw/{row}")),
         seeds=SEEDS,
         released=RELEASED,
         key=lambda w: keys.plain_key("draw", [keys.shown(ROWS[w.row])]),
@@ -66,6 +67,7 @@ rule card:
             lambda w: f"actionformer card {row_arguments(w.row)} --seeds {SEED_LIST}",
             log_of("card/{row}"),
         ),
+        attempt=attempt(log_of("card/{row}")),
         seeds=SEEDS,
         remark=CHOSEN.why_not_comparable,
         key=lambda w: keys.plain_key("card", [keys.on_card(ROWS[w.row])]),
@@ -103,6 +105,7 @@ rule tabulate:
             f" --rows {row_names(TABLES[w.table])} {SEED_OPTIONS}",
             log_of("tabulate/{table}"),
         ),
+        attempt=attempt(log_of("tabulate/{table}")),
         seeds=SEEDS,
         released=RELEASED,
         remark=CHOSEN.why_not_comparable,
@@ -131,6 +134,7 @@ rule page:
             lambda w: f"actionformer page {OPTIONS} {shlex.join(TABLES)}",
             log_of("page"),
         ),
+        attempt=attempt(log_of("page")),
         tables=list(TABLES),
     message:
         "Put all tables on one page"
@@ -171,6 +175,7 @@ rule report_page:
             f" --rows {row_names(ROWS.values())} {SEED_OPTIONS}",
             log_of("report"),
         ),
+        attempt=attempt(log_of("report")),
         seeds=SEEDS,
         released=RELEASED,
         remark=CHOSEN.why_not_comparable,
@@ -210,6 +215,7 @@ if TRACKING:
                 f" --generation {GENERATION}",
                 log_of("track"),
             ),
+            attempt=attempt(log_of("track")),
             generation=GENERATION,
         message:
             "Bring finished runs into MLflow"

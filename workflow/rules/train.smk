@@ -32,6 +32,7 @@ rule train:
             lambda w: f"actionformer train {row_arguments(w.row)} --seed {w.seed}",
             log_of("train/{row}-seed{seed}"),
         ),
+        attempt=attempt(log_of("train/{row}-seed{seed}")),
         key=lambda w: keys.key(
             "train",
             ROWS[w.row],
@@ -72,6 +73,7 @@ rule detect:
             lambda w: f"actionformer detect {row_arguments(w.row)} --seed {w.seed}",
             log_of("detect/{row}-seed{seed}"),
         ),
+        attempt=attempt(log_of("detect/{row}-seed{seed}")),
         key=lambda w: keys.key(
             "detect",
             ROWS[w.row],

@@ -88,6 +88,8 @@ def fetch(
         except (InputError, OSError, requests.RequestException) as error:
             failures.append(f"{source.kind} {source.address}: {' '.join(str(error).split())}")
             continue
+        if target.exists():  # put there by hand meanwhile: nothing that is there is overwritten
+            return Fetched(checked(target, wanted, file.size), "there")
         part.replace(target)
         _validator(part).unlink(missing_ok=True)
         return Fetched(md5, f"{source.kind} {source.address}{f' {source.path}' if source.path else ''}")
