@@ -41,7 +41,6 @@ PREDICT = (
     "test_outputs.py -k 'say_the_same or times_scale or way_of_seeing or has_to_be_given or another_kind or "
     "class_agnostic or device'"
 )
-NETWORK = "test_parity.py -k test_network"
 TESTS = {
     "model/onnx_export.py": ["test_outputs.py -k onnx"],
     "model/state_dict_adapter.py": ["test_published_weights.py", "test_parity.py -k release"],
@@ -51,8 +50,7 @@ TESTS = {
         "test_parity.py -k test_targets_are",
         "test_parity.py -k 'test_network and anet'",
         "test_parity.py -k 'test_network and egovlp'",
-        "test_parity.py -k release",
-        NETWORK,
+        "test_parity.py -k 'release and anet'",
     ],
     "training": ["test_training.py", "test_parity.py -k learning_rate", "test_published_weights.py"],
     "detection/actions.py": ["test_outputs.py -k fused"],

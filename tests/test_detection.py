@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from actionformer import load_experiment
 from actionformer.detection import batched_nms
-from actionformer.detection.decode import candidates
+from actionformer.detection.decode import candidates, decode
 from actionformer.detection.predict import rounded
+from actionformer.model.actionformer import Level
 
 
 @settings(max_examples=50, deadline=None)
@@ -62,3 +63,34 @@ def test_candidates_are_the_best_of_a_full_stable_sort(points, classes, top_k, s
     ]
     assert kept.tolist() == scores.flatten()[order[:top_k]].tolist()
     assert labels.tolist() == [i % classes for i in order[:top_k]]
+
+
+def test_candidates_lie_where_their_points_and_offsets_say():
+    """METHOD section 2: point t of a level lies at t * stride, its distances to start and end are in strides.
+
+    Two levels of one sample beside another one; only valid points count, level 0 first.
+    """
+
+    def level(stride, offsets, valid):
+        logits_BTK = torch.tensor([[[0.0]] * len(offsets)] * 2)
+        offsets_BT2 = torch.tensor([[[9.0, 9.0]] * len(offsets), offsets])
+        return Level(logits_BTK, offsets_BT2, torch.tensor([[True] * len(offsets), valid]), stride)
+
+    levels = [
+        level(1, [[0.5, 1.0], [0.25, 2.0], [1.0, 1.0]], [True, True, False]),
+        level(4, [[0.5, 1.0], [0.0, 0.25]], [True, True]),
+    ]
+    segments_P2, scores_PK = decode(levels, 1)
+    expected = [[-0.5, 1.0], [0.75, 3.0], [-2.0, 4.0], [4.0, 5.0]]
+    np.testing.assert_array_equal(segments_P2.numpy(), expected)
+    np.testing.assert_array_equal(scores_PK.numpy(), [[0.5]] * 4)
+
+
+def test_lengths_have_a_millionth_more_in_the_union():
+    """METHOD section 5, item 2: two equal segments as short as that overlap by less than all of themselves."""
+    length = np.float32(2e-6)
+    segments = np.array([[0, length], [0, length]], np.float32)
+    options = {"sigma": 0.5, "min_score": 0.0, "per_class": True, "voting_threshold": 0.0, "max_segments": 2}
+    _, scores, _ = batched_nms(segments, np.array([0.9, 0.8], np.float32), np.zeros(2, np.int64), **options)
+    tiou = 2e-6 / (2 * (2e-6 + 1e-6) - 2e-6)
+    np.testing.assert_allclose(scores, [0.9, 0.8 * np.exp(-(tiou**2) / 0.5)], rtol=1e-4)

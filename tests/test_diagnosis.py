@@ -76,6 +76,7 @@ JUMP_AND_THROW = [(10.0, 20.0, "jump"), (50.0, 60.0, "throw")]
         ([(10.0, 14.0, "throw", 0.9)], [CONFUSION]),
         # 1 s of 19: tIoU 0.05, below 0.1
         ([(19.0, 28.0, "jump", 0.9)], [BACKGROUND]),
+        ([(19.0, 28.0, "throw", 0.9)], [BACKGROUND]),
         ([(80.0, 90.0, "jump", 0.9)], [BACKGROUND]),
     ],
 )
@@ -144,6 +145,23 @@ def test_sensitivity_and_misses_by_hand():
     assert (long.instances, long.missed, long.normalized_map) == (1, 1.0, 0.0)
     assert [b.instances for b in bins["length"]] == [0, 1, 1]  # 10 s belongs to (5, 10]
     assert bins["length"][0].missed is None
+
+
+@pytest.mark.parametrize(("wrong", "missed"), [(SPLITS - 1, 0.0), (SPLITS, 1.0)])
+def test_ground_truth_is_missed_that_none_of_the_best_detections_of_its_class_finds(wrong, missed):
+    """One segment: the best ten detections of its class count; what finds it is the tenth, or the eleventh."""
+    items = [(60.0, 61.0, "jump", 0.9 - i / 100) for i in range(wrong)]
+    found = {"v": detected(*items, (10.0, 20.0, "jump", 0.1))}
+    matched = match(database({"v": [(10.0, 20.0, "jump")]}), found, subset="test")
+    assert diagnose(matched, [0.5], {"length": [100]}).bins["length"][0].missed == missed
+
+
+def test_bins_of_scores_are_tenths():
+    found = {"v": detected((10.0, 20.0, "jump", 0.05), (10.0, 20.0, "jump", 0.55), (60.0, 70.0, "jump", 0.57))}
+    matched = match(database({"v": [(10.0, 20.0, "jump")]}), found, subset="test")
+    bins = curves.calibration(matched, true_positives(matched, [0.5])[:, 0] >= 0)
+    told = [(b.low, b.high, b.detections, b.mean_score, b.precision) for b in bins]
+    assert told == [(0.0, pytest.approx(0.1), 1, 0.05, 0.0), (0.5, pytest.approx(0.6), 2, pytest.approx(0.56), 0.5)]
 
 
 def test_edges_that_do_not_rise_are_refused():

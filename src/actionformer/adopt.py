@@ -229,7 +229,8 @@ def _released(experiment: Experiment) -> list[Path]:
     then = stored_experiment(before, str(run / "metrics.json"))
     _require(keys.changes("released", experiment, _first("released", then, inputs)))
     made = keys.record("released", experiment, inputs)
-    lineage = stages.released_lineage(experiment, path, made) | _evaluated_by(run)
+    lineage = stages.released_lineage(experiment, path, made)
+    lineage["evaluated_by"] = provenance.evaluated_by(read_json(run / "lineage.json"))
     write_json(run / "lineage.json", lineage)
     _rewrite(experiment, run, metrics, made, lineage, lineage)
     return [run / "metrics.json"]
@@ -250,7 +251,8 @@ def _actions(experiment: Experiment, seed: int, first_identities: Sequence[str])
     then = stored_experiment(metrics["experiment"], str(run / "metrics.json"))
     _require(keys.changes("actions", experiment, _first("actions", then, inputs)))
     made = keys.record("actions", experiment, inputs)
-    lineage = stages.actions_lineage(experiment, seed, made) | _evaluated_by(run)
+    lineage = stages.actions_lineage(experiment, seed, made)
+    lineage["evaluated_by"] = provenance.evaluated_by(read_json(run / "lineage.json"))
     write_json(run / "lineage.json", lineage)
     _rewrite(experiment, run, metrics, made, lineage, lineage)
     return files
@@ -326,12 +328,6 @@ def _rewrite(
     write_json(run / "metrics.json", kept | {"lineage": lineage, "made_with": made, **facts})
     before = {"seed": whole["seed"], "mlflow_run": whole.get("mlflow_run")} | metrics["lineage"]
     tracking.Careful(run)(tracking.rename, experiment, before, whole)
-
-
-def _evaluated_by(run: Path) -> dict[str, Any]:
-    """Who evaluated a run in the first form."""
-    lineage = read_json(run / "lineage.json")
-    return {"evaluated_by": {key: lineage.get(key, provenance.UNKNOWN[key]) for key in provenance.UNKNOWN}}
 
 
 # ---------------------------------------------------------------------------------------------- the first form

@@ -68,11 +68,22 @@ def who(device: str) -> dict[str, Any]:
 
 
 def trained_by(lineage: Mapping[str, Any], epochs: int) -> list[dict[str, Any]]:
-    """Who trained which epochs of a run; runs of before that was kept name only who wrote their lineage last."""
+    """Who trained which epochs of a run; runs of before that was kept name only who wrote their lineage last.
+
+    A published checkpoint, which has no seed, was not trained here.
+    """
     if "trained_by" in lineage:
         return list(lineage["trained_by"])
+    if lineage.get("seed", 0) is None:
+        return []
     told = {key: lineage.get(key, UNKNOWN[key]) for key in UNKNOWN}
     return [{"first_epoch": 0, "last_epoch": epochs - 1, **told}]
+
+
+def evaluated_by(lineage: Mapping[str, Any]) -> dict[str, Any]:
+    """Who evaluated a run; runs of before that was kept name who wrote their lineage last."""
+    told: dict[str, Any] = lineage.get("evaluated_by") or {key: lineage.get(key, UNKNOWN[key]) for key in UNKNOWN}
+    return told
 
 
 def commit_text(git: Mapping[str, Any]) -> str:

@@ -144,7 +144,7 @@ def _tags(experiment: Experiment, lineage: Mapping[str, Any]) -> dict[str, str]:
         "actions": f"seed {lineage['seed']}, fused with {experiment.actions_with} into actions",
     }.get(kind, f"seed {lineage['seed']}")
     sessions = provenance.trained_by(lineage, experiment.training.epochs)
-    computed_by = sessions or [lineage["evaluated_by"]]
+    computed_by = sessions or [provenance.evaluated_by(lineage)]
     data = f"`{lineage['data_version'][:12]}`{'' if lineage['pinned'] else ', not as pinned'}"
     return {
         "mlflow.note.content": (

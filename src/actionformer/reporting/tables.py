@@ -431,14 +431,14 @@ def _latex(text: str) -> str:
 
 LEGEND = """\
 mAP in percent at a temporal IoU threshold, and its average over the thresholds named; R@kx is the share of ground
-truth that the best k * n detections of its class find, n being their number in the video. *Protocol* says which videos
-and instances count, *evaluated* how many those are; *loading* how videos were cut and resampled, as published or
-corrected. *Data version* is the md5 of `data/` in `data.dvc`; *pinned* says whether the files used are that
+truth that the best k * n detections of its class find, n being their number in the video. *Protocol* says which
+videos and instances count, *evaluated* how many those are; *loading* how videos were cut and resampled, as published
+or corrected. *Data version* is the md5 of `data/` in `data.dvc`; *pinned* says whether the files used are that
 version's. *Tolerance*: half of Student's 95 % prediction interval for one more run, from the spread of the seeds; a
 difference within it is what another seed alone would make. *Released checkpoint*: the published weights, evaluated
 here without training. *Demo checkpoint*: weights that are drawn, in the published layout, whose scores mean nothing.
-*Trained* says which commit trained which epochs, and on what; *threads* are
-those of training. An MLflow run stands in `mlflow ui` under its experiment and its row.
+*Trained* says which commit trained which epochs, and on what; *threads* are those of training. An MLflow run stands
+in `mlflow ui` under its experiment and its row.
 """
 
 
