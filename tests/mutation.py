@@ -45,14 +45,19 @@ TESTS = {
     "model/onnx_export.py": ["test_outputs.py -k onnx"],
     "model/state_dict_adapter.py": ["test_published_weights.py", "test_parity.py -k release"],
     "model": [
+        "test_parity.py -k 'test_network and anet'",
+        "test_parity.py -k test_targets_are",
         "test_network.py",
         "test_training.py -k loop",
-        "test_parity.py -k test_targets_are",
-        "test_parity.py -k 'test_network and anet'",
         "test_parity.py -k 'test_network and egovlp'",
         "test_parity.py -k 'release and anet'",
     ],
-    "training": ["test_training.py", "test_parity.py -k learning_rate", "test_published_weights.py"],
+    "training": [
+        "test_training.py -k loop",
+        "test_training.py -k 'not loop'",
+        "test_parity.py -k learning_rate",
+        "test_published_weights.py",
+    ],
     "detection/actions.py": ["test_outputs.py -k fused"],
     "detection/from_files.py": [PREDICT],
     "detection": [
