@@ -395,3 +395,18 @@ def test_adding_one_data_set_keeps_the_others_in_the_version(clone):
     run_command(clone, "dvc", "add", "--quiet", "data/paper/hacs")
     after = run_command(clone, "dvc", "list", ".", "data", "--recursive", "--json").stdout
     assert {e["path"] for e in json.loads(before)} < {e["path"] for e in json.loads(after)}
+
+
+def test_a_file_that_is_put_there_during_its_download_is_kept(server, tmp_path, monkeypatch):
+    """What was downloaded does not take its place, even if it is another one."""
+    target = tmp_path / "features.zip"
+    download = module._download
+
+    def meanwhile(source, part, file):
+        download(source, part, file)
+        target.write_bytes(b"by hand")
+
+    monkeypatch.setattr(module, "_download", meanwhile)
+    fetched = fetch(target, File(sources=[source(f"{server}/plain")]))
+    assert target.read_bytes() == b"by hand"
+    assert fetched.source == "there"
