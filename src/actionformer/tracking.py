@@ -30,7 +30,7 @@ from mlflow.tracking import MlflowClient
 from actionformer import layout, provenance
 from actionformer.errors import InputError
 from actionformer.experiment import Experiment, as_yaml, evaluated_experiment
-from actionformer.files import file_md5, read_json, write_text
+from actionformer.files import digest, file_md5, read_json, write_text
 from actionformer.progress import progress
 
 LOCK = Path("build/mlflow.lock")
@@ -210,8 +210,7 @@ def log_result(run: Path) -> str:
         table = pd.read_csv(run / "history.csv", float_precision="round_trip").drop(columns="epoch")
         log_history(run_id, [{str(k): float(v) for k, v in row.dropna().items()} for _, row in table.iterrows()])
     _log_new(client, run_id, metrics["percent"], step=experiment.training.epochs)
-    _log_artifacts(client, run_id, run)
-    client.log_text(run_id, as_yaml(experiment), "params.yaml")
+    _log_artifacts(client, run_id, run, experiment)
     earlier = run.parent.name == layout.EARLIER
     client.set_tag(run_id, "evaluated", "earlier" if earlier else "true")
     client.set_terminated(run_id, "FINISHED")
@@ -222,13 +221,17 @@ def log_result(run: Path) -> str:
     return run_id
 
 
-def _log_artifacts(client: MlflowClient, run_id: str, run: Path) -> None:
-    """The files of a run folder, of those the run already has the ones that have changed since."""
+def _log_artifacts(client: MlflowClient, run_id: str, run: Path, experiment: Experiment) -> None:
+    """The files of a run folder and its params; of those the run already has the ones that have changed since."""
     known = json.loads(_tag(client, run_id, "artifacts") or "{}")
+    params = as_yaml(experiment)
     found = {name: file_md5(run / name) for name in ARTIFACTS if (run / name).exists()}
     for name, md5 in found.items():
         if known.get(name) != md5:
             client.log_artifact(run_id, str(run / name))
+    found["params.yaml"] = digest(params)
+    if known.get("params.yaml") != found["params.yaml"]:
+        client.log_text(run_id, params, "params.yaml")
     client.set_tag(run_id, "artifacts", json.dumps(found))
 
 
