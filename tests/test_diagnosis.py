@@ -344,3 +344,11 @@ def test_the_ap_of_a_video_is_that_of_its_own_ground_truth_class_by_class():
             own = {name: [item for item in found[name] if item["label"] == label]}
             scores.append(mean_average_precision(database(alone), own, subset="test", tiou_thresholds=TIOU).average)
         assert videos[name] == {"instances": 3, "ap": pytest.approx(np.mean(scores), rel=1e-12)}
+
+
+def test_precision_at_a_recall_is_the_best_from_there_on():
+    """A wrong detection, then the right one: precision 1/2 at every recall."""
+    found = {"v": detected((60.0, 70.0, "jump", 0.9), (10.0, 20.0, "jump", 0.8))}
+    matched = match(database({"v": [(10.0, 20.0, "jump")]}), found, subset="test")
+    precision_UR = curves.precision_recall(matched, true_positives(matched, [0.5]) >= 0)
+    np.testing.assert_array_equal(precision_UR[0, 1:], 0.5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -75,3 +77,16 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
     assert (out[~kept] == 0).all()
     assert 0.72 < kept.float().mean() < 0.78
     torch.testing.assert_close(layer.eval()(x)[0, 0], torch.tensor([1.0, 2.0, 3.0]))
+
+
+def test_initial_weights_are_as_the_method_says():
+    """METHOD section 1, item 8: biases of zero but for the two predictors, scales of 1e-4, and of 1 per level."""
+    torch.manual_seed(0)
+    model = ActionFormer(SMALL.model_copy(update={"cls_prior_prob": 0.01}))
+    assert torch.allclose(model.head.class_predictor.bias, torch.full((3,), -math.log(99.0)))
+    assert model.head.offset_predictor.bias.abs().min() > 0  # PyTorch's default
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Conv1d) and module.bias is not None and "predictor" not in name:
+            assert not module.bias.any(), name
+        if isinstance(module, ScaledDropPath):
+            assert torch.allclose(module.scale, torch.full_like(module.scale, 1e-4))
