@@ -611,9 +611,9 @@ def test_every_job_runs_where_nothing_but_its_inputs_and_params_are(finished, tm
             copy(source, target)
         for file in [*outputs, *re.findall(r">> (\S+)", command)]:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        done = Place(folder, finished.copy).run(
-            "bash", "-c", command, check=False, MLFLOW_TRACKING_URI="sqlite:////dev/null/all.db"
-        )
+        # only the job that is about MLflow needs it
+        variables = {} if rule == "track" else {"MLFLOW_TRACKING_URI": "sqlite:////dev/null/all.db"}
+        done = Place(folder, finished.copy).run("bash", "-c", command, check=False, **variables)
         assert done.returncode == 0, f"{rule}: {command}\n{done.stdout}\n{done.stderr}"
         assert all((folder / file).exists() for file in outputs), f"{rule}: {command}"
         if rule in ("detect", "train"):
