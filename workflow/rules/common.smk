@@ -146,7 +146,7 @@ def log_of(job, folder="results"):
 
 def attempts_of(log):
     """The file that knows of a job's failed attempts; beside the logs."""
-    return log.replace("/logs/", "/attempts/").removesuffix(".log")
+    return log.replace("logs/", "attempts/", 1).removesuffix(".log")
 
 
 def attempt(log):
