@@ -409,26 +409,25 @@ def migrated(kind: type[Params], content: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def stored_params(kind: type[AnyParams], content: Any, origin: str) -> tuple[AnyParams, list[str]]:
-    """Params from a file of ours, read by today's schema; and the keys in it that are params no longer.
+def stored_experiment(content: Any, origin: str) -> Experiment:
+    """An experiment from a file of ours, written by this or an earlier version.
 
-    A param that did not exist then counts as its default, a renamed one by its new name.
+    A param that did not exist then counts as its default, a renamed one by its new name; what is a param no longer is
+    left out.
 
     Raises:
         InputError: what today's schema cannot read at all.
     """
     if not isinstance(content, Mapping):
         raise InputError(f"{origin}: expected params, found {type(content).__name__}")
-    current = migrated(kind, content)
-    dropped = []
+    current = migrated(Experiment, content)
     try:
-        kind.model_validate(current)
+        return Experiment.model_validate(current)
     except ValidationError as error:
         for item in error.errors():
             if item["type"] == "extra_forbidden":
-                dropped.append(".".join(map(str, item["loc"])))
                 _remove(current, item["loc"])
-    return _validated(kind, current, origin), dropped
+    return _validated(Experiment, current, origin)
 
 
 def _remove(content: Any, location: Sequence[Any]) -> None:
@@ -437,11 +436,6 @@ def _remove(content: Any, location: Sequence[Any]) -> None:
         content[part] = dict(content[part]) if isinstance(content[part], Mapping) else list(content[part])
         content = content[part]
     del content[location[-1]]
-
-
-def stored_experiment(content: Any, origin: str) -> Experiment:
-    """An experiment from a file of ours, written by this or an earlier version."""
-    return stored_params(Experiment, content, origin)[0]
 
 
 def _validated(kind: type[AnyParams], content: dict[str, Any], origin: str) -> AnyParams:

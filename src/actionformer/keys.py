@@ -242,7 +242,7 @@ def stored(path: Path) -> Record | None:
     except InputError:
         return None
     made = content.get("made_with") if isinstance(content, Mapping) else None
-    return made if isinstance(made, dict) else None
+    return made if made and isinstance(made, dict) else None
 
 
 def plain_record(stage: str, printed: Any) -> Record:
