@@ -36,8 +36,9 @@ from actionformer.data.view import View, views
 from actionformer.detection import batched_nms
 from actionformer.detection.predict import of_video, of_view
 from actionformer.evaluation import mean_average_precision
-from actionformer.experiment import Experiment, published_rows
 from actionformer.files import write_text
+from actionformer.params.experiment import Experiment
+from actionformer.params.files import published_rows
 from actionformer.progress import progress
 from actionformer.provenance import environment
 from actionformer.training.device import prepare_cpu
@@ -125,12 +126,20 @@ def lengths_of(row: str, split: str) -> list[int] | None:
     if row == "thumos14_i3d":
         prefix = "video_validation" if split == "train" else "video_test"
         with (REAL / "thumos14/video_info.csv").open() as file:
-            return [int(float(r["frames"]) / stride) for r in csv.DictReader(file) if r["video_id"].startswith(prefix)]
+            return [
+                int(float(r["frames"]) / stride)
+                for r in csv.DictReader(file)
+                if r["video_id"].startswith(prefix)
+            ]
     listed = "train" if split == "train" else "validation"
     with (REAL / f"epic/EPIC_100_{listed}.csv").open() as file:
         used = {r["video_id"] for r in csv.DictReader(file)}
     with (REAL / "epic/EPIC_100_video_info.csv").open() as file:
-        return [int(float(r["duration"]) * 30 / stride) for r in csv.DictReader(file) if r["video_id"] in used]
+        return [
+            int(float(r["duration"]) * 30 / stride)
+            for r in csv.DictReader(file)
+            if r["video_id"] in used
+        ]
 
 
 def cropped(lengths: Sequence[int], experiment: Experiment) -> list[int]:
@@ -168,7 +177,11 @@ def full_length(row: str, repeats: int) -> dict[str, float]:
     one = batch_of(experiment, [T], generator)
     with torch.inference_mode():
         forward = seconds(lambda: model(one.features_BCT, one.mask_BT), repeats=repeats + 2)
-    return {"step": step, "forward": forward, "flops": training_flops(experiment, [T] * batch_at_full_length(row))}
+    return {
+        "step": step,
+        "forward": forward,
+        "flops": training_flops(experiment, [T] * batch_at_full_length(row)),
+    }
 
 
 def real_lengths(row: str, batches: int) -> dict[str, float] | None:
@@ -179,7 +192,10 @@ def real_lengths(row: str, batches: int) -> dict[str, float] | None:
         return None
     generator, size = torch.Generator().manual_seed(0), experiment.training.batch_size
     order = torch.randperm(len(train), generator=generator).tolist()
-    sample = [cropped([train[i] for i in order[k : k + size]], experiment) for k in range(0, size * batches, size)]
+    sample = [
+        cropped([train[i] for i in order[k : k + size]], experiment)
+        for k in range(0, size * batches, size)
+    ]
     trainer, times = Trainer(experiment), []
     for lengths in [sample[0], *sample]:
         batch = batch_of(experiment, lengths, generator)
@@ -200,7 +216,8 @@ def real_lengths(row: str, batches: int) -> dict[str, float] | None:
     full = training_flops(experiment, [experiment.model.max_seq_len] * size)
     # what the peers pad these videos to, against full length
     padded = (
-        statistics.fmean(trainer.model.published_length(length) for length in chosen) / experiment.model.max_seq_len
+        statistics.fmean(trainer.model.published_length(length) for length in chosen)
+        / experiment.model.max_seq_len
     )
     return {
         "step": statistics.fmean(times[1:]),
@@ -226,7 +243,9 @@ def post_processing(row: str, repeats: int) -> float:
     centre = rng.uniform(0, T, points)
     half = np.exp(rng.uniform(np.log(2), np.log(0.6 * T), points)) / 2
     segments = torch.from_numpy(np.stack([centre - half, centre + half], 1).astype(np.float32))
-    scores = torch.from_numpy((rng.uniform(0, 1, (points, model.num_classes)) ** 6).astype(np.float32))
+    scores = torch.from_numpy(
+        (rng.uniform(0, 1, (points, model.num_classes)) ** 6).astype(np.float32)
+    )
     view = View("v", 600.0, {"v": np.zeros((1, 1))}, slice(None), np.zeros((0, 2), np.float32), np.zeros(0, np.int64),
                 30.0, 4.0, 8.0)  # fmt: skip
     classes = [f"class {k}" for k in range(model.num_classes)]
@@ -262,7 +281,11 @@ def detections(videos: int, count: int, classes: int) -> tuple[dict[str, Any], d
     for v in range(videos):
         start = rng.uniform(0, 180, 16)
         annotations = [
-            {"segment": [float(s), float(s + rng.uniform(1, 20))], "label": f"c{rng.integers(classes)}"} for s in start
+            {
+                "segment": [float(s), float(s + rng.uniform(1, 20))],
+                "label": f"c{rng.integers(classes)}",
+            }
+            for s in start
         ]
         database[f"v{v}"] = {"subset": "validation", "duration": 200.0, "annotations": annotations}
         starts = np.round(rng.uniform(0, 180, per_video), 2)
@@ -271,7 +294,9 @@ def detections(videos: int, count: int, classes: int) -> tuple[dict[str, Any], d
         labels = rng.integers(classes, size=per_video)
         results[f"v{v}"] = [
             {"segment": [s, e], "score": c, "label": f"c{k}"}
-            for s, e, c, k in zip(starts.tolist(), ends.tolist(), scores.tolist(), labels.tolist(), strict=True)
+            for s, e, c, k in zip(
+                starts.tolist(), ends.tolist(), scores.tolist(), labels.tolist(), strict=True
+            )
         ]
     return {"database": database}, {"results": results}
 
@@ -306,7 +331,9 @@ def loading(videos: int) -> float:
             database[f"v{i}"] = {"subset": "training", "duration": length * 4 / 30, "frame": length * 4,
                                  "annotations": [annotation]}  # fmt: skip
         pack(source, Path(folder) / "f.h5", dim=2048)
-        training = views({"database": database}, FeatureStore(Path(folder) / "f.h5"), experiment, "train")
+        training = views(
+            {"database": database}, FeatureStore(Path(folder) / "f.h5"), experiment, "train"
+        )
 
         def work() -> None:
             for _ in training_batches(training, batch_size=2, epoch=0, seed=0):
@@ -331,11 +358,20 @@ def growth(repeats: int) -> dict[str, tuple[list[float], list[float]]]:
         return seconds(lambda: trainer.step(batch), repeats=repeats)
 
     sizes = [288, 576, 1152, 2304]
-    found["training step, length (batch 2)"] = ([float(s) for s in sizes], [step([s, s]) for s in sizes])
+    found["training step, length (batch 2)"] = (
+        [float(s) for s in sizes],
+        [step([s, s]) for s in sizes],
+    )
     batches = [1, 2, 4]
-    found["training step, batch (length 576)"] = ([float(b) for b in batches], [step([576] * b) for b in batches])
+    found["training step, batch (length 576)"] = (
+        [float(b) for b in batches],
+        [step([576] * b) for b in batches],
+    )
     counts = [1000, 2000, 4000, 8000]
-    found["soft-NMS, segments of one class"] = ([float(c) for c in counts], [soft_nms(c, repeats) for c in counts])
+    found["soft-NMS, segments of one class"] = (
+        [float(c) for c in counts],
+        [soft_nms(c, repeats) for c in counts],
+    )
     amounts = [50_000, 100_000, 200_000, 400_000]
     found["mAP, detections (20 classes)"] = (
         [float(a) for a in amounts], [evaluation(200, a, 20, 5)["seconds"] for a in amounts],
@@ -380,7 +416,9 @@ def _ratio(value: float, floor: float | None = None) -> list[str]:
 def full_length_table(rate: float, repeats: int) -> tuple[list[str], dict[str, float]]:
     """Steps and forward passes at full length; and the FLOPs of a step per row."""
     scale, rows, flops = PEER_MATRIX_RATE / rate, [], {}
-    for row in progress([*PEERS, *(row for row in published_rows() if row not in PEERS)], "full length", unit="row"):
+    for row in progress(
+        [*PEERS, *(row for row in published_rows() if row not in PEERS)], "full length", unit="row"
+    ):
         peer, used = PEERS.get(row), memory(row)
         found = full_length(row, repeats if peer else 1)
         step, forward, flops[row] = found["step"], found["forward"], found["flops"]
@@ -410,13 +448,26 @@ def real_lengths_table(rate: float, flops: dict[str, float], batches: int) -> li
             step, forward = peer.step * size / peer.batch, peer.forward * found["padded"]
         else:
             more = found["full_flops"] / flops["thumos14_i3d"]
-            step, forward = peer.step * more, peer.forward * more * peer.batch / size * found["padded"]
+            step, forward = (
+                peer.step * more,
+                peer.forward * more * peer.batch / size * found["padded"],
+            )
         rows.append([
             row, str(size), f"{found['step']:.2f}", f"{size / found['step']:.2f}",
             *_ratio(step * scale / found["step"], FLOORS["epoch"][row]), f"{found['forward']:.3f}",
             *_ratio(forward * scale / found["forward"], FLOORS["inference"][row]),
         ])  # fmt: skip
-    heads = ["row", "batch", "step, s", "videos/s", "ratio", "floor", "forward, s", "ratio", "floor"]
+    heads = [
+        "row",
+        "batch",
+        "step, s",
+        "videos/s",
+        "ratio",
+        "floor",
+        "forward, s",
+        "ratio",
+        "floor",
+    ]
     return _table(heads, rows)
 
 
@@ -425,16 +476,32 @@ def rest_table(repeats: int, videos: int) -> list[str]:
     rows = []
     for row, theirs in progress(list(POST_PROCESSING.items()), "post-processing", unit="row"):
         taken = post_processing(row, 3 * repeats)
-        rows.append([f"post-processing of one video, {row}", f"{taken:.4f}", f"{theirs:g}", *_ratio(theirs / taken, 5)])
+        rows.append(
+            [
+                f"post-processing of one video, {row}",
+                f"{taken:.4f}",
+                f"{theirs:g}",
+                *_ratio(theirs / taken, 5),
+            ]
+        )
     for count, theirs in SOFT_NMS.items():
         taken = soft_nms(count, 2 * repeats)
         rows.append([f"soft-NMS of {count} segments of one class", f"{taken:.4f}", f"{theirs:g}",
                      *_ratio(theirs / taken), ""])  # fmt: skip
-    for number, count, classes, thresholds, theirs in progress(EVALUATION, "evaluation", unit="size"):
+    for number, count, classes, thresholds, theirs in progress(
+        EVALUATION, "evaluation", unit="size"
+    ):
         found = evaluation(number, count, classes, thresholds)
         what = f"mAP of {count} detections: {number} videos, {classes} classes, {thresholds} thresholds"
         what += f" (reading the file: {found['reading']:.2f} s more)"
-        rows.append([what, f"{found['seconds']:.2f}", f"{theirs:g}", *_ratio(theirs / found["seconds"], 200)])
+        rows.append(
+            [
+                what,
+                f"{found['seconds']:.2f}",
+                f"{theirs:g}",
+                *_ratio(theirs / found["seconds"], 200),
+            ]
+        )
     taken = loading(videos)
     rows.append(["one pass over the features of 200 THUMOS-14 videos", f"{taken:.2f}", f"{LOADING:g}",
                  *_ratio(LOADING / taken, 3)])  # fmt: skip
@@ -479,7 +546,9 @@ def plot(grown: dict[str, tuple[list[float], list[float]]], out: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(grown), figsize=(3.2 * len(grown), 3.2), layout="constrained")
+    figure, axes = pyplot.subplots(
+        1, len(grown), figsize=(3.2 * len(grown), 3.2), layout="constrained"
+    )
     for axis, (what, (sizes, times)) in zip(axes, grown.items(), strict=True):
         axis.loglog(sizes, times, marker="o", color="#3b6ea5")
         ideal = [times[0] * size / sizes[0] for size in sizes]
@@ -496,8 +565,12 @@ def plot(grown: dict[str, tuple[list[float], list[float]]], out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs/performance.md")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parents[1] / "docs/performance.md"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer repeats, a quarter of the time")
     args = parser.parse_args()
     text, grown = report(args.quick)

@@ -21,14 +21,15 @@ import numpy as np
 import torch
 
 from actionformer import load_experiment
-from actionformer.data import demo, views
+from actionformer.data import views
 from actionformer.data.annotations import Database, Video, load_database
 from actionformer.data.features import FeatureStore, pack
 from actionformer.data.publishers import convert
 from actionformer.detection.classifiers import load_classifier
 from actionformer.detection.predict import predict
 from actionformer.evaluation import AveragePrecision, mean_average_precision
-from actionformer.experiment import published_rows
+from actionformer.params.files import published_rows
+from actionformer.synthetic import demo
 from actionformer.training.checkpoint import load_model
 from actionformer.training.loop import train
 
@@ -39,14 +40,16 @@ def shuffled(database: Database, subset: str, seed: int = 0) -> Database:
     pool = [
         (segment / video.duration, label)
         for video in videos
-        for segment, label in zip(video.segments_N2, video.labels, strict=True)
+        for segment, label in zip(video.segments_G2, video.labels, strict=True)
     ]
     random.Random(seed).shuffle(pool)
     dealt: dict[str, Video] = {}
     for video in videos:
         hand = [pool.pop() for _ in video.labels]
-        segments_N2 = np.array([segment * video.duration for segment, _ in hand]).reshape(-1, 2)
-        dealt[video.name] = replace(video, segments_N2=segments_N2, labels=tuple(label for _, label in hand))
+        segments_G2 = np.array([segment * video.duration for segment, _ in hand]).reshape(-1, 2)
+        dealt[video.name] = replace(
+            video, segments_G2=segments_G2, labels=tuple(label for _, label in hand)
+        )
     return Database({**database.videos, **dealt}, database.classes, database.blocked)
 
 
@@ -59,16 +62,29 @@ def score(row: str, data: Path, work: Path, *, shuffle: bool) -> AveragePrecisio
     features = experiment.features
     store = work / f"{experiment.feature_owner}-{experiment.data.features}.h5"
     if not store.exists():
-        pack(data / experiment.feature_owner / features.file, store, dim=features.dim, prefix=features.prefix)
+        pack(
+            data / experiment.feature_owner / features.file,
+            store,
+            dim=features.dim,
+            prefix=features.prefix,
+        )
     reader = FeatureStore(store)
     labels = shuffled(database, dataset.train_subset) if shuffle else database
     run = work / f"{row}-{'shuffled' if shuffle else 'true'}"
     train(experiment, views(labels, reader, experiment, "train"), database.classes, seed=0, run=run)
     classifier = None
     if experiment.inference.use_classifier and dataset.classifier is not None:
-        classifier = load_classifier(root / dataset.classifier.file, dataset.classifier.kind, dataset.classifier.top_k)
+        classifier = load_classifier(
+            root / dataset.classifier.file, dataset.classifier.kind, dataset.classifier.top_k
+        )
     model, _, classes = load_model(run / "model.pt")
-    detections = predict(model, views(database, reader, experiment, "test"), experiment.inference, classes, classifier)
+    detections = predict(
+        model,
+        views(database, reader, experiment, "test"),
+        experiment.inference,
+        classes,
+        classifier,
+    )
     return mean_average_precision(
         database,
         detections,
@@ -79,7 +95,9 @@ def score(row: str, data: Path, work: Path, *, shuffle: bool) -> AveragePrecisio
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("rows", nargs="*", default=published_rows(), help="rows (default: all)")
     rows = parser.parse_args().rows
     failed = []
@@ -87,7 +105,7 @@ def main() -> int:
     print("|---|---:|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
         data, work = Path(folder) / "data", Path(folder) / "work"
-        demo.write_all(data)
+        demo.write_data(data)
         for row in rows:
             began = time.perf_counter()
             learnt, chance = (score(row, data, work, shuffle=shuffle) for shuffle in (False, True))

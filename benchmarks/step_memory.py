@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from actionformer import ActionFormer, load_experiment
 from actionformer.data.loader import Batch
-from actionformer.experiment import Experiment
+from actionformer.params.experiment import Experiment
 from actionformer.training.device import prepare_cpu
 from actionformer.training.loop import training_step
 from actionformer.training.optimizer import adamw
@@ -30,7 +30,9 @@ def batch_of(experiment: Experiment, lengths: Sequence[int], generator: torch.Ge
     segments, labels = [], []
     for length in lengths:
         start = torch.rand(12, generator=generator) * length * 0.8
-        segments.append(torch.stack([start, start + 2 + torch.rand(12, generator=generator) * length * 0.2], 1))
+        segments.append(
+            torch.stack([start, start + 2 + torch.rand(12, generator=generator) * length * 0.2], 1)
+        )
         labels.append(torch.randint(experiment.model.num_classes, (12,), generator=generator))
     return Batch(features * mask[:, None], mask, segments, labels)
 
@@ -44,7 +46,9 @@ class Trainer:
     def __post_init__(self) -> None:
         torch.manual_seed(0)
         self.model = ActionFormer(self.experiment.model).train()
-        self.ema = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(self.experiment.training.ema_decay))
+        self.ema = AveragedModel(
+            self.model, multi_avg_fn=get_ema_multi_avg_fn(self.experiment.training.ema_decay)
+        )
         self.optimizer = adamw(self.model, self.experiment.training)
 
     def step(self, batch: Batch) -> None:
@@ -66,7 +70,9 @@ def main() -> None:
     prepare_cpu(threads)
     experiment = load_experiment(row)
     trainer = Trainer(experiment)
-    features = batch_of(experiment, [experiment.model.max_seq_len] * batch, torch.Generator().manual_seed(0))
+    features = batch_of(
+        experiment, [experiment.model.max_seq_len] * batch, torch.Generator().manual_seed(0)
+    )
     for _ in range(3):
         trainer.step(features)
     print(peak_memory())

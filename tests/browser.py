@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 FLAGS = [
     *("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
@@ -25,7 +27,9 @@ def opened(path: Path, *, size: dict[str, int] = DESKTOP, scheme: str = "light")
 
     Skips the test where there is no browser: `.ci/run` installs one.
     """
-    playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="no Playwright: pip install playwright"
+    )
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
     said, asked = [], []
@@ -33,7 +37,10 @@ def opened(path: Path, *, size: dict[str, int] = DESKTOP, scheme: str = "light")
         flags = [*FLAGS, *(["--no-sandbox"] if os.getuid() == 0 else [])]
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
         page = browser.new_page(viewport=size, color_scheme=scheme)
-        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+        page.on(
+            "console",
+            lambda message: said.append(message.text) if message.type == "error" else None,
+        )
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
         page.goto(path.as_uri())

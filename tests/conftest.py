@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from actionformer.data import demo, demo_checkpoint
+from actionformer.synthetic import demo
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 REAL = CHECKOUT.parent / "shared" / "real"
@@ -27,7 +27,6 @@ def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """data/demo as `actionformer demo-data` writes it. Read only."""
     root = tmp_path_factory.mktemp("demo")
     demo.write_all(root)
-    demo_checkpoint.write_all(root)
     return root
 
 
@@ -49,12 +48,18 @@ def tree(tmp_path: Path, demo_data: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return tmp_path
 
 
-def run_command(folder: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run_command(
+    folder: Path, *command: str, check: bool = True
+) -> subprocess.CompletedProcess[str]:
     """Run a command of this environment in `folder`."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
     environment |= {"PATH": path, "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.5"}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=environment, check=False
+    )
     if check and done.returncode:
-        raise AssertionError(f"{' '.join(command)} -> {done.returncode}\n{done.stdout}\n{done.stderr}")
+        raise AssertionError(
+            f"{' '.join(command)} -> {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
     return done

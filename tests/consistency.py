@@ -22,8 +22,15 @@ from jsonschema import Draft202012Validator
 
 from actionformer import layout
 from actionformer.data import plan
-from actionformer.experiment import load_dataset, load_edition, load_experiment, names, published_rows, schemas
-from actionformer.reporting import figures
+from actionformer.params.files import (
+    load_dataset,
+    load_edition,
+    load_experiment,
+    names,
+    published_rows,
+    schemas,
+)
+from actionformer.reporting.figures import of_row
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 LOCK = CHECKOUT / "requirements.lock"
@@ -32,7 +39,14 @@ SCHEMAS = CHECKOUT / "workflow/schemas"
 CAPTIONS = CHECKOUT / "workflow/report"
 DATA_PAGE = CHECKOUT / "docs/data.md"
 STORE_LIMIT = 15_000_000
-NOT_LOCKED = {"actionformer", "pip", "setuptools", "wheel", "playwright", "pyee"}  # the last two: .ci/run
+NOT_LOCKED = {
+    "actionformer",
+    "pip",
+    "setuptools",
+    "wheel",
+    "playwright",
+    "pyee",
+}  # the last two: .ci/run
 
 LOCK_HEAD = """\
 # Every package of the environment, pinned; `make lock` writes it. No hashes, index lines or local version labels:
@@ -53,7 +67,11 @@ dependencies:
 def installed() -> list[str]:
     """name==version of every package of this environment, without local version labels."""
     found = {d.metadata["Name"]: d.version.partition("+")[0] for d in distributions()}
-    return [f"{name}=={found[name]}" for name in sorted(found, key=str.lower) if name.lower() not in NOT_LOCKED]
+    return [
+        f"{name}=={found[name]}"
+        for name in sorted(found, key=str.lower)
+        if name.lower() not in NOT_LOCKED
+    ]
 
 
 def lock_text(pins: list[str]) -> str:
@@ -75,7 +93,10 @@ def files_table() -> str:
 
 def captions() -> dict[str, str]:
     """Captions for Snakemake's report, by file name."""
-    return {f"{name}.rst": f"**{title}.** {caption}\n" for name, (title, caption) in figures.WORDS.items()}
+    return {
+        f"{name}.rst": f"**{title}.** {caption}\n"
+        for name, (title, caption) in of_row.WORDS.items()
+    }
 
 
 def dead_links() -> list[str]:
@@ -93,13 +114,17 @@ def problems() -> list[str]:
     found = []
     pins = pins_of(LOCK.read_text())
     found += [
-        f"requirements.lock: '{pin}' is no plain == pin" for pin in pins if not re.fullmatch(r"[\w.-]+==[\w.]+", pin)
+        f"requirements.lock: '{pin}' is no plain == pin"
+        for pin in pins
+        if not re.fullmatch(r"[\w.-]+==[\w.]+", pin)
     ]
     if ENVIRONMENT.read_text() != environment_text(pins):
         found.append("environment.yml differs from requirements.lock; run `make lock`")
     for name, text in schemas().items():
         if not (SCHEMAS / name).exists() or (SCHEMAS / name).read_text() != text:
-            found.append(f"workflow/schemas/{name} differs from the typed params; run `make schemas`")
+            found.append(
+                f"workflow/schemas/{name} differs from the typed params; run `make schemas`"
+            )
     for edition in names("editions"):
         load_edition(edition)
         for dataset in names("datasets"):
@@ -113,15 +138,21 @@ def problems() -> list[str]:
             found += [f"{path}: {error.json_path}: {error.message}" for error in errors]
     for name, text in captions().items():
         if not (CAPTIONS / name).exists() or (CAPTIONS / name).read_text() != text:
-            found.append(f"workflow/report/{name} differs from the figure's caption; run `make schemas`")
-    if tuple(figures.WORDS) != layout.FIGURES:
-        found.append("layout.FIGURES and reporting.figures.WORDS name different figures")
+            found.append(
+                f"workflow/report/{name} differs from the figure's caption; run `make schemas`"
+            )
+    if tuple(of_row.WORDS) != layout.FIGURES:
+        found.append("layout.FIGURES and of_row.WORDS name different figures")
     if not DATA_PAGE.read_text().endswith(files_table()):
         found.append("docs/data.md: the table differs from params/; run `make schemas`")
     found += dead_links()
-    size = sum(path.stat().st_size for path in (CHECKOUT / ".dvc/store").rglob("*") if path.is_file())
+    size = sum(
+        path.stat().st_size for path in (CHECKOUT / ".dvc/store").rglob("*") if path.is_file()
+    )
     if size > STORE_LIMIT:
-        found.append(f".dvc/store holds {size / 1e6:.1f} MB, at most {STORE_LIMIT / 1e6:.0f} are meant for the demo")
+        found.append(
+            f".dvc/store holds {size / 1e6:.1f} MB, at most {STORE_LIMIT / 1e6:.0f} are meant for the demo"
+        )
     pattern = r"(^|[^[:alnum:]_.~-])/(tmp|work|root|home|opt)/"
     grep = subprocess.run(
         ["git", "grep", "-nIE", pattern, "--", ":!tests/oracles", ":!.dvc/store"],
@@ -129,7 +160,11 @@ def problems() -> list[str]:
         capture_output=True,
         text=True,
     )
-    found += [f"a path of one machine: {line}" for line in grep.stdout.splitlines() if "consistency.py" not in line]
+    found += [
+        f"a path of one machine: {line}"
+        for line in grep.stdout.splitlines()
+        if "consistency.py" not in line
+    ]
     return found
 
 

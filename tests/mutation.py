@@ -96,7 +96,9 @@ def faults(seed: int, count: int) -> list[Fault]:
                 operator = get_operator(name)()
                 places = [len(list(operator.mutation_positions(node))) for node in ast_nodes(tree)]
                 file = f"{room}/{path.name}"
-                every += [{"file": file, "operator": name, "occurrence": i} for i in range(sum(places))]
+                every += [
+                    {"file": file, "operator": name, "occurrence": i} for i in range(sum(places))
+                ]
     random.Random(seed).shuffle(every)
     chosen: list[Fault] = []
     for fault in every:
@@ -183,7 +185,9 @@ def refuse_failing_tests(chosen: Sequence[Fault]) -> None:
     copy = a_copy()
     for tests in dict.fromkeys(tests for fault in chosen for tests in tests_of(str(fault["file"]))):
         if not passes(copy, tests):
-            sys.exit(f"these tests fail, or take longer than {SECONDS} s, without any fault: {tests}")
+            sys.exit(
+                f"these tests fail, or take longer than {SECONDS} s, without any fault: {tests}"
+            )
         print(f"passes without a fault: {tests}", flush=True)
     shutil.rmtree(copy.parent)
 
@@ -198,11 +202,16 @@ def worker(faults: Queue[Fault | None], results: Queue[Fault]) -> None:
             path = copy / PACKAGE / str(fault["file"])
             path.write_text(after, encoding="utf-8")
             began = time.monotonic()
-            noticed_by = next((t for t in tests_of(str(fault["file"])) if not passes(copy, t)), None)
+            noticed_by = next(
+                (t for t in tests_of(str(fault["file"])) if not passes(copy, t)), None
+            )
             path.write_text(before, encoding="utf-8")
             lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
             change = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
-            results.put(fault | {"noticed_by": noticed_by, "change": change, "seconds": time.monotonic() - began})
+            results.put(
+                fault
+                | {"noticed_by": noticed_by, "change": change, "seconds": time.monotonic() - began}
+            )
     finally:
         shutil.rmtree(copy.parent)
 
@@ -215,7 +224,11 @@ def passes(copy: Path, tests: str) -> bool:
     child = os.fork()
     if child == 0:
         os.setsid()
-        os.environ |= {"NUMBA_CACHE_DIR": cache, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": f"{copy}/src"}
+        os.environ |= {
+            "NUMBA_CACHE_DIR": cache,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": f"{copy}/src",
+        }
         sys.dont_write_bytecode = True
         os.chdir(copy)
         silent = os.open(os.devnull, os.O_WRONLY)
@@ -226,7 +239,9 @@ def passes(copy: Path, tests: str) -> bool:
         options = ["-k", which.strip("'")] if which else []
         code = 1
         try:
-            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"tests/{file}", *options])
+            code = pytest.main(
+                ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"tests/{file}", *options]
+            )
         finally:
             os._exit(int(code))
     began = time.monotonic()
@@ -248,7 +263,9 @@ def known(results: Path) -> Iterator[Fault]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=600, help="faults (default: 600)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
@@ -257,7 +274,11 @@ def main() -> None:
     results.parent.mkdir(parents=True, exist_ok=True)
     tried = {(r["file"], r["operator"], r["occurrence"]) for r in known(results)}
     chosen = faults(args.seed, args.count)
-    left = [fault for fault in chosen if (fault["file"], fault["operator"], fault["occurrence"]) not in tried]
+    left = [
+        fault
+        for fault in chosen
+        if (fault["file"], fault["operator"], fault["occurrence"]) not in tried
+    ]
     print(f"{len(chosen)} faults, {len(left)} to try", flush=True)
     refuse_failing_tests(left)
 

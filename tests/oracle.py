@@ -13,8 +13,8 @@ import torch
 import yaml
 
 from actionformer import Experiment, load_experiment
-from actionformer.experiment import ModelParams
 from actionformer.model.state_dict_adapter import published_name
+from actionformer.params.experiment import ModelParams
 
 ORACLES = Path(__file__).parent / "oracles"
 ROW_OF = {
@@ -46,14 +46,18 @@ def drawn(key: str) -> np.random.Generator:
     return np.random.default_rng(zlib.crc32(key.encode()))
 
 
-def masked_input(key: str, channels: int, length: int, lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+def masked_input(
+    key: str, channels: int, length: int, lengths: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Features (B, C, T) and mask (B, T) of an oracle case."""
     features = drawn(key).standard_normal((len(lengths), channels, length)).astype(np.float32)
     mask = np.arange(length)[None] < np.array(lengths)[:, None]
     return torch.from_numpy(features * mask[:, None]), torch.from_numpy(mask)
 
 
-def published_weights(entries: list[dict[str, Any]], params: ModelParams) -> dict[str, torch.Tensor]:
+def published_weights(
+    entries: list[dict[str, Any]], params: ModelParams
+) -> dict[str, torch.Tensor]:
     """A published state dict, filled by the recipe; actionformer_release's from the names that OpenTAD gives them."""
     weights = {}
     for entry in entries:
@@ -61,7 +65,9 @@ def published_weights(entries: list[dict[str, Any]], params: ModelParams) -> dic
             weights[entry["name"]] = torch.tensor(int(params.loss_normalizer_init))
             continue
         drawn_from = entry.get("opentad_name") or entry["name"]
-        noise = np.float32(0.02) * drawn(drawn_from).standard_normal(entry["shape"]).astype(np.float32)
+        noise = np.float32(0.02) * drawn(drawn_from).standard_normal(entry["shape"]).astype(
+            np.float32
+        )
         base = {"weight": 0, "bias": 0, "cls_bias": -math.log(99)}.get(entry["kind"], 1)
         weights[entry["name"]] = torch.from_numpy(np.asarray(np.float32(base) + noise, np.float32))
     return weights
@@ -95,4 +101,6 @@ def release_name(name: str) -> str:
 
 
 def without_randomness(params: Any) -> Any:
-    return params.model_copy(update={"input_dropout": 0.0, "projection_dropout": 0.0, "drop_path": 0.0})
+    return params.model_copy(
+        update={"input_dropout": 0.0, "projection_dropout": 0.0, "drop_path": 0.0}
+    )

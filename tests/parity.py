@@ -33,10 +33,15 @@ from actionformer.detection.decode import decode
 from actionformer.detection.nms import vote
 from actionformer.detection.predict import of_video, of_view
 from actionformer.evaluation import mean_average_precision, recall_at_kx
-from actionformer.experiment import TrainingParams, published_rows
 from actionformer.files import write_text
-from actionformer.model.state_dict_adapter import from_published, params_for_layout, published_layout
+from actionformer.model.state_dict_adapter import (
+    from_published,
+    params_for_layout,
+    published_layout,
+)
 from actionformer.model.targets import assign_targets, points
+from actionformer.params.experiment import TrainingParams
+from actionformer.params.files import published_rows
 from actionformer.progress import progress
 from actionformer.training import learning_rate, parameter_groups
 from actionformer.training.loop import training_step
@@ -75,7 +80,9 @@ the rest, in strides for segments, where float32 resolves 2.4e-4 at step 2304. N
 
 NETWORKS = sorted(p.parent.name for p in oracle.ORACLES.glob("*/state_dict.json"))
 RELEASES = sorted(p.parent.name for p in oracle.ORACLES.glob("release/*/state_dict.json"))
-LOADERS = sorted(p.stem for p in (oracle.ORACLES / "data").glob("*_*.json") if p.stem != "random_trunc")
+LOADERS = sorted(
+    p.stem for p in (oracle.ORACLES / "data").glob("*_*.json") if p.stem != "random_trunc"
+)
 TRAJECTORIES = list(oracle.read("trajectory/trajectory.json"))
 
 
@@ -91,7 +98,10 @@ def network(config: str) -> Deviations:
     """Names and shapes, outputs, losses, normaliser, gradients and targets of one row's full-size network."""
     params = oracle.without_randomness(oracle.experiment_of(config).model)
     entries = oracle.read(f"{config}/state_dict.json")["entries"]
-    state = {f"module.{name}": tensor for name, tensor in oracle.published_weights(entries, params).items()}
+    state = {
+        f"module.{name}": tensor
+        for name, tensor in oracle.published_weights(entries, params).items()
+    }
     assert published_layout(state) == "opentad"
     model = ActionFormer(params_for_layout(params, "opentad"))
     model.load_state_dict(from_published(state))
@@ -99,7 +109,9 @@ def network(config: str) -> Deviations:
     parameters = {e["name"]: e["shape"] for e in entries if e["param"]}
     ours = {oracle.opentad_name(name): list(p.shape) for name, p in model.named_parameters()}
     return {
-        "differing parameters": len(set(map(str, ours.items())) ^ set(map(str, parameters.items()))),
+        "differing parameters": len(
+            set(map(str, ours.items())) ^ set(map(str, parameters.items()))
+        ),
         **_losses(model, expected, expected, stored, stored),
         **_outputs(model, expected, expected, stored),
         **_targets(model, expected, stored),
@@ -111,13 +123,19 @@ def release_network(config: str) -> Deviations:
     """The same for actionformer_release: its own layout of weights, its own arithmetic."""
     entries = oracle.read(f"release/{config}/state_dict.json")["entries"]
     params = oracle.without_randomness(oracle.experiment_of(config).model)
-    state = {f"module.{name}": tensor for name, tensor in oracle.published_weights(entries, params).items()}
+    state = {
+        f"module.{name}": tensor
+        for name, tensor in oracle.published_weights(entries, params).items()
+    }
     layout = published_layout(state)
     assert layout == "actionformer_release"
     model = ActionFormer(params_for_layout(params, layout))
     model.load_state_dict(from_published(state))
     inputs, stored = oracle.read(f"{config}/oracle.json"), oracle.arrays(f"{config}/oracle.npz")
-    expected, outputs = oracle.read(f"release/{config}/oracle.json"), oracle.arrays(f"release/{config}/oracle.npz")
+    expected, outputs = (
+        oracle.read(f"release/{config}/oracle.json"),
+        oracle.arrays(f"release/{config}/oracle.npz"),
+    )
     return {
         **_losses(model, inputs, expected, stored, outputs),
         **_outputs(model, inputs, expected, outputs),
@@ -125,7 +143,9 @@ def release_network(config: str) -> Deviations:
 
 
 def _batch(model: ActionFormer, record: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    return oracle.masked_input(record["input_seed_key"], model.params.in_channels, record["T"], record["lens"])
+    return oracle.masked_input(
+        record["input_seed_key"], model.params.in_channels, record["T"], record["lens"]
+    )
 
 
 def _losses(model: ActionFormer, inputs: Any, expected: Any, truth: Any, stored: Any) -> Deviations:
@@ -147,15 +167,33 @@ def _losses(model: ActionFormer, inputs: Any, expected: Any, truth: Any, stored:
             regression = model.params.reg_loss_weight * record["reg_loss_unweighted"]
         _keep(worst, "classification loss", _relative(losses.classification, record["cls_loss"]))
         _keep(worst, "regression loss", _relative(losses.regression, regression))
-        _keep(worst, "total loss", _relative(losses.total, record.get("cost", record.get("final_loss"))))
-        _keep(worst, "normaliser", _relative(model.loss_normalizer, record["loss_normalizer_after"]))
-        norms = np.array([0.0 if p.grad is None else p.grad.double().norm().item() for p in model.parameters()])
-        _keep(worst, "gradient norm", _relative(math.sqrt((norms**2).sum()), record["global_grad_norm"]))
+        _keep(
+            worst,
+            "total loss",
+            _relative(losses.total, record.get("cost", record.get("final_loss"))),
+        )
+        _keep(
+            worst, "normaliser", _relative(model.loss_normalizer, record["loss_normalizer_after"])
+        )
+        norms = np.array(
+            [0.0 if p.grad is None else p.grad.double().norm().item() for p in model.parameters()]
+        )
+        _keep(
+            worst,
+            "gradient norm",
+            _relative(math.sqrt((norms**2).sum()), record["global_grad_norm"]),
+        )
         theirs = np.maximum(stored[f"{case}/grad_norms"][columns], 0)  # -1: no gradient
-        _keep(worst, "gradient norms per tensor", float(abs(norms - theirs).max() / record["global_grad_norm"]))
+        _keep(
+            worst,
+            "gradient norms per tensor",
+            float(abs(norms - theirs).max() / record["global_grad_norm"]),
+        )
     if "val_loss_A" in expected:
         with torch.no_grad():
-            losses = model.eval().loss(*_batch(model, inputs["train_A"]), *_ground_truth(truth, "train_A"))
+            losses = model.eval().loss(
+                *_batch(model, inputs["train_A"]), *_ground_truth(truth, "train_A")
+            )
         record = expected["val_loss_A"]
         for name, loss in (
             ("cls_loss", losses.classification),
@@ -168,7 +206,8 @@ def _losses(model: ActionFormer, inputs: Any, expected: Any, truth: Any, stored:
 
 def _ground_truth(stored: Any, case: str) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     return tuple(  # type: ignore[return-value]
-        [torch.from_numpy(stored[f"{case}/gt_{kind}{b}"]) for b in (0, 1)] for kind in ("segments", "labels")
+        [torch.from_numpy(stored[f"{case}/gt_{kind}{b}"]) for b in (0, 1)]
+        for kind in ("segments", "labels")
     )
 
 
@@ -183,7 +222,10 @@ def _outputs(model: ActionFormer, inputs: Any, expected: Any, stored: Any) -> De
         with torch.no_grad():
             levels = model(features[:size], mask[:size])
         for i, level in enumerate(levels):
-            for key, kind, value in (("cls", "logits", level.logits_BTK), ("reg", "offsets", level.offsets_BT2)):
+            for key, kind, value in (
+                ("cls", "logits", level.logits_BTK),
+                ("reg", "offsets", level.offsets_BT2),
+            ):
                 facts = expected[f"{case}/{key}_l{i}"]
                 full = torch.zeros(facts["shape"])
                 kept = min(full.shape[2], value.shape[1])
@@ -192,14 +234,20 @@ def _outputs(model: ActionFormer, inputs: Any, expected: Any, stored: Any) -> De
                 _keep(worst, kind, _absolute(found, stored[f"{case}/{key}_l{i}"].reshape(-1)))
         for b in range(size) if f"{case}/proposals0" in expected else ():
             segments_P2, scores_PK = (part.numpy() for part in decode(levels, b))
-            stride_P2 = np.concatenate([np.full((int(lv.mask_BT[b].sum()), 2), lv.stride) for lv in levels])
+            stride_P2 = np.concatenate(
+                [np.full((int(lv.mask_BT[b].sum()), 2), lv.stride) for lv in levels]
+            )
             for key, kind, value, unit in (
                 ("proposals", "decoded segments", segments_P2, stride_P2),
                 ("scores", "scores", scores_PK, np.ones_like(scores_PK)),
             ):
                 step = expected[f"{case}/{key}{b}"]["step"]
                 value, unit = value.reshape(-1)[::step], unit.reshape(-1)[::step]
-                _keep(worst, kind, _absolute(value / unit, stored[f"{case}/{key}{b}"].reshape(-1) / unit))
+                _keep(
+                    worst,
+                    kind,
+                    _absolute(value / unit, stored[f"{case}/{key}{b}"].reshape(-1) / unit),
+                )
     return worst
 
 
@@ -208,31 +256,41 @@ def _targets(model: ActionFormer, expected: Any, stored: Any) -> Deviations:
     params, record = model.params, expected["train_A"]
     length = model.published_length(record["T"])
     lengths = [length // stride for stride in params.strides]
-    points_P4 = points(lengths, params.strides, params.regression_range)
+    grid = points(lengths, params.strides, params.regression_range)
     index, classes, regression = [], [], []
-    for b, (segments_N2, labels_N) in enumerate(zip(*_ground_truth(stored, "train_A"), strict=True)):
+    for b, (segments_G2, labels_G) in enumerate(
+        zip(*_ground_truth(stored, "train_A"), strict=True)
+    ):
         target_PK, offset_P2 = assign_targets(
-            points_P4, segments_N2, labels_N, num_classes=params.num_classes,
+            grid, segments_G2, labels_G, num_classes=params.num_classes,
             center_sample_radius=params.center_sample_radius, keep_only_shortest=params.keep_only_shortest_gt,
         )  # fmt: skip
         valid_P = torch.cat(
-            [torch.arange(n) * s < record["lens"][b] for n, s in zip(lengths, params.strides, strict=True)]
+            [
+                torch.arange(n) * s < record["lens"][b]
+                for n, s in zip(lengths, params.strides, strict=True)
+            ]
         )
         positive = torch.nonzero((target_PK.sum(1) > 0) & valid_P)[:, 0]
         index += [(b, int(p)) for p in positive]
         classes.append(target_PK[positive])
         regression.append(offset_P2[positive])
     differing = _differs(np.array(index), stored["train_A/pos_index"])
-    differing += _differs(np.argwhere(torch.cat(classes).numpy()), stored["train_A/pos_cls_nonzero"])
+    differing += _differs(
+        np.argwhere(torch.cat(classes).numpy()), stored["train_A/pos_cls_nonzero"]
+    )
     differing += _differs(torch.cat(regression).numpy(), stored["train_A/pos_reg"])
     return {"differing targets": differing + (len(index) != record["num_pos"])}
 
 
 def _parameter_groups(model: ActionFormer, expected: dict[str, Any]) -> Deviations:
     names = {id(p): oracle.opentad_name(name) for name, p in model.named_parameters()}
-    decay, no_decay = ({names[id(p)] for p in group["params"]} for group in parameter_groups(model, 0.05))
+    decay, no_decay = (
+        {names[id(p)] for p in group["params"]} for group in parameter_groups(model, 0.05)
+    )
     return {
-        "differing parameter groups": len(decay ^ set(expected["decay"])) + len(no_decay ^ set(expected["no_decay"]))
+        "differing parameter groups": len(decay ^ set(expected["decay"]))
+        + len(no_decay ^ set(expected["no_decay"]))
     }
 
 
@@ -264,10 +322,14 @@ def learning_rates(key: str) -> Deviations:
     assert match is not None
     warmup, epochs, iterations, _ = (int(group) for group in match.groups()[:4])
     found = [
-        learning_rate(i, base=float(match[5]), warmup=warmup * iterations, total=epochs * iterations)
+        learning_rate(
+            i, base=float(match[5]), warmup=warmup * iterations, total=epochs * iterations
+        )
         for i in range(len(expected))
     ]
-    return {"learning rate": max(_relative(a, b) for a, b in zip(found, expected.tolist(), strict=True))}
+    return {
+        "learning rate": max(_relative(a, b) for a, b in zip(found, expected.tolist(), strict=True))
+    }
 
 
 def trajectory(tag: str) -> Deviations:
@@ -278,7 +340,10 @@ def trajectory(tag: str) -> Deviations:
     model.load_state_dict(from_published(oracle.published_weights(entries, params)))
     optimizer = adamw(model, TrainingParams(lr=1e-3, weight_decay=0.05))
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))
-    truth, record = oracle.arrays("trajectory/trajectory_gt.npz"), oracle.read("trajectory/trajectory.json")[tag]
+    truth, record = (
+        oracle.arrays("trajectory/trajectory_gt.npz"),
+        oracle.read("trajectory/trajectory.json")[tag],
+    )
     T, worst = params.max_seq_len, Deviations()
     for it in range(30):
         lengths = [T, int(oracle.drawn(f"traj/{it}/len").integers(T // 4, T))]
@@ -286,16 +351,29 @@ def trajectory(tag: str) -> Deviations:
         segments = [torch.from_numpy(truth[f"T{T}/{it}/segs{b}"]) for b in (0, 1)]
         labels = [torch.from_numpy(truth[f"T{T}/{it}/labels{b}"]) for b in (0, 1)]
         rate = learning_rate(it, base=1e-3, warmup=15, total=105)
-        losses, norm = training_step(model, ema, optimizer, Batch(features, mask, segments, labels), lr=rate, clip=1.0)
+        losses, norm = training_step(
+            model, ema, optimizer, Batch(features, mask, segments, labels), lr=rate, clip=1.0
+        )
         expected = {key: values[it] for key, values in record["f32"].items()}
         _keep(worst, "learning rate", _relative(rate, expected["lr"]))
-        for key, loss in (("cls", losses.classification), ("reg", losses.regression), ("cost", losses.total)):
+        for key, loss in (
+            ("cls", losses.classification),
+            ("reg", losses.regression),
+            ("cost", losses.total),
+        ):
             _keep(worst, "trajectory of the loss", _relative(loss, expected[key]))
         _keep(worst, "trajectory of the gradient norm", _relative(norm, expected["gn"]))
-        _keep(worst, "trajectory of the normaliser", _relative(model.loss_normalizer, expected["ln"]))
-    for network, key, kind in ((model, "final_f32", "trained"), (ema.module, "ema_f32", "averaged")):
+        _keep(
+            worst, "trajectory of the normaliser", _relative(model.loss_normalizer, expected["ln"])
+        )
+    for network, key, kind in (
+        (model, "final_f32", "trained"),
+        (ema.module, "ema_f32", "averaged"),
+    ):
         for name, tensor in network.state_dict().items():
-            if name != "loss_normalizer":  # the published average truncates it to an integer (QUIRKS 26)
+            if (
+                name != "loss_normalizer"
+            ):  # the published average truncates it to an integer (QUIRKS 26)
                 l2 = record[key][oracle.opentad_name(name)][2]
                 _keep(worst, f"norms of the {kind} weights", _relative(tensor.double().norm(), l2))
     return worst
@@ -317,7 +395,9 @@ def loader(config: str, split: str) -> Deviations:
     gone = set(case["blocked"]) if oracle.row(config)["data"]["has_missing_files_list"] else set()
     features = {}
     for video, shape in case["feats"].items():
-        array = oracle.drawn(f"data/{config}/feat/{video}").standard_normal(shape).astype(np.float32)
+        array = (
+            oracle.drawn(f"data/{config}/feat/{video}").standard_normal(shape).astype(np.float32)
+        )
         array[:, 0] = np.arange(len(array))
         if video not in gone:
             features[video] = array
@@ -338,11 +418,13 @@ def loader(config: str, split: str) -> Deviations:
         equal &= int(sample.mask_T.sum()) == item["valid"]
         equal &= rng.randint(0, 10**9) == item["rnd_state_probe"]
         equal &= not _differs(sample.features_CT[0].numpy(), stored[f"{split}/{i}/row0"])
-        equal &= abs(sample.features_CT.double().sum().item() - item["sum"]) <= 1e-9 * abs(item["sum"])
+        equal &= abs(sample.features_CT.double().sum().item() - item["sum"]) <= 1e-9 * abs(
+            item["sum"]
+        )
         equal &= not _differs(view.to_seconds(PROBE).numpy(), stored[f"{split}/{i}/seconds"])
         if split == "train":
-            equal &= not _differs(sample.segments_N2.numpy(), stored[f"{split}/{i}/gt_segments"])
-            equal &= not _differs(sample.labels_N.numpy(), stored[f"{split}/{i}/gt_labels"])
+            equal &= not _differs(sample.segments_G2.numpy(), stored[f"{split}/{i}/gt_segments"])
+            equal &= not _differs(sample.labels_G.numpy(), stored[f"{split}/{i}/gt_labels"])
         differing += not equal
     return {"differing samples": differing}
 
@@ -375,7 +457,11 @@ def resampling() -> Deviations:
             T, L, theirs = int(match[2]), int(match[3]), stored[key]
             features = oracle.drawn(f"resize/{T}").standard_normal((T, 5)).astype(np.float32)
             features[:, 0] = np.arange(T)
-            found = resized(features, L, half_precision=True) if match[1] == "roi" else linearly_resized(features, L)
+            found = (
+                resized(features, L, half_precision=True)
+                if match[1] == "roi"
+                else linearly_resized(features, L)
+            )
             rows = found[:: -(-L // len(theirs))]
             scale = np.maximum(abs(theirs), 1)
             _keep(worst, "resampled features", _absolute(rows / scale, theirs / scale))
@@ -388,7 +474,9 @@ def order_of_training() -> Deviations:
     for key in stored:
         match = re.fullmatch(r"train_N(\d+)_ws1_rank0_epoch(\d)", key)
         if match:
-            order = torch.randperm(int(match[1]), generator=torch.Generator().manual_seed(int(match[2])))
+            order = torch.randperm(
+                int(match[1]), generator=torch.Generator().manual_seed(int(match[2]))
+            )
             differing += _differs(order.numpy(), stored[key])
     return {"differing orders": differing}
 
@@ -414,10 +502,16 @@ def nms(case: dict[str, Any]) -> Deviations:
         max_segments=kwargs["max_seg_num"],
         per_class=kwargs["multiclass"],
         voting_threshold=kwargs["voting_thresh"],
-        method="hard" if not kwargs["use_soft_nms"] else "linear" if kwargs.get("method") == 1 else "gaussian",
+        method="hard"
+        if not kwargs["use_soft_nms"]
+        else "linear"
+        if kwargs.get("method") == 1
+        else "gaussian",
         iou_threshold=kwargs["iou_threshold"],
     )
-    theirs, their_scores, their_labels = (stored[f"{i}/out_{name}"] for name in ("segs", "scores", "labels"))
+    theirs, their_scores, their_labels = (
+        stored[f"{i}/out_{name}"] for name in ("segs", "scores", "labels")
+    )
     # equals in any order
     ours_by, theirs_by = (
         np.lexsort((s[:, 1], s[:, 0], k, -c))
@@ -433,21 +527,37 @@ def nms(case: dict[str, Any]) -> Deviations:
 def voting(j: int) -> Deviations:
     stored, case = oracle.arrays("misc/nms.npz"), oracle.read("misc/nms.json")[-3 + j]
     segments, scores = stored[f"voting{j}/in_segs"], stored[f"voting{j}/in_scores"]
-    return {"voted segments": _absolute(vote(segments[::3], segments, scores, case["thr"]), stored[f"voting{j}/out"])}
+    return {
+        "voted segments": _absolute(
+            vote(segments[::3], segments, scores, case["thr"]), stored[f"voting{j}/out"]
+        )
+    }
 
 
-CLASSIFIERS = {"CUHKANETClassifier": "cuhk", "TCANetHACSClassifier": "tcanet", "StandardClassifier": "standard"}
+CLASSIFIERS = {
+    "CUHKANETClassifier": "cuhk",
+    "TCANetHACSClassifier": "tcanet",
+    "StandardClassifier": "standard",
+}
 
 
 def fusion(i: int) -> Deviations:
     """One external classifier; the kinds that no row uses are left out."""
     case, stored = oracle.read("misc/classifiers.json")[i], oracle.arrays("misc/classifiers.npz")
-    classifier = load_classifier(oracle.ORACLES / "misc" / case["file"], CLASSIFIERS[case["type"]], case["topk"])  # type: ignore[arg-type]
-    segments, scores, labels = classifier.fuse(case["video"], stored[f"{i}/in_segs"], stored[f"{i}/in_scores"])
-    differing = _differs(segments, stored[f"{i}/out_segs"]) + (labels != stored[f"{i}/out_labels"].tolist())
+    classifier = load_classifier(
+        oracle.ORACLES / "misc" / case["file"], CLASSIFIERS[case["type"]], case["topk"]
+    )  # type: ignore[arg-type]
+    segments, scores, labels = classifier.fuse(
+        case["video"], stored[f"{i}/in_segs"], stored[f"{i}/in_scores"]
+    )
+    differing = _differs(segments, stored[f"{i}/out_segs"]) + (
+        labels != stored[f"{i}/out_labels"].tolist()
+    )
     return {
         "differing fusions": differing,
-        "fused scores": max(_relative(a, b) for a, b in zip(scores, stored[f"{i}/out_scores"], strict=True)),
+        "fused scores": max(
+            _relative(a, b) for a, b in zip(scores, stored[f"{i}/out_scores"], strict=True)
+        ),
     }
 
 
@@ -462,10 +572,18 @@ def fusions() -> list[int]:
 def post_processing(config: str) -> Deviations:
     """From made-up candidates through NMS, seconds, classifier and rounding: detections to the last digit."""
     experiment, expected = oracle.experiment_of(config), oracle.read(f"{config}/oracle.json")
-    stored, case, params = oracle.arrays(f"{config}/oracle.npz"), expected["post_synth"], experiment.inference
+    stored, case, params = (
+        oracle.arrays(f"{config}/oracle.npz"),
+        expected["post_synth"],
+        experiment.inference,
+    )
     collected: dict[str, list[Any]] = {}
     for i, ((video, _), meta) in enumerate(zip(case["windows"], case["metas"], strict=True)):
-        rng, count, span = oracle.drawn(f"{config}/post_synth/{i}"), case["N"], experiment.model.max_seq_len
+        rng, count, span = (
+            oracle.drawn(f"{config}/post_synth/{i}"),
+            case["N"],
+            experiment.model.max_seq_len,
+        )
         centre = rng.uniform(0, span, count)
         length = np.exp(rng.uniform(np.log(2), np.log(0.6 * span), count))
         scores = (rng.uniform(0, 1, (count, experiment.model.num_classes)) ** 6).astype(np.float32)
@@ -483,14 +601,22 @@ def post_processing(config: str) -> Deviations:
     classes = [f"class_{k:03d}" for k in range(experiment.model.num_classes)]
     classifier = None
     if params.use_classifier and facts is not None:
-        classifier = load_classifier(oracle.ORACLES / config / "external_cls.json", facts.kind, facts.top_k)
+        classifier = load_classifier(
+            oracle.ORACLES / config / "external_cls.json", facts.kind, facts.top_k
+        )
     for video, parts in collected.items():
         found = of_video(video, parts, params, classes, classifier, sliding=expected["sliding"])
-        ours = Counter((d["label"], d["segment"][0] + 0.0, d["segment"][1], d["score"]) for d in found)
+        ours = Counter(
+            (d["label"], d["segment"][0] + 0.0, d["segment"][1], d["score"]) for d in found
+        )
         theirs = Counter(
             (str(label), round(float(s), 2) + 0.0, round(float(e), 2), round(float(score), 4))
             for (s, e), score, label in zip(
-                *(stored[f"post_synth/dets/{video}/{name}"] for name in ("segments", "scores", "labels")), strict=True
+                *(
+                    stored[f"post_synth/dets/{video}/{name}"]
+                    for name in ("segments", "scores", "labels")
+                ),
+                strict=True,
             )
         )
         differing += sum(((ours - theirs) + (theirs - ours)).values())
@@ -506,13 +632,20 @@ def evaluation(name: str) -> Deviations:
     """AP per class and threshold, and recall@kx, of one pair of files."""
     case = oracle.read("eval/results.json")[name]
     paths = [oracle.ORACLES / f"eval/{name}_{kind}.json" for kind in ("gt", "pred")]
-    options = {"subset": "validation", "tiou_thresholds": case["tiou"], "blocked": case["blocked"] or ()}
+    options = {
+        "subset": "validation",
+        "tiou_thresholds": case["tiou"],
+        "blocked": case["blocked"] or (),
+    }
     result = mean_average_precision(*paths, **options)
     if name == "ties":  # the published order among equal scores is arbitrary
         return {"mAP with ties": abs(result.average - case["metrics"]["average_mAP"])}
     order = [result.classes.index(label) for label in case["class_order"]]
     found = {
-        "AP": max(_absolute(result.ap_KU[order].T, case["ap"]), abs(result.average - case["metrics"]["average_mAP"]))
+        "AP": max(
+            _absolute(result.ap_KU[order].T, case["ap"]),
+            abs(result.average - case["metrics"]["average_mAP"]),
+        )
     }
     if case["top_k"]:
         recall = recall_at_kx(*paths, top_k=case["top_k"], **options)
@@ -605,12 +738,25 @@ def _matrix(rows: dict[str, Deviations]) -> list[str]:
     columns = list(dict.fromkeys(name for deviations in rows.values() for name in deviations))
     lines = ["| row | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
     for row, deviations in rows.items():
-        lines.append(f"| {row} | " + " | ".join(_figure(deviations.get(name)) for name in columns) + " |")
-    return [*lines, "| *tolerance* | " + " | ".join(_figure(TOLERANCE.get(name, 0)) for name in columns) + " |"]
+        lines.append(
+            f"| {row} | " + " | ".join(_figure(deviations.get(name)) for name in columns) + " |"
+        )
+    return [
+        *lines,
+        "| *tolerance* | " + " | ".join(_figure(TOLERANCE.get(name, 0)) for name in columns) + " |",
+    ]
 
 
 def _figure(value: float | None) -> str:
-    return "–" if value is None else "0" if value == 0 else f"{value:.0e}" if value < 1 else f"{value:g}"
+    return (
+        "–"
+        if value is None
+        else "0"
+        if value == 0
+        else f"{value:.0e}"
+        if value < 1
+        else f"{value:g}"
+    )
 
 
 def report() -> str:
@@ -622,12 +768,25 @@ def report() -> str:
         f"Measured with torch {torch.__version__.split('+')[0]}, numpy {np.__version__}, Python "
         f"{platform.python_version()}, {platform.machine()}, {torch.get_num_threads()} threads, float32.",
         *("", "## The 14 rows, against OpenTAD", "", NO_ORACLE, "", *_matrix(rows)),
-        *("", "## actionformer_release: its layout of weights, its arithmetic", "", *_matrix(releases)),
-        *("", "## What rows share", "", "| part | quantity | worst | tolerance |", "|---|---|---:|---:|"),
+        *(
+            "",
+            "## actionformer_release: its layout of weights, its arithmetic",
+            "",
+            *_matrix(releases),
+        ),
+        *(
+            "",
+            "## What rows share",
+            "",
+            "| part | quantity | worst | tolerance |",
+            "|---|---|---:|---:|",
+        ),
     ]
     for part, deviations in parts.items():
         for name, value in deviations.items():
-            lines.append(f"| {part} | {name} | {_figure(value)} | {_figure(TOLERANCE.get(name, 0))} |")
+            lines.append(
+                f"| {part} | {name} | {_figure(value)} | {_figure(TOLERANCE.get(name, 0))} |"
+            )
     return "\n".join(lines) + "\n"
 
 

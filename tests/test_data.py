@@ -23,7 +23,7 @@ from actionformer.data.features import FeatureStore, pack
 from actionformer.data.publishers import convert
 from actionformer.data.view import resized, windows
 from actionformer.errors import InputError
-from actionformer.experiment import load_dataset, names, published_rows, stored_experiment
+from actionformer.params.files import load_dataset, names, published_rows, stored_experiment
 from conftest import CHECKOUT, REAL
 
 
@@ -49,8 +49,14 @@ def one_video(loading, steps, **data):
     """Views of a demo THUMOS-like row on one video of 1,000 frames at 30 per second with `steps` features."""
     experiment = load_experiment("thumos14_i3d", "demo")
     data = experiment.data.model_copy(update={"loading": loading, **data})
-    video = {"duration": 1000 / 30, "frame": 1000, "annotations": [{"segment": [2.31, 9.99], "label": "a"}]}
-    database = {"database": {"v": video | {"subset": "training"}, "w": video | {"subset": "validation"}}}
+    video = {
+        "duration": 1000 / 30,
+        "frame": 1000,
+        "annotations": [{"segment": [2.31, 9.99], "label": "a"}],
+    }
+    database = {
+        "database": {"v": video | {"subset": "training"}, "w": video | {"subset": "validation"}}
+    }
     features = {name: np.arange(steps, dtype=np.float32)[:, None] for name in "vw"}
     experiment = experiment.model_copy(update={"data": data})
     return {split: views(database, features, experiment, split) for split in ("train", "test")}
@@ -58,18 +64,37 @@ def one_video(loading, steps, **data):
 
 def test_corrected_loading_keeps_fractions_of_a_frame():
     """Offset 8, stride 4: 2.31 s is frame 69.3."""
-    segments = {loading: one_video(loading, 250)["train"][0].segments_N2 for loading in ("published", "corrected")}
-    np.testing.assert_allclose(segments["corrected"], [[(69.3 - 8) / 4, (299.7 - 8) / 4]], rtol=1e-6)
+    segments = {
+        loading: one_video(loading, 250)["train"][0].segments_G2
+        for loading in ("published", "corrected")
+    }
+    np.testing.assert_allclose(
+        segments["corrected"], [[(69.3 - 8) / 4, (299.7 - 8) / 4]], rtol=1e-6
+    )
     np.testing.assert_array_equal(segments["published"], [[(69 - 8) / 4, (299 - 8) / 4]])
 
 
 def test_published_windows_follow_the_annotated_frames_and_corrected_ones_the_features():
     sliding = {"loader": "sliding", "window_size": 100, "window_overlap_ratio": 0.0}
-    published, corrected = (one_video(loading, 260, **sliding)["test"] for loading in ("published", "corrected"))
-    assert [(v.window.start, v.window.stop) for v in published] == [(0, 100), (100, 200)]  # 50 steps go unseen
-    assert [(v.window.start, v.window.stop) for v in corrected] == [(0, 100), (100, 200), (160, 260)]
-    short = one_video("published", 260, **sliding | {"window_size": 300})["test"][0].load(random.Random(0))
-    assert (short.features_CT.shape[1], int(short.mask_T.sum())) == (300, 250)  # cut where the annotation ends
+    published, corrected = (
+        one_video(loading, 260, **sliding)["test"] for loading in ("published", "corrected")
+    )
+    assert [(v.window.start, v.window.stop) for v in published] == [
+        (0, 100),
+        (100, 200),
+    ]  # 50 steps go unseen
+    assert [(v.window.start, v.window.stop) for v in corrected] == [
+        (0, 100),
+        (100, 200),
+        (160, 260),
+    ]
+    short = one_video("published", 260, **sliding | {"window_size": 300})["test"][0].load(
+        random.Random(0)
+    )
+    assert (short.features_CT.shape[1], int(short.mask_T.sum())) == (
+        300,
+        250,
+    )  # cut where the annotation ends
 
 
 @pytest.mark.parametrize(
@@ -98,7 +123,9 @@ def test_windows_of_a_fixed_rate_are_counted_from_the_duration():
 @pytest.mark.parametrize("steps", [70_000])
 def test_features_that_half_precision_cannot_hold_are_refused(steps):
     view = one_video("published", steps, loader="resize", resize_length=4)["test"][0]
-    with pytest.raises(InputError, match=r"video 'w': .*half precision; set data.loading to corrected"):
+    with pytest.raises(
+        InputError, match=r"video 'w': .*half precision; set data.loading to corrected"
+    ):
         view.load(random.Random(0))
 
 
@@ -117,13 +144,15 @@ def test_hacs_ground_truth_is_put_on_the_grid_in_float32():
     experiment = load_experiment("hacs_slowfast", "paper")
     times = [[68.6715, 123.4567], [1.0, 1.05], [200.0, 300.0]]
     annotations = [{"segment": segment, "label": "a"} for segment in times]
-    database = {"database": {"v": {"subset": "training", "duration": 150.0, "annotations": annotations}}}
+    database = {
+        "database": {"v": {"subset": "training", "duration": 150.0, "annotations": annotations}}
+    }
     view = views(database, {"v": np.zeros((300, 2304), np.float32)}, experiment, "train")[0]
     frames = np.array([[second * 15.0 for second in times[0]]]).astype(np.float32)
     expected = (frames - np.float32(16)) / np.float32(8)
-    assert view.segments_N2.dtype == np.float32
+    assert view.segments_G2.dtype == np.float32
     # the second ends before the first feature's centre, the third starts after the video's end
-    np.testing.assert_array_equal(view.segments_N2, expected)
+    np.testing.assert_array_equal(view.segments_G2, expected)
 
 
 # ---------------------------------------------------------------------------------------------- params
@@ -138,9 +167,20 @@ def yaml_rows():
 
 
 LOADERS = {"resize": "resize", "pad": "pad", "sliding": "pad_train/sliding_test"}
-CLASSIFIERS = {"cuhk": "CUHKANETClassifier", "tcanet": "TCANetHACSClassifier", "standard": "StandardClassifier"}
+CLASSIFIERS = {
+    "cuhk": "CUHKANETClassifier",
+    "tcanet": "TCANetHACSClassifier",
+    "standard": "StandardClassifier",
+}
 OURS_ALONE = {
-    "data": {"dataset", "features", "label_field", "loading", "truncate_to_frames", "drop_outside_gt_in_training"},
+    "data": {
+        "dataset",
+        "features",
+        "label_field",
+        "loading",
+        "truncate_to_frames",
+        "drop_outside_gt_in_training",
+    },
     "model": {"conv_norm_eps", "mask_after_norm"},
     "training": {"threads"},
     "inference": set(),
@@ -160,7 +200,9 @@ def as_published(ours):
             "file": file,
         }
     sliding = data.loader == "sliding"
-    told = data.model_dump(mode="json", exclude={*OURS_ALONE["data"], "loader", "window_overlap_ratio"})
+    told = data.model_dump(
+        mode="json", exclude={*OURS_ALONE["data"], "loader", "window_overlap_ratio"}
+    )
     return {
         "data": told
         | {
@@ -204,7 +246,10 @@ def test_what_rows_yaml_has_no_name_for_is_as_the_method_says(row):
     assert ours.data.loading == "published"
     assert ours.data.drop_outside_gt_in_training == hacs
     assert resized_rows or ours.data.truncate_to_frames != hacs
-    assert ours.data.label_field == {"epic_noun_slowfast": "noun", "epic_verb_slowfast": "verb"}.get(row, "label")
+    assert ours.data.label_field == {
+        "epic_noun_slowfast": "noun",
+        "epic_verb_slowfast": "verb",
+    }.get(row, "label")
     assert (ours.model.conv_norm_eps, ours.model.mask_after_norm) == (1e-6, True)
     assert ours.training.threads == 2
 
@@ -231,11 +276,15 @@ REAL_COUNTS = {
 }  # fmt: skip
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the real annotation files lie beside the checkout, in ../shared/real")
+@pytest.mark.skipif(
+    not REAL.exists(), reason="the real annotation files lie beside the checkout, in ../shared/real"
+)
 @pytest.mark.parametrize("name", REAL_COUNTS)
 def test_real_annotation_files_give_the_published_counts(name):
     files, folder, field, classes, expected = REAL_COUNTS[name]
-    dataset = load_dataset(name).model_copy(update={"annotations": files, "blocked": None, "class_lists": {}})
+    dataset = load_dataset(name).model_copy(
+        update={"annotations": files, "blocked": None, "class_lists": {}}
+    )
     database = load_database(convert(dataset, REAL / folder), field)
     assert len(database.classes) == classes
     for subset, (videos, instances) in expected.items():
@@ -248,10 +297,13 @@ def test_demo_files_have_the_odd_cases_of_the_real_ones(row, demo_data, tmp_path
     """What converters and loaders must cope with is there, and the sizes keep the published proportions."""
     experiment = load_experiment(row, "demo")
     database = load_database(
-        convert(experiment.dataset, demo_data / experiment.data.dataset), experiment.data.label_field
+        convert(experiment.dataset, demo_data / experiment.data.dataset),
+        experiment.data.label_field,
     )
     sizes = experiment.dataset.num_classes
-    assert len(database.classes) == (sizes if isinstance(sizes, int) else sizes[experiment.data.label_field])
+    assert len(database.classes) == (
+        sizes if isinstance(sizes, int) else sizes[experiment.data.label_field]
+    )
     assert "Ambiguous" not in database.classes
     features = experiment.features
     manifest = pack(
@@ -262,7 +314,9 @@ def test_demo_files_have_the_odd_cases_of_the_real_ones(row, demo_data, tmp_path
     )
     lengths = FeatureStore(tmp_path / "f.h5").lengths
     used = [
-        v.name for s in (experiment.dataset.train_subset, experiment.dataset.eval_subset) for v in database.subset(s)
+        v.name
+        for s in (experiment.dataset.train_subset, experiment.dataset.eval_subset)
+        for v in database.subset(s)
     ]
     assert any(name not in lengths for name in used)  # videos without features
     if manifest["missing"]:
@@ -276,17 +330,28 @@ def test_demo_files_have_the_odd_cases_of_the_real_ones(row, demo_data, tmp_path
 
 
 def test_demo_data_is_the_pinned_version_byte_for_byte(demo_data):
-    files = {f"data/demo/{p.relative_to(demo_data).as_posix()}": p for p in demo_data.rglob("*") if p.is_file()}
-    pinned = {k: v for k, v in provenance.pinned_md5s(CHECKOUT).items() if k.startswith("data/demo/")}
+    files = {
+        f"data/demo/{p.relative_to(demo_data).as_posix()}": p
+        for p in demo_data.rglob("*")
+        if p.is_file()
+    }
+    pinned = {
+        k: v for k, v in provenance.pinned_md5s(CHECKOUT).items() if k.startswith("data/demo/")
+    }
     assert pinned
-    assert {name: hashlib.md5(path.read_bytes()).hexdigest() for name, path in files.items()} == pinned
+    assert {
+        name: hashlib.md5(path.read_bytes()).hexdigest() for name, path in files.items()
+    } == pinned
 
 
 # ---------------------------------------------------------------------------------------------- store
 
 
 def test_the_store_holds_the_archive_and_its_md5_does_not_depend_on_the_order(tmp_path):
-    arrays = {f"v{i}": np.random.default_rng(i).standard_normal((i + 2, 3)).astype(np.float16) for i in range(4)}
+    arrays = {
+        f"v{i}": np.random.default_rng(i).standard_normal((i + 2, 3)).astype(np.float16)
+        for i in range(4)
+    }
     manifests = []
     for order in (list(arrays), list(arrays)[::-1]):
         archive = tmp_path / "f.zip"
@@ -323,7 +388,9 @@ def test_a_database_keeps_annotation_order_and_drops_ambiguous():
     assert dataclasses.asdict(database.videos["v"])["frame"] is None
 
 
-@pytest.mark.parametrize("loader", [{}, {"loader": "resize", "resize_length": 16}, {"test_pad_length": 32}])
+@pytest.mark.parametrize(
+    "loader", [{}, {"loader": "resize", "resize_length": 16}, {"test_pad_length": 32}]
+)
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_channels_are_cut_once_wherever_they_begin(loader, split):
     """Flow alone, the second half of a two-stream feature."""
@@ -354,6 +421,8 @@ def test_params_of_earlier_versions_are_read_as_what_they_were():
 
 
 def test_an_old_name_in_params_is_refused_with_the_new_one(tmp_path):
-    (tmp_path / "mine.yaml").write_text("data: {dataset: thumos14, features: i3d, protocol: published}\n")
+    (tmp_path / "mine.yaml").write_text(
+        "data: {dataset: thumos14, features: i3d, protocol: published}\n"
+    )
     with pytest.raises(InputError, match=r"protocol: unknown key \(called loading now\)"):
         load_experiment(str(tmp_path / "mine.yaml"))

@@ -16,7 +16,9 @@ from actionformer.model.actionformer import Level
 
 @settings(max_examples=50, deadline=None)
 @given(
-    st.lists(st.tuples(st.floats(0, 90), st.floats(0.1, 20), st.floats(0.01, 1)), min_size=1, max_size=40),
+    st.lists(
+        st.tuples(st.floats(0, 90), st.floats(0.1, 20), st.floats(0.01, 1)), min_size=1, max_size=40
+    ),
     st.integers(1, 40),
 )
 def test_soft_nms_keeps_the_best_and_never_raises_a_score(candidates_, cap):
@@ -59,7 +61,9 @@ def test_candidates_are_the_best_of_a_full_stable_sort(points, classes, top_k, s
     params = load_experiment("thumos14_i3d").inference.model_copy(update={"pre_nms_topk": top_k})
     _, kept, labels = candidates(segments, scores, params)
     order = [
-        i for i in scores.flatten().sort(descending=True, stable=True).indices.tolist() if scores.flatten()[i] > 0.001
+        i
+        for i in scores.flatten().sort(descending=True, stable=True).indices.tolist()
+        if scores.flatten()[i] > 0.001
     ]
     assert kept.tolist() == scores.flatten()[order[:top_k]].tolist()
     assert labels.tolist() == [i % classes for i in order[:top_k]]
@@ -90,7 +94,15 @@ def test_lengths_have_a_millionth_more_in_the_union():
     """METHOD section 5, item 2: two equal segments as short as that overlap by less than all of themselves."""
     length = np.float32(2e-6)
     segments = np.array([[0, length], [0, length]], np.float32)
-    options = {"sigma": 0.5, "min_score": 0.0, "per_class": True, "voting_threshold": 0.0, "max_segments": 2}
-    _, scores, _ = batched_nms(segments, np.array([0.9, 0.8], np.float32), np.zeros(2, np.int64), **options)
+    options = {
+        "sigma": 0.5,
+        "min_score": 0.0,
+        "per_class": True,
+        "voting_threshold": 0.0,
+        "max_segments": 2,
+    }
+    _, scores, _ = batched_nms(
+        segments, np.array([0.9, 0.8], np.float32), np.zeros(2, np.int64), **options
+    )
     tiou = 2e-6 / (2 * (2e-6 + 1e-6) - 2e-6)
     np.testing.assert_allclose(scores, [0.9, 0.8 * np.exp(-(tiou**2) / 0.5)], rtol=1e-4)

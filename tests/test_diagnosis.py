@@ -27,7 +27,8 @@ from actionformer.evaluation.diagnosis import (
     normalized_ap,
 )
 from actionformer.evaluation.matching import match, true_positives
-from actionformer.reporting import figures
+from actionformer.reporting.figures.primitives import EvaluatedRun
+from actionformer.reporting.figures.why_wrong import false_positives
 from conftest import REAL
 
 TIOU = [0.3, 0.5, 0.7]
@@ -88,12 +89,21 @@ def test_the_segment_that_it_overlaps_most_decides():
     """Overlapping a jump by 0.6 and a throw fully: a jump if none has been found there, otherwise a wrong label."""
     truth = [(10.0, 20.0, "jump"), (10.0, 16.0, "throw")]
     assert kinds_of(truth, [(10.0, 16.0, "jump", 0.9)]) == [TRUE]
-    assert kinds_of(truth, [(10.0, 20.0, "jump", 0.9), (10.0, 16.0, "jump", 0.8)]) == [TRUE, WRONG_LABEL]
+    assert kinds_of(truth, [(10.0, 20.0, "jump", 0.9), (10.0, 16.0, "jump", 0.8)]) == [
+        TRUE,
+        WRONG_LABEL,
+    ]
     assert kinds_of(truth, [(10.0, 20.0, "jump", 0.9), (10.0, 19.0, "jump", 0.8)]) == [TRUE, DOUBLE]
     # tIoU 0.3 with the jump and 1 with the throw; 0.25 with the jump and 0.13 with the throw; and the other way round
-    assert kinds_of([(10.0, 30.0, "jump"), (10.0, 16.0, "throw")], [(10.0, 16.0, "jump", 0.9)]) == [WRONG_LABEL]
-    assert kinds_of([(0.0, 10.0, "jump"), (18.0, 20.0, "throw")], [(5.0, 20.0, "jump", 0.9)]) == [LOCALIZATION]
-    assert kinds_of([(0.0, 10.0, "throw"), (18.0, 20.0, "jump")], [(5.0, 20.0, "jump", 0.9)]) == [CONFUSION]
+    assert kinds_of([(10.0, 30.0, "jump"), (10.0, 16.0, "throw")], [(10.0, 16.0, "jump", 0.9)]) == [
+        WRONG_LABEL
+    ]
+    assert kinds_of([(0.0, 10.0, "jump"), (18.0, 20.0, "throw")], [(5.0, 20.0, "jump", 0.9)]) == [
+        LOCALIZATION
+    ]
+    assert kinds_of([(0.0, 10.0, "throw"), (18.0, 20.0, "jump")], [(5.0, 20.0, "jump", 0.9)]) == [
+        CONFUSION
+    ]
 
 
 def test_of_equal_overlaps_the_own_label_counts():
@@ -103,9 +113,13 @@ def test_of_equal_overlaps_the_own_label_counts():
 
 def test_a_detection_in_a_video_without_ground_truth_is_background():
     matched = match(
-        database({"v": JUMP_AND_THROW, "empty": []}), {"empty": detected((1.0, 2.0, "jump", 0.9))}, subset="test"
+        database({"v": JUMP_AND_THROW, "empty": []}),
+        {"empty": detected((1.0, 2.0, "jump", 0.9))},
+        subset="test",
     )
-    assert kinds(matched, true_positives(matched, [0.5]), np.array([0.5])).tolist() == [[BACKGROUND]]
+    assert kinds(matched, true_positives(matched, [0.5]), np.array([0.5])).tolist() == [
+        [BACKGROUND]
+    ]
 
 
 def test_the_profile_takes_from_every_class_as_many_detections_as_it_has_ground_truth():
@@ -157,16 +171,25 @@ def test_ground_truth_is_missed_that_none_of_the_best_detections_of_its_class_fi
 
 
 def test_bins_of_scores_are_tenths():
-    found = {"v": detected((10.0, 20.0, "jump", 0.05), (10.0, 20.0, "jump", 0.55), (60.0, 70.0, "jump", 0.57))}
+    found = {
+        "v": detected(
+            (10.0, 20.0, "jump", 0.05), (10.0, 20.0, "jump", 0.55), (60.0, 70.0, "jump", 0.57)
+        )
+    }
     matched = match(database({"v": [(10.0, 20.0, "jump")]}), found, subset="test")
     bins = curves.calibration(matched, true_positives(matched, [0.5])[:, 0] >= 0)
     told = [(b.low, b.high, b.detections, b.mean_score, b.precision) for b in bins]
-    assert told == [(0.0, pytest.approx(0.1), 1, 0.05, 0.0), (0.5, pytest.approx(0.6), 2, pytest.approx(0.56), 0.5)]
+    assert told == [
+        (0.0, pytest.approx(0.1), 1, 0.05, 0.0),
+        (0.5, pytest.approx(0.6), 2, pytest.approx(0.56), 0.5),
+    ]
 
 
 def test_edges_that_do_not_rise_are_refused():
     matched = match(database({"v": JUMP_AND_THROW}), {}, subset="test")
-    with pytest.raises(InputError, match=r"edges of length \[3.0, 2.0\]: expected one to 4 rising numbers"):
+    with pytest.raises(
+        InputError, match=r"edges of length \[3.0, 2.0\]: expected one to 4 rising numbers"
+    ):
         diagnose(matched, TIOU, {"length": [3, 2]})
     with pytest.raises(InputError, match="no characteristic 'size'"):
         diagnose(matched, TIOU, {"size": [3]})
@@ -174,16 +197,24 @@ def test_edges_that_do_not_rise_are_refused():
 
 # ---------------------------------------------------------------------------------------------- what always holds
 
-SEGMENT = st.tuples(st.integers(0, 80), st.integers(1, 19)).map(lambda t: (float(t[0]), float(t[0] + t[1])))
+SEGMENT = st.tuples(st.integers(0, 80), st.integers(1, 19)).map(
+    lambda t: (float(t[0]), float(t[0] + t[1]))
+)
 TRUTH = st.dictionaries(
     st.sampled_from(["v1", "v2"]),
-    st.lists(st.tuples(SEGMENT, st.sampled_from("ab")).map(lambda t: (*t[0], t[1])), min_size=1, max_size=6),
+    st.lists(
+        st.tuples(SEGMENT, st.sampled_from("ab")).map(lambda t: (*t[0], t[1])),
+        min_size=1,
+        max_size=6,
+    ),
     min_size=1,
 )
 FOUND = st.dictionaries(
     st.sampled_from(["v1", "v2"]),
     st.lists(
-        st.tuples(SEGMENT, st.sampled_from("ab"), st.integers(1, 9)).map(lambda t: (*t[0], t[1], t[2] / 10)),
+        st.tuples(SEGMENT, st.sampled_from("ab"), st.integers(1, 9)).map(
+            lambda t: (*t[0], t[1], t[2] / 10)
+        ),
         min_size=1,
         max_size=25,
     ),
@@ -195,7 +226,11 @@ ALWAYS = {"v0": [(0.0, 9.0, "a"), (20.0, 30.0, "b")], "v1": [], "v2": []}
 
 
 def matched_of(truth, found):
-    return match(database(ALWAYS | truth), {name: detected(*items) for name, items in found.items()}, subset="test")
+    return match(
+        database(ALWAYS | truth),
+        {name: detected(*items) for name, items in found.items()},
+        subset="test",
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -205,8 +240,8 @@ def test_profiles_sum_to_100_percent_and_count_every_detection_once(truth, found
     diagnosis = diagnose(matched, TIOU)
     np.testing.assert_allclose(diagnosis.profile_SE.sum(1), 100)
     shown: dict[str, float] = {}
-    run = figures.EvaluatedRun(0, [], {}, diagnosis.as_json())
-    for bar in figures.false_positives([run]).spec["data"]["values"]:
+    run = EvaluatedRun(0, [], {}, diagnosis.as_json())
+    for bar in false_positives([run]).spec["data"]["values"]:
         shown[bar["split"]] = shown.get(bar["split"], 0) + bar["share"]
     np.testing.assert_allclose(list(shown.values()), 100)
     ranks = [np.sum(matched.class_N == k) for k in range(len(matched.classes))]
@@ -225,8 +260,13 @@ def test_removing_an_error_never_lowers_map_and_gains_what_evaluation_without_it
     results: dict[str, list] = {}
     names = [matched.videos[v] if v >= 0 else "nowhere" for v in matched.video_N]
     for n, name in enumerate(names):
-        item = {"segment": matched.segments_N2[n].tolist(), "label": matched.classes[matched.class_N[n]]}
-        results.setdefault(name, []).append(item | {"score": 1 - n / len(names), "kind": KINDS[kinds_N[n]]})
+        item = {
+            "segment": matched.segments_N2[n].tolist(),
+            "label": matched.classes[matched.class_N[n]],
+        }
+        results.setdefault(name, []).append(
+            item | {"score": 1 - n / len(names), "kind": KINDS[kinds_N[n]]}
+        )
     options = {"subset": "test", "tiou_thresholds": [0.5]}
 
     def score(without):
@@ -271,7 +311,9 @@ def test_the_area_below_precision_and_recall_is_the_map():
     assert precision_R[curves.RECALL_LEVELS > 0.9 + 1e-9].max() == 0
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the real detections lie beside the checkout, in ../shared/real")
+@pytest.mark.skipif(
+    not REAL.exists(), reason="the real detections lie beside the checkout, in ../shared/real"
+)
 def test_a_weakly_supervised_detector_is_limited_by_background_and_boundaries():
     """AutoLoc learns from video labels alone: it knows what happens, and hardly where it begins and ends."""
     folder = REAL / "autoloc_th14"
@@ -312,12 +354,16 @@ def test_normalized_ap_is_what_its_definition_says_for_any_part_of_the_ground_tr
     rng = np.random.default_rng(seed)
     truth, found = {}, {}
     for v in "uvw":
-        truth[v] = [(10.0 * i, 10.0 * i + rng.uniform(3, 8), rng.choice(["a", "b"])) for i in range(6)]
+        truth[v] = [
+            (10.0 * i, 10.0 * i + rng.uniform(3, 8), rng.choice(["a", "b"])) for i in range(6)
+        ]
         items = []
         for start, end, label in truth[v]:
             for _ in range(rng.integers(0, 3)):
                 named = label if rng.random() < 0.8 else "a"
-                items.append((start + rng.uniform(-2, 2), end + rng.uniform(0, 2), named, rng.random()))
+                items.append(
+                    (start + rng.uniform(-2, 2), end + rng.uniform(0, 2), named, rng.random())
+                )
         found[v] = detected(*items)
     matched = match(database(truth), found, subset="test")
     found_N = true_positives(matched, [0.5])[:, 0]
@@ -330,7 +376,10 @@ def test_normalized_ap_is_what_its_definition_says_for_any_part_of_the_ground_tr
 
 def test_the_ap_of_a_video_is_that_of_its_own_ground_truth_class_by_class():
     """Each video and class evaluated alone, then averaged over the classes that the video has."""
-    truth = {"u": [(0, 5, "a"), (10, 15, "a"), (20, 25, "b")], "v": [(0, 5, "a"), (30, 38, "b"), (40, 48, "b")]}
+    truth = {
+        "u": [(0, 5, "a"), (10, 15, "a"), (20, 25, "b")],
+        "v": [(0, 5, "a"), (30, 38, "b"), (40, 48, "b")],
+    }
     found = {
         "u": detected((0, 5, "a", 0.9), (50, 55, "a", 0.8), (10, 15, "a", 0.7), (21, 25, "b", 0.6)),
         "v": detected((1, 5, "a", 0.9), (30, 38, "b", 0.4), (60, 68, "b", 0.5)),
@@ -342,7 +391,11 @@ def test_the_ap_of_a_video_is_that_of_its_own_ground_truth_class_by_class():
         for label in sorted({label for _, _, label in truth[name]}):
             alone = {name: [item for item in truth[name] if item[2] == label]}
             own = {name: [item for item in found[name] if item["label"] == label]}
-            scores.append(mean_average_precision(database(alone), own, subset="test", tiou_thresholds=TIOU).average)
+            scores.append(
+                mean_average_precision(
+                    database(alone), own, subset="test", tiou_thresholds=TIOU
+                ).average
+            )
         assert videos[name] == {"instances": 3, "ap": pytest.approx(np.mean(scores), rel=1e-12)}
 
 

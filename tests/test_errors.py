@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actionformer.cli import main
+from actionformer.commands.main import main
 from conftest import CHECKOUT, run_command
 
 PARAMS = CHECKOUT / "params"
@@ -143,7 +143,14 @@ def no_ground_truth(content: dict) -> None:
 
 
 def unknown_label(content: dict) -> None:
-    content["classes"] = ["CliffDiving", "Diving", "HammerThrow", "HighJump", "LongJump", "TennisSwing"]
+    content["classes"] = [
+        "CliffDiving",
+        "Diving",
+        "HammerThrow",
+        "HighJump",
+        "LongJump",
+        "TennisSwing",
+    ]
 
 
 def malformed_line(tree: Path) -> list[str]:
@@ -212,7 +219,14 @@ def test_snakemake_says_the_same_of_a_bad_params_file(tmp_path):
     shutil.copytree(PARAMS, tmp_path / "params")
     path = tmp_path / "params/experiments/thumos14_i3d.yaml"
     path.write_text(path.read_text() + "colour: blue\n")
-    command = ["snakemake", "-n", "--snakefile", f"{CHECKOUT}/Snakefile", "--config", "params=params"]
+    command = [
+        "snakemake",
+        "-n",
+        "--snakefile",
+        f"{CHECKOUT}/Snakefile",
+        "--config",
+        "params=params",
+    ]
     done = run_command(tmp_path, *command, check=False)
     assert done.returncode != 0
     said = done.stdout + done.stderr

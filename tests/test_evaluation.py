@@ -10,16 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracle
-from actionformer import files, load_experiment, presentation, stages
+from actionformer import files, load_experiment
 from actionformer.data.annotations import load_database
 from actionformer.data.publishers import convert
 from actionformer.errors import InputError
 from actionformer.evaluation import mean_average_precision, recall_at_kx
-from actionformer.experiment import EvaluationParams, names
+from actionformer.evaluation.summary import metrics_of
+from actionformer.params.experiment import EvaluationParams
+from actionformer.params.files import names
+from actionformer.stages.evaluate import evaluate_files
+from actionformer.stages.report import report_files
 from conftest import REAL, run_command
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the real detections lie beside the checkout, in ../shared/real")
+@pytest.mark.skipif(
+    not REAL.exists(), reason="the real detections lie beside the checkout, in ../shared/real"
+)
 def test_real_detections_score_what_was_published_of_them():
     folder = REAL / "autoloc_th14"
     tiou = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
@@ -36,7 +42,9 @@ def database(videos):
             name: {
                 "subset": "validation",
                 "duration": 100.0,
-                "annotations": [{"segment": list(segment), "label": label} for *segment, label in annotations],
+                "annotations": [
+                    {"segment": list(segment), "label": label} for *segment, label in annotations
+                ],
             }
             for name, annotations in videos.items()
         }
@@ -44,7 +52,9 @@ def database(videos):
 
 
 SEGMENTS = st.lists(
-    st.tuples(st.integers(0, 80), st.integers(1, 19), st.sampled_from("ab")).map(lambda t: (t[0], t[0] + t[1], t[2])),
+    st.tuples(st.integers(0, 80), st.integers(1, 19), st.sampled_from("ab")).map(
+        lambda t: (t[0], t[0] + t[1], t[2])
+    ),
     min_size=1,
     max_size=8,
     unique_by=lambda t: (*t[2:], t[0] // 20),
@@ -58,7 +68,9 @@ def test_the_ground_truth_itself_scores_100(videos):
         name: [{"segment": [s, e], "label": label, "score": 1.0} for s, e, label in annotations]
         for name, annotations in videos.items()
     }
-    result = mean_average_precision(database(videos), results, subset="validation", tiou_thresholds=[0.3, 0.95])
+    result = mean_average_precision(
+        database(videos), results, subset="validation", tiou_thresholds=[0.3, 0.95]
+    )
     assert result.average == 1.0
     recall = recall_at_kx(database(videos), results, subset="validation", tiou_thresholds=[0.5])
     assert (recall.recall_UX == 1.0).all()
@@ -73,15 +85,25 @@ def test_a_second_detection_of_the_same_segment_is_a_false_positive():
 
 
 def test_subsets_are_compared_by_equality():
-    with pytest.raises(InputError, match="subset 'val' has no ground truth; subsets of the database: validation"):
-        mean_average_precision(database({"v": [(1, 2, "a")]}), {}, subset="val", tiou_thresholds=[0.5])
+    with pytest.raises(
+        InputError, match="subset 'val' has no ground truth; subsets of the database: validation"
+    ):
+        mean_average_precision(
+            database({"v": [(1, 2, "a")]}), {}, subset="val", tiou_thresholds=[0.5]
+        )
 
 
 @pytest.mark.parametrize(
     ("results", "words"),
     [
-        ({"v.mp4": [{"segment": [10, 20], "label": "a", "score": 1.0}]}, "no video of the detections .*v.mp4"),
-        ({"v": [{"segment": [10, 20], "label": "A", "score": 1.0}]}, "no detection has a label .*'A'"),
+        (
+            {"v.mp4": [{"segment": [10, 20], "label": "a", "score": 1.0}]},
+            "no video of the detections .*v.mp4",
+        ),
+        (
+            {"v": [{"segment": [10, 20], "label": "A", "score": 1.0}]},
+            "no detection has a label .*'A'",
+        ),
     ],
 )
 def test_detections_of_other_ground_truth_are_refused_and_not_scored_0(results, words):
@@ -100,7 +122,8 @@ def test_the_order_of_equals_alone_moves_map_by_more_than_the_published_orders_d
     rng, averages = random.Random(0), []
     for _ in range(20):
         shuffled = {
-            video: rng.sample(results[video], len(results[video])) for video in rng.sample(list(results), len(results))
+            video: rng.sample(results[video], len(results[video]))
+            for video in rng.sample(list(results), len(results))
         }
         averages.append(mean_average_precision(truth, shuffled, **options).average)
     ours = mean_average_precision(truth, results, **options).average
@@ -137,7 +160,7 @@ def noisy(database, subset, classes, rng):
     results = {}
     for video in database.subset(subset):
         found = []
-        for (start, end), label in zip(video.segments_N2.tolist(), video.labels, strict=True):
+        for (start, end), label in zip(video.segments_G2.tolist(), video.labels, strict=True):
             shift = rng.normal(0, 0.2 * max(end - start, 1e-3), 2)
             named = label if rng.random() < 0.8 else str(rng.choice(classes))
             segment = [start + shift[0], end + abs(shift[1])]
@@ -156,34 +179,35 @@ def test_two_files_score_what_the_row_scores(row, demo_data, tmp_path):
     results = noisy(database, dataset.eval_subset, database.classes, np.random.default_rng(0))
     files.write_json(tmp_path / "database.json", content)
     files.write_json(tmp_path / "detections.json", {"results": results})
-    said, percent = stages.evaluate_files(
-        tmp_path / "database.json", tmp_path / "detections.json", subset=dataset.eval_subset,
-        tiou=evaluation.tiou, label_field=experiment.data.label_field, recall_top_k=evaluation.recall_top_k,
-        out=tmp_path / "evaluation.json",
-    )  # fmt: skip
-    assert percent == stages.scored(database, results, evaluation, dataset.eval_subset)["percent"]
+    paths = [tmp_path / "database.json", tmp_path / "detections.json"]
+    options = {"subset": dataset.eval_subset, "out": tmp_path / "evaluation.json"}
+    options["label_field"] = experiment.data.label_field
+    blocked = evaluation.model_copy(update={"use_blocked_list": True})  # as the command has it
+    said, percent = evaluate_files(*paths, blocked, **options)
+    assert percent == metrics_of(database, results, evaluation, dataset.eval_subset)["percent"]
     assert ("of its blocked list" in said) == evaluation.use_blocked_list
     if evaluation.use_blocked_list:
-        _, with_blocked = stages.evaluate_files(
-            tmp_path / "database.json", tmp_path / "detections.json", subset=dataset.eval_subset,
-            tiou=evaluation.tiou, use_blocked_list=False, out=tmp_path / "evaluation.json",
-        )  # fmt: skip
+        unblocked = evaluation.model_copy(update={"use_blocked_list": False})
+        _, with_blocked = evaluate_files(*paths, unblocked, **options)
         assert with_blocked != percent
 
 
-def test_a_diagnosis_of_two_files_leaves_out_the_blocked_videos_as_the_row_does(demo_data, tmp_path):
+def test_a_diagnosis_of_two_files_leaves_out_the_blocked_videos_as_the_row_does(
+    demo_data, tmp_path
+):
     experiment = load_experiment("activitynet_tsp", "demo")
     content = convert(experiment.dataset, demo_data / "activitynet")
     database = load_database(content)
     results = noisy(database, "validation", database.classes, np.random.default_rng(0))
     files.write_json(tmp_path / "database.json", content)
     files.write_json(tmp_path / "detections.json", {"results": results})
-    row = stages.scored(database, results, experiment.evaluation, "validation")
-    said = presentation.report_files(
-        tmp_path / "database.json", tmp_path / "detections.json", subset="validation",
-        tiou=experiment.evaluation.tiou, label_field="label", out=tmp_path / "page.html",
-    )  # fmt: skip
-    assert said[0].startswith(f"average mAP {row['percent']['mAP/average']:.2f} ({row['videos']} videos")
+    row = metrics_of(database, results, experiment.evaluation, "validation")
+    paths = [tmp_path / "database.json", tmp_path / "detections.json"]
+    options = {"subset": "validation", "label_field": "label", "out": tmp_path / "page.html"}
+    said = report_files(*paths, experiment.evaluation, **options)
+    assert said[0].startswith(
+        f"average mAP {row['percent']['mAP/average']:.2f} ({row['videos']} videos"
+    )
 
 
 @pytest.mark.parametrize("field", ["noun", "verb"])
@@ -194,9 +218,26 @@ def test_the_command_scores_epic_and_recall(field, demo_data, tmp_path):
     results = noisy(database, "val", database.classes, np.random.default_rng(0))
     files.write_json(tmp_path / "database.json", content)
     files.write_json(tmp_path / "detections.json", {"results": results})
-    command = ["actionformer", "evaluate", "--annotations", "database.json", "--detections", "detections.json"]
-    options = ["--subset", "val", "--label-field", field, "--tiou", "0.3", "--recall-top-k", "1", "5"]
+    command = [
+        "actionformer",
+        "evaluate",
+        "--annotations",
+        "database.json",
+        "--detections",
+        "detections.json",
+    ]
+    options = [
+        "--subset",
+        "val",
+        "--label-field",
+        field,
+        "--tiou",
+        "0.3",
+        "--recall-top-k",
+        "1",
+        "5",
+    ]
     said = run_command(tmp_path, *command, *options).stdout
     params = EvaluationParams(tiou=(0.3,), recall_top_k=(1, 5))
-    for name, value in stages.scored(database, results, params, "val")["percent"].items():
+    for name, value in metrics_of(database, results, params, "val")["percent"].items():
         assert f"{name:<16} {value:6.2f}" in said

@@ -25,7 +25,10 @@ from actionformer.data.features import FeatureStore, pack
 from actionformer.errors import InputError
 from conftest import run_command
 
-ARRAYS = {f"v{i}": np.random.default_rng(i).standard_normal((i + 2, 3)).astype(np.float16) for i in range(4)}
+ARRAYS = {
+    f"v{i}": np.random.default_rng(i).standard_normal((i + 2, 3)).astype(np.float16)
+    for i in range(4)
+}
 
 
 def as_npy(array: np.ndarray) -> bytes:
@@ -59,7 +62,10 @@ FORMS: dict[str, dict[str, bytes]] = {
     "npz": {f"p_{name}.npz": as_npz(array) for name, array in ARRAYS.items()},
     "pt": {f"deep/er/p_{name}.pt": as_pt(array) for name, array in ARRAYS.items()},
     "h5": {"features/all.h5": as_h5(ARRAYS), "readme.txt": b"x"},
-    "two h5": {"train.h5": as_h5(dict(list(ARRAYS.items())[:2])), "valid.h5": as_h5(dict(list(ARRAYS.items())[2:]))},
+    "two h5": {
+        "train.h5": as_h5(dict(list(ARRAYS.items())[:2])),
+        "valid.h5": as_h5(dict(list(ARRAYS.items())[2:])),
+    },
 }
 
 
@@ -152,10 +158,14 @@ def pickled_pt() -> bytes:
     ("name", "content"),
     [("v.pkl", pickle.dumps(Unwanted())), ("v.npy", object_array()), ("v.pt", pickled_pt())],
 )
-def test_pickles_are_refused_with_the_line_that_converts_them_elsewhere(name, content, tmp_path, monkeypatch):
+def test_pickles_are_refused_with_the_line_that_converts_them_elsewhere(
+    name, content, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     source = in_zip(tmp_path / "f.zip", {name: content})
-    with pytest.raises(InputError, match=r"video 'v' .*where you trust it: python -c .*numpy\.save") as refused:
+    with pytest.raises(
+        InputError, match=r"video 'v' .*where you trust it: python -c .*numpy\.save"
+    ) as refused:
         pack(source, tmp_path / "f.h5", dim=3)
     assert "\n" not in str(refused.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.zip"]
@@ -175,7 +185,13 @@ def test_the_line_that_converts_a_pickle_does(tmp_path):
     ("members", "words"),
     [
         ({"v.npz": as_npz(np.zeros((2, 4), "f4"))}, r"shape \(2, 4\), expected \(steps, 3\)"),
-        ({"a/v.npy": FORMS["npy"]["folder/p_v0.npy"], "b/v.npy": FORMS["npy"]["folder/p_v0.npy"]}, "'v' occurs twice"),
+        (
+            {
+                "a/v.npy": FORMS["npy"]["folder/p_v0.npy"],
+                "b/v.npy": FORMS["npy"]["folder/p_v0.npy"],
+            },
+            "'v' occurs twice",
+        ),
         ({"v.pt": as_pt(np.zeros((0, 3), "f4"))}, "0 steps"),
         ({"v.h5": b"\x89HDF\r\n\x1a\n" + bytes(100)}, "not a complete h5 file"),
         ({"v.npz": as_npz(np.zeros((2, 3), "f4"))[:100]}, "not a complete array"),
@@ -244,7 +260,10 @@ def test_a_journal_that_names_what_the_partial_store_lacks_is_not_trusted(tmp_pa
     whole = pack(source, tmp_path / "whole.h5", dim=3, prefix="p_")
     with h5py.File(tmp_path / ".f.h5.partial", "w") as file:
         file["videos/v0"] = ARRAYS["v0"]
-    journal = {"stamp": stores._stamp(source, 3, "p_"), "digests": {"v0": stores._digest(ARRAYS["v0"]), "gone": "?"}}
+    journal = {
+        "stamp": stores._stamp(source, 3, "p_"),
+        "digests": {"v0": stores._digest(ARRAYS["v0"]), "gone": "?"},
+    }
     (tmp_path / ".f.h5.partial.json").write_text(json.dumps(journal))
     assert pack(source, tmp_path / "f.h5", dim=3, prefix="p_") == whole
 
@@ -267,7 +286,14 @@ def test_memory_stays_bounded_whatever_the_archives_size(tmp_path):
         "kilobytes = re.search(r'VmHWM:\\s+(\\d+)', own.read_text())[1] if own.exists() else None; "
         "print(int(kilobytes) * 1024 if kilobytes else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
-    assert int(run_command(tmp_path, sys.executable, "-c", code, str(source), str(tmp_path / "f.h5")).stdout) < 1e9
+    assert (
+        int(
+            run_command(
+                tmp_path, sys.executable, "-c", code, str(source), str(tmp_path / "f.h5")
+            ).stdout
+        )
+        < 1e9
+    )
 
 
 def test_a_new_store_never_lies_beside_the_manifest_of_an_old_one(tmp_path):
@@ -282,5 +308,7 @@ def test_a_new_store_never_lies_beside_the_manifest_of_an_old_one(tmp_path):
         pack(source, tmp_path / "f.h5", dim=3, prefix="p_", sources=cut)
     assert (tmp_path / "f.h5").read_bytes() == old
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stores._Partial, "add", lambda *args: pytest.fail("packed before, and packed again"))
+        patch.setattr(
+            stores._Partial, "add", lambda *args: pytest.fail("packed before, and packed again")
+        )
         assert pack(source, tmp_path / "f.h5", dim=3, prefix="p_")["videos"] == 1

@@ -17,11 +17,12 @@ from pathlib import Path
 import pytest
 import requests
 
-from actionformer.cli import main
+from actionformer.commands.main import main
 from actionformer.data import fetch as module
 from actionformer.data.fetch import Fetched, fetch, record, recorded
 from actionformer.errors import InputError
-from actionformer.experiment import File, Source, load_experiment, published_rows
+from actionformer.params.dataset import File, Source
+from actionformer.params.files import load_experiment, published_rows
 from conftest import CHECKOUT, run_command
 
 CONTENT = bytes(range(256)) * 4000
@@ -115,9 +116,13 @@ def test_a_file_arrives_whole_and_nothing_else_stays(server, tmp_path, path):
     assert fetched == Fetched(MD5, f"https {server}{path}")
     assert (tmp_path / "f.bin").read_bytes() == CONTENT
     assert [p.name for p in tmp_path.iterdir()] == ["f.bin"]
-    starts = [int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0 for _, asked in Handler.calls]
+    starts = [
+        int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0 for _, asked in Handler.calls
+    ]
     if path == "/cut":
-        assert 0 == starts[0] < starts[1] < starts[2]  # each attempt goes on where the last broke off
+        assert (
+            0 == starts[0] < starts[1] < starts[2]
+        )  # each attempt goes on where the last broke off
 
 
 def test_pauses_grow_or_are_what_the_server_asks(server, tmp_path, pauses):
@@ -140,7 +145,9 @@ def test_an_interrupted_download_goes_on_in_the_next_call(server, tmp_path, monk
 
 
 @pytest.mark.parametrize("path", ["/cut", "/untold"])
-def test_a_file_that_changes_between_two_attempts_is_not_stitched_together(server, tmp_path, monkeypatch, path):
+def test_a_file_that_changes_between_two_attempts_is_not_stitched_together(
+    server, tmp_path, monkeypatch, path
+):
     """The server says so (ETag), or the size does; a part of another file is given up."""
     monkeypatch.setattr(module, "ATTEMPTS", 1)
     file = File(sources=[source(server + path)])
@@ -165,17 +172,24 @@ def test_a_file_that_changes_between_two_attempts_is_not_stitched_together(serve
         ("/wrong", f"published is {MD5}"),
     ],
 )
-def test_what_is_not_the_file_is_refused_and_the_next_source_is_tried(server, tmp_path, path, words):
+def test_what_is_not_the_file_is_refused_and_the_next_source_is_tried(
+    server, tmp_path, path, words
+):
     with pytest.raises(InputError) as refused:
         fetch(tmp_path / "f.bin", File(sources=[source(server + path)], md5=MD5))
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
     assert list(tmp_path.iterdir()) == []
-    fetch(tmp_path / "f.bin", File(sources=[source(server + path), source(server + "/whole")], md5=MD5))
+    fetch(
+        tmp_path / "f.bin",
+        File(sources=[source(server + path), source(server + "/whole")], md5=MD5),
+    )
     assert (tmp_path / "f.bin").read_bytes() == CONTENT
 
 
-def test_a_large_file_of_google_drive_comes_through_its_virus_scan_page(server, tmp_path, monkeypatch):
+def test_a_large_file_of_google_drive_comes_through_its_virus_scan_page(
+    server, tmp_path, monkeypatch
+):
     """gdown asks Google; here its requests go to the local server."""
     send = requests.adapters.HTTPAdapter.send
 
@@ -187,7 +201,10 @@ def test_a_large_file_of_google_drive_comes_through_its_virus_scan_page(server, 
     monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", redirected)
     fetch(tmp_path / "f.bin", File(sources=[Source(kind="google_drive", address="abc")], md5=MD5))
     assert (tmp_path / "f.bin").read_bytes() == CONTENT
-    assert [path for path, _ in Handler.calls] == ["/uc?id=abc", "/download?id=abc&confirm=t&uuid=1-2-3"]
+    assert [path for path, _ in Handler.calls] == [
+        "/uc?id=abc",
+        "/download?id=abc&confirm=t&uuid=1-2-3",
+    ]
 
 
 def test_a_file_of_another_size_or_too_large_for_the_disk_is_refused(server, tmp_path, monkeypatch):
@@ -252,11 +269,20 @@ def test_a_mirror_is_tried_first_and_then_the_publisher(server, tmp_path, kind):
 
 
 def test_a_gated_file_says_what_to_ask_where_and_the_command_to_go_on_with(server, tmp_path):
-    file = File(gated="sign the licence at X", sources=[Source(kind="manual", address="https://example.org")])
-    with pytest.raises(InputError, match=r"by hand.*sign the licence at X.*https://example\.org.*go on with `do it`"):
+    file = File(
+        gated="sign the licence at X",
+        sources=[Source(kind="manual", address="https://example.org")],
+    )
+    with pytest.raises(
+        InputError,
+        match=r"by hand.*sign the licence at X.*https://example\.org.*go on with `do it`",
+    ):
         fetch(tmp_path / "f.bin", file, again="do it")
     linked = File(gated="sign the licence at X", sources=[source(server + "/whole")])
-    with pytest.raises(InputError, match=r"sign the licence at X\. If you may have it, `do it --accepted` brings it"):
+    with pytest.raises(
+        InputError,
+        match=r"sign the licence at X\. If you may have it, `do it --accepted` brings it",
+    ):
         fetch(tmp_path / "f.bin", linked, again="do it")
     assert not Handler.calls  # nothing was asked of the server
     fetch(tmp_path / "f.bin", linked, accepted=True)
@@ -275,7 +301,11 @@ def test_an_unreachable_source_is_one_clear_line(tmp_path, pauses):
 def misbehaving(folder: Path, server: str) -> Path:
     """Params with an edition whose files of HACS come from the server, each of whose answers is bad in its own way."""
     shutil.copytree(CHECKOUT / "params", folder / "params")
-    edition = (folder / "params/editions/demo.yaml").read_text().replace("origin: dvc", "origin: publisher")
+    edition = (
+        (folder / "params/editions/demo.yaml")
+        .read_text()
+        .replace("origin: dvc", "origin: publisher")
+    )
     (folder / "params/editions/served.yaml").write_text(edition)
     path = folder / "params/datasets/hacs.yaml"
     text, ways = path.read_text(), ["cut", "busy", "slow-down", "deaf"]
@@ -289,7 +319,9 @@ def misbehaving(folder: Path, server: str) -> Path:
     return folder
 
 
-def test_a_data_set_comes_through_a_misbehaving_server_with_the_right_bytes(server, tmp_path, demo_data, monkeypatch):
+def test_a_data_set_comes_through_a_misbehaving_server_with_the_right_bytes(
+    server, tmp_path, demo_data, monkeypatch
+):
     Handler.folder = demo_data / "hacs"
     monkeypatch.chdir(misbehaving(tmp_path, server))
     options = ["--edition", "served", "--params", "params"]
@@ -309,7 +341,9 @@ def test_a_data_set_comes_through_a_misbehaving_server_with_the_right_bytes(serv
     assert main(["fetch", "hacs", *options]) == 1
 
 
-def test_a_file_put_there_by_hand_is_checked_and_recorded_at_its_first_use(tmp_path, demo_data, monkeypatch, capfd):
+def test_a_file_put_there_by_hand_is_checked_and_recorded_at_its_first_use(
+    tmp_path, demo_data, monkeypatch, capfd
+):
     """The same holds for files that no fetch brought; the published md5 counts where there is one."""
     shutil.copytree(CHECKOUT / "params", tmp_path / "params")
     shutil.copytree(demo_data / "hacs", tmp_path / "data/demo/hacs")
@@ -319,17 +353,23 @@ def test_a_file_put_there_by_hand_is_checked_and_recorded_at_its_first_use(tmp_p
     assert main(["pack", "hacs", "slowfast"]) == 0
     name = "features/slowfast101_15fps_stride8_len32_hacs.zip"
     assert recorded(Path("data/demo/hacs")) == {name: {"md5": md5, "source": "put there by hand"}}
-    archive.write_bytes(archive.read_bytes()[:-2] + (3).to_bytes(2, "little") + b"abc")  # a zip's comment
+    archive.write_bytes(
+        archive.read_bytes()[:-2] + (3).to_bytes(2, "little") + b"abc"
+    )  # a zip's comment
     assert main(["pack", "hacs", "slowfast"]) == 1
     assert f"at its first use is {md5}" in capfd.readouterr().err
     Path("data/demo/hacs/checksums.json").unlink()
     params = Path("params/datasets/hacs.yaml")
-    params.write_text(params.read_text().replace(f"{name}:\n    md5: unknown", f"{name}:\n    md5: {md5}"))
+    params.write_text(
+        params.read_text().replace(f"{name}:\n    md5: unknown", f"{name}:\n    md5: {md5}")
+    )
     assert main(["pack", "hacs", "slowfast", "--params", "params"]) == 1
     assert f"published is {md5}" in capfd.readouterr().err
 
 
-def test_the_plan_of_the_paper_edition_names_every_file_its_source_and_what_is_gated(tmp_path, monkeypatch, capsys):
+def test_the_plan_of_the_paper_edition_names_every_file_its_source_and_what_is_gated(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     assert main(["plan"]) == 0
     said = capsys.readouterr().out
@@ -346,7 +386,15 @@ def test_the_plan_of_the_paper_edition_names_every_file_its_source_and_what_is_g
         "Charades_v1_train.csv",
     ):
         assert word in closed
-    dry = run_command(tmp_path, "snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "-n", "--config", "edition=paper")
+    dry = run_command(
+        tmp_path,
+        "snakemake",
+        "--snakefile",
+        f"{CHECKOUT}/Snakefile",
+        "-n",
+        "--config",
+        "edition=paper",
+    )
     assert said.strip() in dry.stderr
 
 

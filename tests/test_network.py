@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actionformer import ActionFormer, load_experiment
-from actionformer.experiment import ModelParams
 from actionformer.model.attention import windowed_attention
 from actionformer.model.layers import ScaledDropPath
+from actionformer.params.experiment import ModelParams
 
 SMALL = ModelParams(
     in_channels=6,
@@ -40,7 +40,9 @@ def test_padding_beyond_the_margin_changes_nothing(valid, seed):
         long = model(padded, torch.arange(96)[None] < valid)
     for a, b in zip(short, long, strict=True):
         steps = int(a.mask_BT.sum())
-        torch.testing.assert_close(a.logits_BTK[:, :steps], b.logits_BTK[:, :steps], atol=2e-5, rtol=0)
+        torch.testing.assert_close(
+            a.logits_BTK[:, :steps], b.logits_BTK[:, :steps], atol=2e-5, rtol=0
+        )
 
 
 @settings(max_examples=30, deadline=None)
@@ -52,7 +54,9 @@ def test_windowed_attention_equals_full_attention_under_a_band_mask(length, reac
     mask = torch.arange(length)[None].expand(2, -1) < valid
     steps = torch.arange(length)
     band = ((steps[:, None] - steps).abs() <= reach) & mask[0]
-    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=band | torch.eye(length, dtype=bool))
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        q, k, v, attn_mask=band | torch.eye(length, dtype=bool)
+    )
     found = windowed_attention(q, k, v, mask, reach)
     torch.testing.assert_close(found[:, :, :valid], expected[:, :, :valid], atol=1e-5, rtol=1e-5)
 
@@ -86,7 +90,11 @@ def test_initial_weights_are_as_the_method_says():
     assert torch.allclose(model.head.class_predictor.bias, torch.full((3,), -math.log(99.0)))
     assert model.head.offset_predictor.bias.abs().min() > 0  # PyTorch's default
     for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Conv1d) and module.bias is not None and "predictor" not in name:
+        if (
+            isinstance(module, torch.nn.Conv1d)
+            and module.bias is not None
+            and "predictor" not in name
+        ):
             assert not module.bias.any(), name
         if isinstance(module, ScaledDropPath):
             assert torch.allclose(module.scale, torch.full_like(module.scale, 1e-4))

@@ -21,20 +21,20 @@ from hypothesis import strategies as st
 from actionformer import (
     ActionFormer,
     files,
-    keys,
     layout,
     load_experiment,
-    outputs,
     predict,
     progress,
-    status,
 )
 from actionformer.data.features import pack
 from actionformer.detection.actions import BEST_PER_POINT, fuse
-from actionformer.detection.from_files import timed_as
+from actionformer.detection.from_files import Timing, timed_as
 from actionformer.errors import InputError
-from actionformer.experiment import InferenceParams
+from actionformer.params import keys
+from actionformer.params.experiment import InferenceParams
 from actionformer.reporting import submissions, subtitles
+from actionformer.stages import export as outputs
+from actionformer.stages import status
 from actionformer.training import checkpoint
 
 
@@ -47,8 +47,15 @@ def weights_file(folder, row="thumos14_i3d", **updates):
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     count = experiment.dataset.num_classes
-    names = [f"class {k}" for k in range(count if isinstance(count, int) else count[experiment.data.label_field])]
-    content = {"state_dict": network.state_dict(), "classes": names, "experiment": experiment.model_dump(mode="json")}
+    names = [
+        f"class {k}"
+        for k in range(count if isinstance(count, int) else count[experiment.data.label_field])
+    ]
+    content = {
+        "state_dict": network.state_dict(),
+        "classes": names,
+        "experiment": experiment.model_dump(mode="json"),
+    }
     checkpoint.save(folder / "model.pt", content)
     return folder / "model.pt", experiment, network.eval()
 
@@ -58,7 +65,10 @@ def thumos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("thumos")
     path, experiment, _ = weights_file(folder)
     rng = np.random.default_rng(0)
-    arrays = {f"v{i}": rng.normal(size=(40 + i, experiment.features.dim)).astype(np.float32) for i in range(3)}
+    arrays = {
+        f"v{i}": rng.normal(size=(40 + i, experiment.features.dim)).astype(np.float32)
+        for i in range(3)
+    }
     (folder / "features").mkdir()
     for name, array in arrays.items():
         np.save(folder / "features" / f"{name}.npy", array)
@@ -93,17 +103,19 @@ def test_a_file_a_folder_and_a_store_say_the_same(thumos):
     ],
 )
 def test_the_offset_of_the_training_features_goes_with_their_stride_alone(options, words):
-    assert timed_as(load_experiment("thumos14_i3d", "demo"), fps=30, **options, timeless=False) == words
+    assert timed_as(load_experiment("thumos14_i3d", "demo"), Timing(fps=30, **options)) == words
 
 
 def test_features_that_span_a_video_need_its_duration_or_their_stride():
     spanning = load_experiment("activitynet_tsp", "demo")
     with pytest.raises(InputError, match="don't fix the frames per second"):
-        timed_as(spanning, fps=None, stride=None, offset=None, timeless=False)
-    assert timed_as(spanning, fps=None, stride=None, offset=None, timeless=True) == "features span their videos"
+        timed_as(spanning, Timing())
+    assert timed_as(spanning, Timing(duration=1.0)) == "features span their videos"
     pinned = load_experiment("thumos14_i3d", "demo")
-    with pytest.raises(InputError, match="don't fix the frames per second"):  # a duration places no steps
-        timed_as(pinned, fps=None, stride=None, offset=None, timeless=True)
+    with pytest.raises(
+        InputError, match="don't fix the frames per second"
+    ):  # a duration places no steps
+        timed_as(pinned, Timing(duration=1.0))
 
 
 def test_predict_changes_nothing_outside_itself(thumos):
@@ -129,22 +141,30 @@ def test_times_scale_with_stride_and_frame_rate(thumos, fps, stride):
     folder, path, _ = thumos
     video = folder / "features/v0.npy"
     (one,) = predict(path, video, fps=30, stride=4, offset=8, device="cpu").values()
-    (other,) = predict(path, video, fps=fps, stride=stride, offset=2 * stride, device="cpu").values()
+    (other,) = predict(
+        path, video, fps=fps, stride=stride, offset=2 * stride, device="cpu"
+    ).values()
     factor = (stride / 4) / (fps / 30)
     # times are rounded to 0.01 s, so NMS of a whole video, which comes before, sees the same
     np.testing.assert_allclose(
-        [d["segment"] for d in other], factor * np.array([d["segment"] for d in one]), atol=0.006 * (1 + factor)
+        [d["segment"] for d in other],
+        factor * np.array([d["segment"] for d in one]),
+        atol=0.006 * (1 + factor),
     )
     assert [d["score"] for d in other] == [d["score"] for d in one]
 
 
-@pytest.mark.parametrize("row", ["activitynet_tsp", "ego4d_slowfast", "hacs_slowfast", "charades_i3d_rgb"])
+@pytest.mark.parametrize(
+    "row", ["activitynet_tsp", "ego4d_slowfast", "hacs_slowfast", "charades_i3d_rgb"]
+)
 def test_every_way_of_seeing_a_video_predicts(tmp_path, row):
     """Resized, in windows, padded, padded to a fixed length; class-agnostic weights say 'action'."""
     path, experiment, _ = weights_file(tmp_path, row)
     array = np.random.default_rng(0).normal(size=(300, experiment.features.dim)).astype(np.float32)
     np.save(tmp_path / "long.npy", array)
-    (found,) = predict(path, tmp_path / "long.npy", fps=30, stride=8, duration=80.0, device="cpu").values()
+    (found,) = predict(
+        path, tmp_path / "long.npy", fps=30, stride=8, duration=80.0, device="cpu"
+    ).values()
     assert found
     assert all(0 <= d["segment"][0] <= d["segment"][1] <= 80.0 for d in found)
     assert {d["label"] == "action" for d in found} == {experiment.data.class_agnostic}
@@ -185,7 +205,10 @@ def test_features_of_another_kind_are_refused(thumos, tmp_path):
 def test_class_agnostic_weights_take_their_classes_from_a_classifier(tmp_path):
     """Two of three classes for every segment, score * class score, as in ActivityNet's rows; no time grid needed."""
     path, experiment, _ = weights_file(tmp_path, "activitynet_tsp")
-    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(60, experiment.features.dim)).astype(np.float32))
+    np.save(
+        tmp_path / "x.npy",
+        np.random.default_rng(0).normal(size=(60, experiment.features.dim)).astype(np.float32),
+    )
     scores = {"results": {"x": [0.5, 0.1, 0.4]}, "class": ["jump", "fall", "throw"]}
     (tmp_path / "scores.json").write_text(json.dumps(scores))
     (plain,) = predict(path, tmp_path / "x.npy", duration=80.0, device="cpu").values()
@@ -195,19 +218,28 @@ def test_class_agnostic_weights_take_their_classes_from_a_classifier(tmp_path):
     assert {d["label"] for d in named} == {"jump", "throw"}
     assert len(named) == 2 * len(plain)
     clip = {"subset": "testing", "duration": 80.0}
-    (tmp_path / "database.json").write_text(json.dumps({"database": {"x": clip, "y": clip | {"subset": "training"}}}))
+    (tmp_path / "database.json").write_text(
+        json.dumps({"database": {"x": clip, "y": clip | {"subset": "training"}}})
+    )
     np.save(tmp_path / "y.npy", np.load(tmp_path / "x.npy"))
     known = {"annotations": tmp_path / "database.json", "subset": "testing", "device": "cpu"}
     assert predict(path, tmp_path, **known) == {"x": plain}
-    assert max(d["score"] for d in named) == pytest.approx(0.5 * max(d["score"] for d in plain), abs=1e-4)
+    assert max(d["score"] for d in named) == pytest.approx(
+        0.5 * max(d["score"] for d in plain), abs=1e-4
+    )
 
 
 def test_predictions_come_as_json_csv_subtitles_and_pictures(thumos, tmp_path):
     folder, path, arrays = thumos
     said = outputs.predict(
-        path, [folder / "features"], fps=30, stride=4, offset=None, duration=None, annotations=None,
-        subset=None, classifier=None, device="cpu", min_score=0.0, pictures=True, out=tmp_path / "out",
-    )  # fmt: skip
+        path,
+        [folder / "features"],
+        Timing(fps=30, stride=4),
+        classifier=None,
+        device="cpu",
+        wanted=outputs.Wanted(min_score=0.0, pictures=True),
+        out=tmp_path / "out",
+    )
     assert said[0] == "step t lies at frame 8 + 4 t, 30 frames/s"
     results = json.loads((tmp_path / "out/predictions.json").read_text())["results"]
     lines = (tmp_path / "out/predictions.csv").read_text().splitlines()
@@ -220,9 +252,14 @@ def test_predictions_come_as_json_csv_subtitles_and_pictures(thumos, tmp_path):
 def test_a_video_in_which_nothing_is_sure_enough_says_so_and_has_a_picture(thumos, tmp_path):
     folder, path, _ = thumos
     said = outputs.predict(
-        path, [folder / "features/v0.npy"], fps=30, stride=4, offset=None, duration=None, annotations=None, subset=None,
-        classifier=None, device="cpu", min_score=1.1, pictures=True, out=tmp_path / "out",
-    )  # fmt: skip
+        path,
+        [folder / "features/v0.npy"],
+        Timing(fps=30, stride=4),
+        classifier=None,
+        device="cpu",
+        wanted=outputs.Wanted(min_score=1.1, pictures=True),
+        out=tmp_path / "out",
+    )
     assert said[1].startswith("v0: none reaches --min-score 1.1 (")
     assert (tmp_path / "out/v0.vtt").read_text() == "WEBVTT\n"
     assert (tmp_path / "out/v0.png").read_bytes().startswith(b"\x89PNG")
@@ -257,17 +294,32 @@ def test_a_point_fused_by_hand():
     noun = torch.tensor([[4.0, 8.0]]), torch.tensor([[0.1, 0.4, 0.0]])
     verb = torch.tensor([[2.0, 6.0]]), torch.tensor([[0.9, 0.0]])
     segments, scores, labels = fuse(noun, verb, InferenceParams())
-    assert labels.tolist() == [1, 0]  # verb 0 with noun 1, then with noun 0; what scores 0 is no candidate
+    assert labels.tolist() == [
+        1,
+        0,
+    ]  # verb 0 with noun 1, then with noun 0; what scores 0 is no candidate
     torch.testing.assert_close(scores, torch.tensor([0.6, 0.3]))
     assert segments.tolist() == [[3.0, 7.0]] * 2
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 6), st.integers(1, 15), st.integers(1, 15), st.integers(1, 400), st.integers(0, 99))
+@given(
+    st.integers(1, 6),
+    st.integers(1, 15),
+    st.integers(1, 15),
+    st.integers(1, 400),
+    st.integers(0, 99),
+)
 def test_fused_are_the_best_pairs_of_the_ten_best_of_each(points, nouns, verbs, top_k, seed):
     generator = torch.Generator().manual_seed(seed)
-    noun = torch.rand(points, 2, generator=generator), torch.rand(points, nouns, generator=generator)
-    verb = torch.rand(points, 2, generator=generator), torch.rand(points, verbs, generator=generator)
+    noun = (
+        torch.rand(points, 2, generator=generator),
+        torch.rand(points, nouns, generator=generator),
+    )
+    verb = (
+        torch.rand(points, 2, generator=generator),
+        torch.rand(points, verbs, generator=generator),
+    )
     params = InferenceParams(pre_nms_topk=top_k)
     segments, scores, labels = fuse(noun, verb, params)
     expected = []
@@ -277,10 +329,14 @@ def test_fused_are_the_best_pairs_of_the_ten_best_of_each(points, nouns, verbs, 
         for v, n in itertools.product(best_verbs, best_nouns):
             score = (verb[1][p, v] * noun[1][p, n]).sqrt().item()
             expected.append((score, v * nouns + n, ((noun[0][p] + verb[0][p]) / 2).tolist()))
-    expected = sorted((e for e in expected if e[0] > params.pre_nms_threshold), key=lambda e: -e[0])[:top_k]
+    expected = sorted(
+        (e for e in expected if e[0] > params.pre_nms_threshold), key=lambda e: -e[0]
+    )[:top_k]
     np.testing.assert_allclose(scores.tolist(), [score for score, _, _ in expected], rtol=1e-6)
     assert labels.tolist() == [label for _, label, _ in expected]
-    np.testing.assert_allclose(segments.reshape(-1, 2), np.array([s for *_, s in expected]).reshape(-1, 2), rtol=1e-6)
+    np.testing.assert_allclose(
+        segments.reshape(-1, 2), np.array([s for *_, s in expected]).reshape(-1, 2), rtol=1e-6
+    )
 
 
 # ---------------------------------------------------------------------------------------------- submissions
@@ -289,7 +345,9 @@ DURATIONS = {"v": 10.0, "w": 20.0}
 LABELLED = {"v": [{"label": "jump", "score": 0.5, "segment": [1.0, 2.5]}], "w": []}
 PAIRED = {"v": [{"verb": "id_006", "noun": "id_012", "score": 0.5, "segment": [1.0, 2.5]}], "w": []}
 VALID = {
-    "activitynet": submissions.activitynet(LABELLED, external_data="features of a network trained on it"),
+    "activitynet": submissions.activitynet(
+        LABELLED, external_data="features of a network trained on it"
+    ),
     "epic": submissions.epic(PAIRED, levels=(2, 3, 3)),
     "ego4d": submissions.ego4d(LABELLED),
 }
@@ -323,7 +381,11 @@ def test_what_the_challenges_take():
         "detect_results": LABELLED,
         "retrieve_results": LABELLED,
     }
-    assert [problems(challenge, VALID[challenge]) for challenge in submissions.CHALLENGES] == [[], [], []]
+    assert [problems(challenge, VALID[challenge]) for challenge in submissions.CHALLENGES] == [
+        [],
+        [],
+        [],
+    ]
 
 
 def changed(challenge, change):
@@ -344,18 +406,46 @@ def changed(challenge, change):
             lambda c: c["results"]["v"][0].update(label="Jump"),
             "the label 'Jump', which is none",
         ),
-        ("activitynet", lambda c: c["results"]["v"][0].update(score=float("nan")), "score that is no finite number"),
-        ("activitynet", lambda c: c["results"]["v"][0].update(segment=[2.0, 1.0]), "lie within its video"),
-        ("activitynet", lambda c: c["results"]["v"][0].update(segment=[2.0, 11.0]), "lie within its video"),
-        ("activitynet", lambda c: c["results"]["v"][0].update(segment=[2.0]), r"not \[start, end\]"),
+        (
+            "activitynet",
+            lambda c: c["results"]["v"][0].update(score=float("nan")),
+            "score that is no finite number",
+        ),
+        (
+            "activitynet",
+            lambda c: c["results"]["v"][0].update(segment=[2.0, 1.0]),
+            "lie within its video",
+        ),
+        (
+            "activitynet",
+            lambda c: c["results"]["v"][0].update(segment=[2.0, 11.0]),
+            "lie within its video",
+        ),
+        (
+            "activitynet",
+            lambda c: c["results"]["v"][0].update(segment=[2.0]),
+            r"not \[start, end\]",
+        ),
         ("epic", lambda c: c.update(sls_pt=6), "sls_pt is 6, expected 0 to 5"),
-        ("epic", lambda c: c["results"]["v"][0].update(verb=97), "verb that is no number from 0 to 96"),
-        ("epic", lambda c: c["results"]["v"][0].update(noun="12"), "noun that is no number from 0 to 299"),
+        (
+            "epic",
+            lambda c: c["results"]["v"][0].update(verb=97),
+            "verb that is no number from 0 to 96",
+        ),
+        (
+            "epic",
+            lambda c: c["results"]["v"][0].update(noun="12"),
+            "noun that is no number from 0 to 299",
+        ),
         ("epic", lambda c: c["results"]["v"][0].update(action="12,6"), "not 'verb,noun'"),
         ("ego4d", lambda c: c.update(challenge="ego4d_nlq"), "challenge is 'ego4d_nlq'"),
         ("ego4d", lambda c: c.pop("retrieve_results"), "retrieve_results: expected an object"),
         ("activitynet", lambda c: c["results"].update(v=[]), "results: no detection at all"),
-        ("activitynet", lambda c: c["results"]["v"][0].update(label=["jump"]), "none of the classes"),
+        (
+            "activitynet",
+            lambda c: c["results"]["v"][0].update(label=["jump"]),
+            "none of the classes",
+        ),
         ("activitynet", lambda c: c["results"].update(v=["x"]), "a detection that is no object"),
         ("activitynet", lambda c: c["results"].update(w=None), "no list of detections: 'w'"),
         ("epic", lambda c: c.update(sls_td=True), "sls_td is True, expected 0 to 5"),
@@ -369,7 +459,10 @@ def test_what_a_challenge_would_refuse_is_said_in_one_line(challenge, change, wo
 def test_many_like_problems_are_one_line():
     wrong = [{"label": "fall", "score": 0.5, "segment": [1.0, 2.5]}] * 5
     (problem,) = problems("ego4d", VALID["ego4d"] | {"detect_results": {"v": wrong, "w": []}})
-    assert problem == "detect_results has the label 'fall', which is none of the classes: 'v', detection 0 and 4 more"
+    assert (
+        problem
+        == "detect_results has the label 'fall', which is none of the classes: 'v', detection 0 and 4 more"
+    )
 
 
 @pytest.fixture
@@ -377,23 +470,41 @@ def ego4d(tmp_path, monkeypatch):
     """A working folder in which the demo's Ego4D row has detected in one of two clips."""
     monkeypatch.chdir(tmp_path)
     experiment = load_experiment("ego4d_slowfast", "demo")
-    clip = {"subset": "val", "duration": 20.0, "annotations": [{"segment": [1.0, 2.0], "label": "jump"}]}
+    clip = {
+        "subset": "val",
+        "duration": 20.0,
+        "annotations": [{"segment": [1.0, 2.0], "label": "jump"}],
+    }
     content = {"database": {"v": clip, "w": clip, "t": clip | {"subset": "test"}}}
     files.write_json(layout.database_of(experiment), content)
-    found = [{"label": "jump", "score": s, "segment": [1.0, e]} for s, e in ((0.5, 2.5), (0.4, 1.0))]
-    files.write_json(layout.run("demo", experiment.name, 0) / "detections.json", {"results": {"v": found}})
+    found = [
+        {"label": "jump", "score": s, "segment": [1.0, e]} for s, e in ((0.5, 2.5), (0.4, 1.0))
+    ]
+    files.write_json(
+        layout.run("demo", experiment.name, 0) / "detections.json", {"results": {"v": found}}
+    )
     return experiment
 
 
 def options(**changes):
-    return {"subset": None, "detections": None, "external_data": None, "levels": (2, 3, 3)} | changes
+    return {
+        "subset": None,
+        "detections": None,
+        "external_data": None,
+        "levels": (2, 3, 3),
+    } | changes
 
 
-def test_a_row_is_exported_with_every_evaluated_video_and_without_what_has_no_extent(ego4d, tmp_path):
+def test_a_row_is_exported_with_every_evaluated_video_and_without_what_has_no_extent(
+    ego4d, tmp_path
+):
     said = outputs.export("ego4d", ego4d, 0, **options(), out=tmp_path / "out.json")
     assert said.endswith("out.json: 1 detections in 2 videos, valid for ego4d")
     found = json.loads((tmp_path / "out.json").read_text())
-    assert found["detect_results"] == {"v": [{"label": "jump", "score": 0.5, "segment": [1.0, 2.5]}], "w": []}
+    assert found["detect_results"] == {
+        "v": [{"label": "jump", "score": 0.5, "segment": [1.0, 2.5]}],
+        "w": [],
+    }
     assert "valid" in outputs.check_submission("ego4d", ego4d, tmp_path / "out.json", subset=None)
 
 
@@ -437,7 +548,9 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatc
         return segments, scores, valid
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "run", disturbed)
-    with pytest.raises(InputError, match=r"differs from the network by (1\.0e-03|nan), more than 0\.0001"):
+    with pytest.raises(
+        InputError, match=r"differs from the network by (1\.0e-03|nan), more than 0\.0001"
+    ):
         outputs.export_onnx(path, length=32, out=tmp_path / "model.onnx")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.pt"]
 
@@ -477,7 +590,9 @@ def test_status_tells_missing_running_stopped_trained_done_and_outdated_apart(eg
     files.write_text(layout.store_of(ego4d), "")
     files.write_json(layout.audit(ego4d), {})
     files.write_text(run / "model.pt", "")
-    files.write_text(run / "history.csv", "epoch,seconds\n" + "".join(f"{i},10\n" for i in range(14)))
+    files.write_text(
+        run / "history.csv", "epoch,seconds\n" + "".join(f"{i},10\n" for i in range(14))
+    )
     assert state() == ("trained", 14, "detect")
     files.write_json(run / "detections.json", {"results": {}})
     assert state() == ("trained", 14, "evaluate")

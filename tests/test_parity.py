@@ -20,7 +20,9 @@ def test_the_release_s_weights_give_the_release_s_outputs(config):
     assert parity.beyond(parity.release_network(config)) == {}
 
 
-@pytest.mark.parametrize("case", oracle.read("misc/label_assign.json"), ids=lambda case: str(case["case"]))
+@pytest.mark.parametrize(
+    "case", oracle.read("misc/label_assign.json"), ids=lambda case: str(case["case"])
+)
 def test_targets_are_the_published_ones(case):
     assert parity.beyond(parity.targets(case)) == {}
 
@@ -46,7 +48,9 @@ def test_what_happens_to_features_is_what_happened_to_the_published_ones(part):
     assert parity.beyond(part()) == {}
 
 
-@pytest.mark.parametrize("case", parity.nms_cases(), ids=lambda case: f"{case['case']} {case['tag']}")
+@pytest.mark.parametrize(
+    "case", parity.nms_cases(), ids=lambda case: f"{case['case']} {case['tag']}"
+)
 def test_nms_is_the_published_one(case):
     assert parity.beyond(parity.nms(case)) == {}
 

@@ -13,16 +13,18 @@ import torch
 
 import oracle
 import parity
-from actionformer import ActionFormer, load_experiment, stages
-from actionformer.data import demo_checkpoint
+from actionformer import ActionFormer, load_experiment
 from actionformer.errors import InputError
-from actionformer.experiment import PARAMS, names
 from actionformer.model.state_dict_adapter import (
     from_published,
     params_for_layout,
     published_layout,
     published_model,
 )
+from actionformer.params.files import PARAMS, names
+from actionformer.stages.released import evaluate_released
+from actionformer.synthetic.checkpoint import opentad_layout
+from actionformer.synthetic.demo import CHECKPOINTS
 from actionformer.training.checkpoint import load_published
 from conftest import run_command
 
@@ -53,7 +55,10 @@ def release(opentad):
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_both_layouts_are_told_apart_and_give_the_same_weights(opentad, release, prefix):
     params, weights = opentad
-    both = [{f"{prefix}{name}": tensor for name, tensor in state.items()} for state in (weights, release[1])]
+    both = [
+        {f"{prefix}{name}": tensor for name, tensor in state.items()}
+        for state in (weights, release[1])
+    ]
     assert [published_layout(state) for state in both] == ["opentad", "actionformer_release"]
     ours, theirs = map(from_published, both)
     assert set(ours) - set(theirs) == {"loss_normalizer"}
@@ -73,7 +78,11 @@ def test_the_layout_says_which_arithmetic_it_needs():
     params = load_experiment("ego4d_slowfast").model
     assert params_for_layout(params, "opentad") == params
     theirs = params_for_layout(params, "actionformer_release")
-    assert (theirs.conv_norm_eps, theirs.mask_after_norm, theirs.keep_only_shortest_gt) == (1e-5, False, True)
+    assert (theirs.conv_norm_eps, theirs.mask_after_norm, theirs.keep_only_shortest_gt) == (
+        1e-5,
+        False,
+        True,
+    )
     assert theirs.channels == params.channels
 
 
@@ -115,7 +124,9 @@ def test_a_published_model_is_ready_to_use_and_refuses_a_row_of_other_sizes(rele
     model = published_model(params, weights)
     assert model.params.mask_after_norm is False
     assert not model.training
-    with pytest.raises(InputError, match=r"'cls_head\.cls_head\.conv\.weight': the checkpoint has \(7, 32, 3\)"):
+    with pytest.raises(
+        InputError, match=r"'cls_head\.cls_head\.conv\.weight': the checkpoint has \(7, 32, 3\)"
+    ):
         published_model(params.model_copy(update={"num_classes": 8}), weights)
 
 
@@ -128,7 +139,10 @@ class Unwanted:
     ("content", "words"),
     [
         ({"state_dict_ema": {}, "hook": Unwanted()}, "not a complete checkpoint .*fetch again"),
-        ({"epoch": 3, "optimizer": {}}, "holds epoch, optimizer; expected the averaged weights, state_dict_ema"),
+        (
+            {"epoch": 3, "optimizer": {}},
+            "holds epoch, optimizer; expected the averaged weights, state_dict_ema",
+        ),
         (None, "no such file; fetch first"),
         (b"", r"not a complete checkpoint \(.*\); delete it and fetch again"),
         (b"a" * 1000, r"not a complete checkpoint \(.*\); delete it and fetch again"),
@@ -149,7 +163,7 @@ def test_a_checkpoint_is_read_without_running_anything_in_it(tmp_path, content, 
 def test_the_demos_checkpoints_have_the_published_layout(config):
     entries = oracle.read(f"{config}/state_dict.json")["entries"]
     published = {(entry["name"], tuple(entry["shape"]), entry["kind"]) for entry in entries}
-    assert set(demo_checkpoint.opentad_layout(oracle.experiment_of(config).model)) == published
+    assert set(opentad_layout(oracle.experiment_of(config).model)) == published
 
 
 def test_every_paper_row_names_its_checkpoint_and_the_demo_has_five():
@@ -157,11 +171,16 @@ def test_every_paper_row_names_its_checkpoint_and_the_demo_has_five():
     for experiment in rows.values():
         assert experiment.dataset.files[experiment.released.file].sources
     shared = {
-        row: experiment.released.shared_with for row, experiment in rows.items() if experiment.released.shared_with
+        row: experiment.released.shared_with
+        for row, experiment in rows.items()
+        if experiment.released.shared_with
     }
-    assert shared == {"multithumos_i3d": "multithumos_i3d_rgb", "multithumos_i3d_rgb": "multithumos_i3d"}
+    assert shared == {
+        "multithumos_i3d": "multithumos_i3d_rgb",
+        "multithumos_i3d_rgb": "multithumos_i3d",
+    }
     demo = [load_experiment(row, "demo").released for row in rows]
-    assert len({released.file for released in demo if released}) == len(demo_checkpoint.CHECKPOINTS) == 5
+    assert len({released.file for released in demo if released}) == len(CHECKPOINTS) == 5
 
 
 @pytest.fixture(scope="module")
@@ -185,23 +204,31 @@ def test_a_checkpoint_that_two_rows_share_is_evaluated_for_one_and_the_other_has
     assert rgb["percent"]["mAP/average"] < 5  # drawn weights know nothing
     assert "data/demo/multithumos/checkpoints/multithumos.pth" in rgb["lineage"]["files"]
     assert "that of I3D (rgb): the first tensor" in both["none"]
-    assert "'projection.embed.0.conv.weight': the checkpoint has (32, 24, 3), the model (32, 48, 3)" in both["none"]
+    assert (
+        "'projection.embed.0.conv.weight': the checkpoint has (32, 24, 3), the model (32, 48, 3)"
+        in both["none"]
+    )
     assert "percent" not in both
 
 
 def test_a_checkpoint_that_fits_neither_row_is_refused_by_its_first_tensor(built, monkeypatch):
     monkeypatch.chdir(built)
     experiment = load_experiment("multithumos_i3d", "demo")
-    wide = experiment.model_copy(update={"model": experiment.model.model_copy(update={"channels": 64})})
+    wide = experiment.model_copy(
+        update={"model": experiment.model.model_copy(update={"channels": 64})}
+    )
     for released in ({"shared_with": None}, {"shared_with": "thumos14_i3d"}):
-        other = wide.model_copy(update={"released": experiment.released.model_copy(update=released)})
+        other = wide.model_copy(
+            update={"released": experiment.released.model_copy(update=released)}
+        )
         with pytest.raises(
-            InputError, match=r"multithumos\.pth: the first tensor .* 'projection\.embed\.0\.conv\.weight'"
+            InputError,
+            match=r"multithumos\.pth: the first tensor .* 'projection\.embed\.0\.conv\.weight'",
         ):
-            stages.evaluate_released(other, PARAMS, device="cpu")
+            evaluate_released(other, PARAMS, device="cpu")
 
 
 def test_a_row_without_a_checkpoint_says_so(built, monkeypatch):
     monkeypatch.chdir(built)
     with pytest.raises(InputError, match="hacs_slowfast: no checkpoint was published"):
-        stages.evaluate_released(load_experiment("hacs_slowfast", "demo"), PARAMS, device="cpu")
+        evaluate_released(load_experiment("hacs_slowfast", "demo"), PARAMS, device="cpu")

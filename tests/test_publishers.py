@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from actionformer.cli import main
+from actionformer.commands.main import main
 from actionformer.data.annotations import audit, load_database
 from actionformer.data.publishers import class_list, convert_folder
 from actionformer.errors import InputError
-from actionformer.experiment import load_dataset
+from actionformer.params.files import load_dataset
 from conftest import REAL
 
 real = pytest.mark.skipif(
@@ -47,7 +47,9 @@ def counts(content, subset: str, field: str = "label") -> tuple[int, int]:
     ],
 )  # fmt: skip
 def test_real_folders_give_the_published_counts(name, folder, video_info, expected):
-    content = convert_folder(load_dataset(name), REAL / folder, None if video_info is None else REAL / video_info)
+    content = convert_folder(
+        load_dataset(name), REAL / folder, None if video_info is None else REAL / video_info
+    )
     for subset, found in expected.items():
         assert counts(content, subset, "noun" if name == "epic" else "label") == found
 
@@ -64,7 +66,8 @@ def test_the_same_annotations_in_two_forms_are_the_same_database(tmp_path):
         for key in ("subset", "duration", "frame"):
             assert text[video][key] == other[video][key], (video, key)
         ours, theirs = (
-            sorted((*a["segment"], a["label"]) for a in form[video]["annotations"]) for form in (text, other)
+            sorted((*a["segment"], a["label"]) for a in form[video]["annotations"])
+            for form in (text, other)
         )
         assert ours == theirs, video
 
@@ -78,7 +81,9 @@ def test_the_protocol_is_a_param(tmp_path):
     assert counts(content, "training") == (200, 3007)
     assert counts(content, "validation") == (212, 3358)
     assert everything.protocol == "all videos and instances"
-    assert dataset.protocol == "without video_test_0000270; without instances past their video's end"
+    assert (
+        dataset.protocol == "without video_test_0000270; without instances past their video's end"
+    )
 
 
 EXCERPTS = {
@@ -156,7 +161,12 @@ def test_an_excerpt_of_the_publishers_files_becomes_these_videos(name, tmp_path)
     files, expected = EXCERPTS[name]
     content = convert_folder(load_dataset(name), write(tmp_path, files))
     found = {
-        video: (e["subset"], e["duration"], e.get("frame"), [(a["segment"], a["label"]) for a in e["annotations"]])
+        video: (
+            e["subset"],
+            e["duration"],
+            e.get("frame"),
+            [(a["segment"], a["label"]) for a in e["annotations"]],
+        )
         for video, e in content["database"].items()
     }
     assert found == expected
@@ -173,10 +183,20 @@ def test_epic_nouns_and_verbs_of_two_json_files_are_put_together(tmp_path):
     def form(label: str, **more) -> dict:
         annotation = {"segment": [1.0, 2.5], "label": label, **more}
         return {
-            "database": {"P01_01": {"subset": "training", "duration": 60.0, "fps": 59.94, "annotations": [annotation]}}
+            "database": {
+                "P01_01": {
+                    "subset": "training",
+                    "duration": 60.0,
+                    "fps": 59.94,
+                    "annotations": [annotation],
+                }
+            }
         }
 
-    both = write(tmp_path / "b", {"epic_kitchens_noun.json": form("id_037"), "epic_kitchens_verb.json": form("id_003")})
+    both = write(
+        tmp_path / "b",
+        {"epic_kitchens_noun.json": form("id_037"), "epic_kitchens_verb.json": form("id_003")},
+    )
     (entry,) = convert_folder(load_dataset("epic"), both)["database"].values()
     assert entry["subset"] == "train"
     assert entry["annotations"] == [{"segment": [1.0, 2.5], "noun": "id_037", "verb": "id_003"}]
@@ -198,7 +218,8 @@ def test_thumos_text_files_need_durations_and_drop_ambiguous_and_what_lies_past_
             archive.writestr(name, text)
     with zipfile.ZipFile(tmp_path / "TH14_Temporal_annotations_test.zip", "w") as archive:
         archive.writestr(
-            "TH14_Temporal_Annotations_Test/annotations/annotation/Diving_test.txt", "video_test_0000004 1 2\n"
+            "TH14_Temporal_Annotations_Test/annotations/annotation/Diving_test.txt",
+            "video_test_0000004 1 2\n",
         )
     with pytest.raises(InputError, match=r"or give the durations with --video-info"):
         convert_folder(load_dataset("thumos14"), tmp_path)
@@ -207,9 +228,9 @@ def test_thumos_text_files_need_durations_and_drop_ambiguous_and_what_lies_past_
         "video_id,duration_s,fps,frames\nvideo_validation_0000051,70.5,30,2115\nvideo_test_0000004,33.8,30,1015\n"
     )
     database = convert_folder(load_dataset("thumos14"), tmp_path, info)["database"]
-    assert [(a["segment"], a["label"]) for a in database["video_validation_0000051"]["annotations"]] == [
-        ([3.1, 5.0], "CliffDiving")
-    ]
+    assert [
+        (a["segment"], a["label"]) for a in database["video_validation_0000051"]["annotations"]
+    ] == [([3.1, 5.0], "CliffDiving")]
     assert database["video_test_0000004"] == {
         "subset": "validation", "duration": 33.8, "frame": 1015.0,
         "annotations": [{"segment": [1.0, 2.0], "label": "Diving"}],
@@ -227,7 +248,11 @@ def test_a_class_list_decides_the_order_and_what_is_no_class(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("b\na\n", ["b", "a"]), ("1 Run\n2 Jump high\n", ["Run", "Jump high"]), ('001\t"b"\n000\t"a"\n', ["a", "b"])],
+    [
+        ("b\na\n", ["b", "a"]),
+        ("1 Run\n2 Jump high\n", ["Run", "Jump high"]),
+        ('001\t"b"\n000\t"a"\n', ["a", "b"]),
+    ],
 )
 def test_class_lists_come_plain_and_numbered(tmp_path, text, expected):
     (tmp_path / "list.txt").write_text(text)
@@ -255,7 +280,9 @@ def test_ego4d_has_110_classes():
             "has class numbers; expected class_list.txt"),
     ],
 )  # fmt: skip
-def test_files_in_another_form_are_refused_in_one_line_and_nothing_is_written(name, files, words, tmp_path, capfd):
+def test_files_in_another_form_are_refused_in_one_line_and_nothing_is_written(
+    name, files, words, tmp_path, capfd
+):
     folder, out = write(tmp_path / "in", files), tmp_path / "out.json"
     assert main(["convert", name, "--source", str(folder), "--out", str(out)]) == 1
     error = capfd.readouterr().err
@@ -333,13 +360,25 @@ def test_an_audit_lists_what_is_odd(fineaction):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda c: c["database"]["v0"]["annotations"][0].update(segment=[4.0, 1.0]), "reversed segment [4.0, 1.0]"),
-        (lambda c: c["database"]["v0"]["annotations"][0].update(segment=[float("nan"), 1.0]), "nan"),
-        (lambda c: c["database"]["v0"]["annotations"][0].update(label="c"), "3 classes, params say 2"),
+        (
+            lambda c: c["database"]["v0"]["annotations"][0].update(segment=[4.0, 1.0]),
+            "reversed segment [4.0, 1.0]",
+        ),
+        (
+            lambda c: c["database"]["v0"]["annotations"][0].update(segment=[float("nan"), 1.0]),
+            "nan",
+        ),
+        (
+            lambda c: c["database"]["v0"]["annotations"][0].update(label="c"),
+            "3 classes, params say 2",
+        ),
         (lambda c: c["database"]["v0"].update(frame=0), "0.0 frames"),
         (lambda c: c.update(blocked="v0"), "no list of video names"),
         (lambda c: c.update(classes=["a"]), "not in the class list"),
-        (lambda c: [c["database"][v].update(annotations=[]) for v in ("v0", "v2")], "'validation' has no ground truth"),
+        (
+            lambda c: [c["database"][v].update(annotations=[]) for v in ("v0", "v2")],
+            "'validation' has no ground truth",
+        ),
     ],
 )
 def test_an_audit_fails_on_what_makes_a_number_wrong(fineaction, change, words, capfd):
@@ -353,7 +392,11 @@ def test_an_audit_compares_the_class_order_with_a_published_list(fineaction, tmp
     assert fineaction(lambda content: None, "--classes", str(tmp_path / "classes.txt"))[0] == 1
     assert "class 0 is 'a', in the published list 'b'" in capfd.readouterr().err
     assert (
-        fineaction(lambda content: content.update(classes=["b", "a"]), "--classes", str(tmp_path / "classes.txt"))[0]
+        fineaction(
+            lambda content: content.update(classes=["b", "a"]),
+            "--classes",
+            str(tmp_path / "classes.txt"),
+        )[0]
         == 0
     )
 
@@ -371,11 +414,16 @@ def test_real_files_pass_the_audit_with_the_published_counts(name, folder, tmp_p
 @real
 def test_another_protocol_than_the_published_one_fails_the_audit(tmp_path, capfd):
     """THUMOS-14 on 212 videos scores 0.69 mAP less than on 211."""
-    content = convert_folder(load_dataset("thumos14").model_copy(update={"excluded_videos": []}), REAL / "thumos14")
+    content = convert_folder(
+        load_dataset("thumos14").model_copy(update={"excluded_videos": []}), REAL / "thumos14"
+    )
     write(tmp_path, {"a.json": content})
     command = ["audit", "thumos14", "--edition", "paper", "--annotations", str(tmp_path / "a.json")]
     assert main([*command, "--out", str(tmp_path / "audit.json")]) == 1
-    assert "212 videos and 3332 instances in 'validation', published are 211 / 3325" in capfd.readouterr().err
+    assert (
+        "212 videos and 3332 instances in 'validation', published are 211 / 3325"
+        in capfd.readouterr().err
+    )
 
 
 def test_features_that_most_evaluated_videos_lack_or_of_another_stride_fail_the_audit():
@@ -408,7 +456,10 @@ def test_features_that_most_evaluated_videos_lack_or_of_another_stride_fail_the_
 def test_class_lists_of_nouns_and_verbs_are_told_apart_by_their_names(tmp_path):
     content = convert_folder(load_dataset("epic"), REAL / "epic")
     nouns = load_database(content, "noun").classes
-    write(tmp_path, {"a.json": content, "category_idx_noun.txt": "\n".join(nouns), "list.txt": "id_000"})
+    write(
+        tmp_path,
+        {"a.json": content, "category_idx_noun.txt": "\n".join(nouns), "list.txt": "id_000"},
+    )
     command = [
         "audit",
         "epic",
@@ -427,17 +478,36 @@ def test_one_file_is_a_source_too(tmp_path):
     (name,) = EXCERPTS["activitynet"][0]
     write(tmp_path, EXCERPTS["activitynet"][0])
     out = tmp_path / "out.json"
-    assert main(["convert", "activitynet", "--source", str(tmp_path / name), "--out", str(out)]) == 0
+    assert (
+        main(["convert", "activitynet", "--source", str(tmp_path / name), "--out", str(out)]) == 0
+    )
     assert counts(json.loads(out.read_text()), "training") == (1, 1)
 
 
 def test_what_is_wrong_in_a_converted_folder_is_said_of_that_folder(tmp_path, capfd):
-    files = {"annotations_gt.json": {"database": {"v1": {"subset": "training", "duration": 3.0, "annotations": []}}}}
+    files = {
+        "annotations_gt.json": {
+            "database": {"v1": {"subset": "training", "duration": 3.0, "annotations": []}}
+        }
+    }
     folder = write(tmp_path / "in", files)
-    assert main(["audit", "fineaction", "--source", str(folder), "--out", str(tmp_path / "a.json")]) == 1
+    assert (
+        main(["audit", "fineaction", "--source", str(folder), "--out", str(tmp_path / "a.json")])
+        == 1
+    )
     assert f"{folder}: 0 classes" in capfd.readouterr().err
     files["annotations_gt.json"]["database"]["v1"]["duration"] = 0
     assert (
-        main(["convert", "fineaction", "--source", str(write(folder, files)), "--out", str(tmp_path / "b.json")]) == 1
+        main(
+            [
+                "convert",
+                "fineaction",
+                "--source",
+                str(write(folder, files)),
+                "--out",
+                str(tmp_path / "b.json"),
+            ]
+        )
+        == 1
     )
     assert "b.json: video 'v1' has duration 0.0" in capfd.readouterr().err

@@ -13,10 +13,15 @@ import subprocess
 
 import pytest
 
-from actionformer import layout, presentation
+from actionformer import layout
 from actionformer.errors import InputError
-from actionformer.experiment import load_experiment
-from actionformer.reporting import figures, report, tables
+from actionformer.params.experiment import EvaluationParams
+from actionformer.params.files import load_experiment
+from actionformer.reporting import report, table_forms, tables
+from actionformer.reporting.figures import primitives
+from actionformer.reporting.figures.primitives import Figure
+from actionformer.reporting.figures.what_happens_when import chosen_videos
+from actionformer.stages.report import report_files
 from browser import DESKTOP, PHONE, draw_everything, opened, without_ink
 
 CLASSES = ["jump", "run & <fall>", "throw"]
@@ -34,15 +39,29 @@ def detector(tmp_path_factory):
             annotations.append({"segment": segment, "label": label})
             early, sure = rng.choice([0, 0, 2, 4]), rng.uniform(0.2, 0.9)
             shifted = [segment[0] - early, segment[1] - early]
-            found.append({"segment": shifted, "label": rng.choice([label, label, label, "jump"]), "score": sure})
+            found.append(
+                {
+                    "segment": shifted,
+                    "label": rng.choice([label, label, label, "jump"]),
+                    "score": sure,
+                }
+            )
             found.append({"segment": [start + 6.0, start + 9.0], "label": label, "score": sure / 3})
-        database[f"video_{v:02d}"] = {"subset": "test", "duration": 100.0, "annotations": annotations}
+        database[f"video_{v:02d}"] = {
+            "subset": "test",
+            "duration": 100.0,
+            "annotations": annotations,
+        }
         results[f"video_{v:02d}"] = found if v else []
     (folder / "annotations.json").write_text(json.dumps({"database": database}))
     (folder / "detections.json").write_text(json.dumps({"results": results}))
-    options = {"subset": "test", "tiou": [0.3, 0.5, 0.7], "label_field": "label"}
-    presentation.report_files(
-        folder / "annotations.json", folder / "detections.json", **options, out=folder / "report.html"
+    report_files(
+        folder / "annotations.json",
+        folder / "detections.json",
+        EvaluationParams(tiou=(0.3, 0.5, 0.7), use_blocked_list=True),
+        subset="test",
+        label_field="label",
+        out=folder / "report.html",
     )
     return folder
 
@@ -53,27 +72,35 @@ def detector(tmp_path_factory):
         ([], "expected a JSON object with the key 'results'"),
         ({"results": []}, "expected a JSON object with the key 'results'"),
         ({"results": {"video_00": None}}, "video 'video_00': expected a list of detections"),
-        ({"results": {"video_00": ["x"]}}, "video 'video_00': expected a list of detections, each an object"),
+        (
+            {"results": {"video_00": ["x"]}},
+            "video 'video_00': expected a list of detections, each an object",
+        ),
         (
             {"results": {"video_00": [{"segment": [1, 2], "label": "jump", "score": "0.5"}]}},
             "a score that is no number",
         ),
-        ({"results": {"video_00": [{"segment": [1, 2], "label": "jump"}]}}, "video 'video_00': KeyError"),
+        (
+            {"results": {"video_00": [{"segment": [1, 2], "label": "jump"}]}},
+            "video 'video_00': KeyError",
+        ),
     ],
 )
 def test_malformed_detections_are_one_line(detector, tmp_path, results, words):
     (tmp_path / "d.json").write_text(json.dumps(results))
-    options = {"subset": "test", "tiou": [0.5], "label_field": "label", "out": tmp_path / "report.html"}
+    params = EvaluationParams(tiou=(0.5,), use_blocked_list=True)
+    options = {"subset": "test", "label_field": "label", "out": tmp_path / "report.html"}
     with pytest.raises(InputError, match=re.escape(words) if "'" not in words else words):
-        presentation.report_files(detector / "annotations.json", tmp_path / "d.json", **options)
+        report_files(detector / "annotations.json", tmp_path / "d.json", params, **options)
     assert not (tmp_path / "report.html").exists()
 
 
 @pytest.mark.parametrize("found", [[], [{"segment": [2, 6], "label": "jump", "score": 0.0}]])
 def test_nothing_detected_or_nothing_believed_still_makes_a_report(detector, tmp_path, found):
     (tmp_path / "d.json").write_text(json.dumps({"results": {"video_00": found}}))
-    options = {"subset": "test", "tiou": [0.5], "label_field": "label", "out": tmp_path / "report.html"}
-    said = presentation.report_files(detector / "annotations.json", tmp_path / "d.json", **options)
+    params = EvaluationParams(tiou=(0.5,), use_blocked_list=True)
+    options = {"subset": "test", "label_field": "label", "out": tmp_path / "report.html"}
+    said = report_files(detector / "annotations.json", tmp_path / "d.json", params, **options)
     assert said[0].startswith("average mAP ")
     with opened(tmp_path / "report.html") as page:
         draw_everything(page)
@@ -82,7 +109,9 @@ def test_nothing_detected_or_nothing_believed_still_makes_a_report(detector, tmp
 @pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
 def test_every_figure_has_ink_and_fits_the_screen(detector, size, scheme):
     with opened(detector / "report.html", size=size, scheme=scheme) as page:
-        assert draw_everything(page) == len(layout.FIGURES) - 2  # nothing was trained: no curves of training
+        assert (
+            draw_everything(page) == len(layout.FIGURES) - 2
+        )  # nothing was trained: no curves of training
         assert without_ink(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
         shown = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -97,7 +126,9 @@ def test_figures_answer_to_hovering_choosing_and_zooming(detector):
 
         timelines = page.locator("figure.timelines")
         bars = timelines.locator("g.mark-rect path")
-        video, only, score = (timelines.locator(kind) for kind in ("select >> nth=0", "select >> nth=1", "input"))
+        video, only, score = (
+            timelines.locator(kind) for kind in ("select >> nth=0", "select >> nth=1", "input")
+        )
         assert video.input_value() == "video_00"  # the worst: nothing was detected there
         assert bars.count() == 1 + 8  # the video and its ground truth
         video.select_option("video_05")
@@ -111,13 +142,21 @@ def test_figures_answer_to_hovering_choosing_and_zooming(detector):
         before = timelines.inner_text()  # with the labels of the axis
         timelines.locator("svg.marks").hover()
         page.mouse.wheel(0, -400)
-        page.wait_for_function("text => document.querySelector('.timelines').innerText !== text", arg=before)
+        page.wait_for_function(
+            "text => document.querySelector('.timelines').innerText !== text", arg=before
+        )
 
 
 def test_a_report_says_which_row_is_shown_and_can_be_linked_to(detector, tmp_path):
-    bar = {"data": {"values": [{"x": 1}]}, "mark": "bar", "encoding": {"x": {"field": "x", "type": "quantitative"}}}
-    drawn = [figures.Figure("map_tiou", "A bar", "It is one long.", bar)]
-    sections = [report.Section(name, name.upper(), [("seeds", "0")], drawn) for name in ("first", "second")]
+    bar = {
+        "data": {"values": [{"x": 1}]},
+        "mark": "bar",
+        "encoding": {"x": {"field": "x", "type": "quantitative"}},
+    }
+    drawn = [Figure("map_tiou", "A bar", "It is one long.", bar)]
+    sections = [
+        report.Section(name, name.upper(), [("seeds", "0")], drawn) for name in ("first", "second")
+    ]
     page_file = tmp_path / "two.html"
     page_file.write_text(report.page("Two", lead="", results=[], sections=sections))
     with opened(page_file) as page:
@@ -130,7 +169,9 @@ def test_a_report_says_which_row_is_shown_and_can_be_linked_to(detector, tmp_pat
 def test_names_from_data_cannot_break_out_of_the_page(tmp_path):
     """A class called </script><script> is text."""
     evil = "</script><script>document.title='taken'</script>"
-    section = report.Section("row", evil, [(evil, evil)], [figures.Figure("map_tiou", evil, evil, {"title": evil})])
+    section = report.Section(
+        "row", evil, [(evil, evil)], [Figure("map_tiou", evil, evil, {"title": evil})]
+    )
     text = report.page(evil, lead=evil, results=[], sections=[section])
     assert "<script>document" not in text
     assert text.count("<script") == 4  # two of data, the library, the page's own
@@ -152,11 +193,21 @@ LINEAGE = {
 
 def test_a_table_tells_which_commit_trained_which_epochs():
     """Once where the seeds have the same history, by seed where they don't."""
-    again = SESSION | {"git": {"commit": "decade9876543210", "dirty": True}, "first_epoch": 20, "device": "cuda:0"}
+    again = SESSION | {
+        "git": {"commit": "decade9876543210", "dirty": True},
+        "first_epoch": 20,
+        "device": "cuda:0",
+    }
     resumed = LINEAGE | {"trained_by": [SESSION | {"last_epoch": 19}, again]}
-    runs = [tables.Run(seed, {}, 211, 3325, lineage, "") for seed, lineage in enumerate([LINEAGE, LINEAGE, resumed])]
+    runs = [
+        tables.Run(seed, {}, 211, 3325, lineage, "")
+        for seed, lineage in enumerate([LINEAGE, LINEAGE, resumed])
+    ]
     assert tables.trained(runs[:2]) == "epochs 1-35: c0ffee012345, cpu"
-    assert tables.trained(runs[2:]) == "epochs 1-20: c0ffee012345, cpu; epochs 21-35: decade987654 with changes, cuda:0"
+    assert (
+        tables.trained(runs[2:])
+        == "epochs 1-20: c0ffee012345, cpu; epochs 21-35: decade987654 with changes, cuda:0"
+    )
     assert tables.trained(runs).startswith("seed 0, epochs 1-35: c0ffee012345, cpu; seed 1, ")
 
 
@@ -177,7 +228,12 @@ def test_every_form_of_a_table_tells_how_videos_were_loaded(row, loading, words)
     percent = {key: 50.0 for _, key in tables.Row(experiment, []).metrics()}
     rows = [tables.Row(experiment, [tables.Run(0, percent, 10, 20, LINEAGE, "name")])]
     made = tables.table_of("t", experiment.dataset.name, rows, edition="paper", remark="")
-    forms = [tables.as_markdown(made), tables.as_html(made), tables.as_latex(made), tables.as_csv(rows)]
+    forms = [
+        table_forms.as_markdown(made),
+        table_forms.as_html(made),
+        table_forms.as_latex(made),
+        table_forms.as_csv(rows),
+    ]
     assert all(words in form for form in forms)
     assert all("primary labels" in form for form in forms) == (row == "ego4d_slowfast")
     other = "corrected" if loading == "published" else "a tail"
@@ -191,7 +247,11 @@ def table(values, *, edition="paper", row="thumos14_i3d"):
         tables.Run(seed, dict.fromkeys(keys, value), 211, 3325, LINEAGE, f"seed{seed}-fedcba98")
         for seed, value in enumerate(values)
     ]
-    rows = [tables.Row(experiment, runs, tables.Released(dict.fromkeys(keys, 66.6), "", "released-fedcba98"))]
+    rows = [
+        tables.Row(
+            experiment, runs, tables.Released(dict.fromkeys(keys, 66.6), "", "released-fedcba98")
+        )
+    ]
     remark = "" if experiment.comparable else "These are demo numbers."
     name, title = experiment.table, experiment.dataset.name
     return rows, tables.table_of(name, title, rows, edition=edition, remark=remark)
@@ -201,14 +261,21 @@ def test_a_table_says_the_same_in_every_language():
     rows, content = table([66.0, 67.0, 68.0])
     published = [f"{v:.2f}" for v in rows[0].experiment.expect.published.values()]
     said = {
-        "md": tables.as_markdown(content),
-        "html": re.sub(r"<[^>]+>", " ", tables.as_html(content)),
-        "tex": tables.as_latex(content).replace(r"$\pm$", "±").replace(r"\_", "_"),
+        "md": table_forms.as_markdown(content),
+        "html": re.sub(r"<[^>]+>", " ", table_forms.as_html(content)),
+        "tex": table_forms.as_latex(content).replace(r"$\pm$", "±").replace(r"\_", "_"),
     }
     for language, text in said.items():
-        for word in [*published, "67.00 ± 1.00", "66.60", "tolerance", "without video_test_0000270", "01234567"]:
+        for word in [
+            *published,
+            "67.00 ± 1.00",
+            "66.60",
+            "tolerance",
+            "without video_test_0000270",
+            "01234567",
+        ]:
             assert word in text, (language, word)
-    records = list(csv.DictReader(io.StringIO(tables.as_csv(rows))))
+    records = list(csv.DictReader(io.StringIO(table_forms.as_csv(rows))))
     assert [f"{float(r['published']):.2f}" for r in records] == published
     assert {r["mlflow_runs"] for r in records} == {"seed0-fedcba98 seed1-fedcba98 seed2-fedcba98"}
     assert float(records[-1]["difference"]) == pytest.approx(67 - float(published[-1]))
@@ -218,9 +285,9 @@ def test_cells_keep_what_their_language_reads_for_itself():
     _, content = table([66.0, 67.0])
     grid = dataclasses.replace(content.results, rows=[["RGB|Flow", "a < b & c_d", *["1.00"] * 6]])
     odd = dataclasses.replace(content, results=grid)
-    assert "| RGB\\|Flow | a < b & c_d |" in tables.as_markdown(odd)
-    assert "<td>a &lt; b &amp; c_d</td>" in tables.as_html(odd)
-    assert r"RGB\textbar{}Flow & a \textless{} b \& c\_d" in tables.as_latex(odd)
+    assert "| RGB\\|Flow | a < b & c_d |" in table_forms.as_markdown(odd)
+    assert "<td>a &lt; b &amp; c_d</td>" in table_forms.as_html(odd)
+    assert r"RGB\textbar{}Flow & a \textless{} b \& c\_d" in table_forms.as_latex(odd)
 
 
 def test_the_tolerance_is_students_prediction_interval():
@@ -231,7 +298,11 @@ def test_the_tolerance_is_students_prediction_interval():
 
 def test_demo_tables_say_so_and_compare_nothing():
     _, content = table([90.0, 91.0], edition="demo")
-    for text in (tables.as_markdown(content), tables.as_html(content), tables.as_latex(content)):
+    for text in (
+        table_forms.as_markdown(content),
+        table_forms.as_html(content),
+        table_forms.as_latex(content),
+    ):
         assert "These are demo numbers." in text
         assert "n/a" in text
         assert "tolerance" not in text
@@ -239,7 +310,10 @@ def test_demo_tables_say_so_and_compare_nothing():
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
 def test_latex_compiles(tmp_path):
-    parts = [tables.as_latex(table([66.0, 67.0, 68.0], row=row)[1]) for row in ("thumos14_i3d", "epic_noun_slowfast")]
+    parts = [
+        table_forms.as_latex(table([66.0, 67.0, 68.0], row=row)[1])
+        for row in ("thumos14_i3d", "epic_noun_slowfast")
+    ]
     head = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
     (tmp_path / "all.tex").write_text(head + "\n".join(parts) + "\\end{document}\n")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
@@ -256,9 +330,9 @@ def test_every_figure_can_be_drawn_into_a_file(detector):
     text = (detector / "report.html").read_text()
     specs = json.loads(re.search(r'id="specs">(.*?)</script>', text)[1])
     for spec in specs.values():
-        assert figures.svg(spec).startswith("<svg")
-    assert figures.png(spec).startswith(b"\x89PNG")
-    assert figures.pdf(spec).startswith(b"%PDF")
+        assert primitives.svg(spec).startswith("<svg")
+    assert primitives.png(spec).startswith(b"\x89PNG")
+    assert primitives.pdf(spec).startswith(b"%PDF")
 
 
 def test_the_worst_videos_come_first_then_the_best(detector):
@@ -267,13 +341,13 @@ def test_the_worst_videos_come_first_then_the_best(detector):
     database = load_database(detector / "annotations.json")
     results = json.loads((detector / "detections.json").read_text())["results"]
     scored = {name: {"ap": v / 100} for v, name in enumerate(database.videos)}
-    shown = presentation.chosen_videos(database, results, scored, first=["video_11"])
+    shown = chosen_videos(database, results, scored, first=["video_11"])
     assert [t.video.name for t in shown[:3]] == ["video_11", "video_00", "video_01"]
     assert shown[1].remark == "worst 1, nothing detected"
     assert shown[2].remark == "worst 2, AP 1 %"
     assert len(shown) == 12
     without = {name: found for name, found in results.items() if name != "video_03"}
-    last = presentation.chosen_videos(database, without, scored)[-1]
+    last = chosen_videos(database, without, scored)[-1]
     assert (last.video.name, last.remark) == ("video_03", "absent from the detections")
     with pytest.raises(InputError, match="no video 'other'; there are video_00, video_01"):
-        presentation.chosen_videos(database, results, scored, first=["other"])
+        chosen_videos(database, results, scored, first=["other"])

@@ -20,7 +20,7 @@ import pytest
 import torch
 import yaml
 
-from actionformer.experiment import merged
+from actionformer.params.files import merged
 from conftest import CHECKOUT
 
 ROW, OTHER = "hacs_slowfast", "thumos14_i3d"
@@ -33,12 +33,18 @@ def project(folder: Path) -> Path:
     """A copy of the project, in a repository of its own, whose rows are trained for one epoch."""
     copy = folder / "project"
     for name in ("workflow", "params", "src"):
-        shutil.copytree(CHECKOUT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        shutil.copytree(
+            CHECKOUT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+        )
     for name in ("Snakefile", "requirements.lock", "environment.yml"):
         shutil.copy(CHECKOUT / name, copy / name)
     path = copy / "params/editions/demo.yaml"
     edition = yaml.safe_load(path.read_text())
-    edition["all_experiments"]["training"] |= {"schedule_epochs": 1, "warmup_epochs": 1, "first_eval_epoch": 0}
+    edition["all_experiments"]["training"] |= {
+        "schedule_epochs": 1,
+        "warmup_epochs": 1,
+        "first_eval_epoch": 0,
+    }
     for row in edition["experiments"].values():
         row.pop("training", None)
     path.write_text(yaml.safe_dump(edition))
@@ -67,22 +73,38 @@ class Place:
     def __init__(self, folder: Path, copy: Path) -> None:
         self.folder, self.copy = folder, copy
 
-    def run(self, *command: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
-        environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    def run(
+        self, *command: str, check: bool = True, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        environment = {
+            key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"
+        }
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-        environment |= {"PYTHONPATH": str(self.copy / "src"), "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.5"}
+        environment |= {
+            "PYTHONPATH": str(self.copy / "src"),
+            "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.5",
+        }
         done = subprocess.run(
-            command, cwd=self.folder, env=environment | variables, capture_output=True, text=True, check=False
+            command,
+            cwd=self.folder,
+            env=environment | variables,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if check and done.returncode:
-            raise AssertionError(f"{' '.join(command)} -> {done.returncode}\n{done.stdout}\n{done.stderr}")
+            raise AssertionError(
+                f"{' '.join(command)} -> {done.returncode}\n{done.stdout}\n{done.stderr}"
+            )
         return done
 
     def command(self, *extra: str, config: tuple[str, ...] = ()) -> list[str]:
         call = ["snakemake", "--snakefile", f"{self.copy}/Snakefile", "--cores", "2", *extra]
         return [*call, "--config", f"params={self.copy}/params", f"rows={','.join(ROWS)}", *config]
 
-    def snakemake(self, *extra: str, config: tuple[str, ...] = (), check: bool = True, **variables: str):
+    def snakemake(
+        self, *extra: str, config: tuple[str, ...] = (), check: bool = True, **variables: str
+    ):
         return self.run(*self.command(*extra, config=config), check=check, **variables)
 
     def planned(self, *extra: str, config: tuple[str, ...] = ()) -> dict[str, int]:
@@ -151,14 +173,16 @@ def test_a_call_that_has_ended_leaves_nothing_to_be_done(place):
 def test_a_new_option_in_every_rules_command_plans_nothing(place):
     """Nor does any other edit of a command: what it computes is named by the keys."""
     place.edit(
-        "workflow/rules/common.smk", 'OPTIONS = f"--edition {EDITION}', 'OPTIONS = f"--quiet --edition {EDITION}'
+        "workflow/rules/common.smk",
+        'OPTIONS = f"--edition {EDITION}',
+        'OPTIONS = f"--quiet --edition {EDITION}',
     )
     place.edit("workflow/rules/train.smk", "actionformer train {row", "actionformer  train {row")
     assert place.planned() == {}
 
 
 def test_an_edit_of_the_library_plans_nothing(place):
-    place.edit("src/actionformer/stages.py", "def train(", "# a comment\n\n\ndef train(")
+    place.edit("src/actionformer/stages/train.py", "def train(", "# a comment\n\n\ndef train(")
     place.edit("src/actionformer/model/losses.py", "gamma", "gamma_")
     assert place.planned() == {}
 
@@ -166,8 +190,10 @@ def test_an_edit_of_the_library_plans_nothing(place):
 def test_a_new_param_with_a_default_plans_nothing(place):
     """Wherever it is: a field that did not exist counts as its default."""
     new = '    flag: bool = False\n    """what no run knows of"""\n'
-    for kind in ("RandomTruncation", "DataParams", "ModelParams", "TrainingParams", "InferenceParams", "FeatureSet"):
-        path = "src/actionformer/experiment.py"
+    kinds = ("RandomTruncation", "DataParams", "ModelParams", "TrainingParams", "InferenceParams")
+    paths = dict.fromkeys(kinds, "src/actionformer/params/experiment.py")
+    paths["FeatureSet"] = "src/actionformer/params/dataset.py"
+    for kind, path in paths.items():
         text = (place.copy / path).read_text()
         start = text.index(f"class {kind}(Params):")
         field = re.compile(r"^    \w+: ", re.M).search(text, start).start()
@@ -178,7 +204,7 @@ def test_a_new_param_with_a_default_plans_nothing(place):
 def test_a_new_param_that_a_row_sets_plans_that_row(place):
     """Its runs were made with the default."""
     place.edit(
-        "src/actionformer/experiment.py",
+        "src/actionformer/params/experiment.py",
         "    threads: int = Field(2",
         "    flag: bool = False\n    threads: int = Field(2",
     )
@@ -188,12 +214,17 @@ def test_a_new_param_that_a_row_sets_plans_that_row(place):
 
 def test_a_renamed_param_plans_nothing(place):
     """The list of migrations knows its old name."""
-    text = (place.copy / "src/actionformer/experiment.py").read_text()
-    text = re.sub(r"\bsoft_nms_sigma\b", "decay_sigma", text).replace(
+    place.edit("src/actionformer/params/experiment.py", "soft_nms_sigma", "decay_sigma")
+    place.edit(
+        "src/actionformer/params/files.py",
         '    DataParams: {"protocol": "loading"},\n',
         '    DataParams: {"protocol": "loading"},\n    InferenceParams: {"soft_nms_sigma": "decay_sigma"},\n',
     )
-    (place.copy / "src/actionformer/experiment.py").write_text(text)
+    place.edit(
+        "src/actionformer/params/files.py",
+        "OWN_EDITION, DataParams, ",
+        "OWN_EDITION, DataParams, InferenceParams, ",
+    )
     for path in (place.copy / "params").rglob("*.yaml"):
         path.write_text(path.read_text().replace("soft_nms_sigma", "decay_sigma"))
     assert place.planned() == {}
@@ -211,7 +242,11 @@ def test_a_copy_with_its_metadata_plans_nothing(own):
     Snakemake compares the content of files below 1 MB alone; here below 200 KB, since the demo's weights are small.
     """
     limit = ("--max-checksum-file-size", "200KB")
-    large = {path.name for path in own.folder.glob("results/**/*") if path.is_file() and path.stat().st_size > 200_000}
+    large = {
+        path.name
+        for path in own.folder.glob("results/**/*")
+        if path.is_file() and path.stat().st_size > 200_000
+    }
     assert {"model.pt", "detections.json"} <= large
     then = time.time() - 10_000
     for number, path in enumerate(sorted(own.folder.glob("results/**/*"), reverse=True)):
@@ -238,9 +273,14 @@ def test_adopt_leaves_what_is_outdated_or_damaged_as_it_is(own):
     own.params("editions/demo.yaml", experiments={ROW: {"training": {"lr": 0.5}}})
     model = own.seed(OTHER) / "model.pt"
     model.write_bytes(model.read_bytes()[:-1] + b"x")
-    said = own.run("actionformer", "adopt", "--params", f"{own.copy}/params", "--rows", *ROWS).stdout
+    said = own.run(
+        "actionformer", "adopt", "--params", f"{own.copy}/params", "--rows", *ROWS
+    ).stdout
     assert f"{ROW}, seed 0: training.lr: 0.002 -> 0.5" in said
-    assert f"{OTHER}, seed 0: results/demo/{OTHER}/seed0/model.pt is not what its manifest says" in said
+    assert (
+        f"{OTHER}, seed 0: results/demo/{OTHER}/seed0/model.pt is not what its manifest says"
+        in said
+    )
     assert own.planned() == EVERY_RUN_OF_A_ROW
 
 
@@ -255,34 +295,53 @@ def test_raw_files_that_are_gone_plan_no_training(own):
 def test_a_learning_rate_plans_the_runs_of_its_row(place):
     place.params("editions/demo.yaml", experiments={ROW: {"training": {"lr": 0.5}}})
     assert place.planned() == EVERY_RUN_OF_A_ROW
-    assert f"outdated: {ROW}, seed 0, train: training.lr: 0.002 -> 0.5" in place.snakemake("-n").stderr
+    assert (
+        f"outdated: {ROW}, seed 0, train: training.lr: 0.002 -> 0.5" in place.snakemake("-n").stderr
+    )
 
 
 def test_a_changed_default_plans_every_run_that_resolved_to_it(place):
     """`weight_decay`: HACS sets its own, THUMOS has the default."""
-    place.edit("src/actionformer/experiment.py", "weight_decay: float = 0.05", "weight_decay: float = 0.07")
+    place.edit(
+        "src/actionformer/params/experiment.py",
+        "weight_decay: float = 0.05",
+        "weight_decay: float = 0.07",
+    )
     assert place.planned() == EVERY_RUN_OF_A_ROW
-    assert f"{OTHER}, seed 0, train: training.weight_decay: 0.05 -> 0.07" in place.snakemake("-n").stderr
+    assert (
+        f"{OTHER}, seed 0, train: training.weight_decay: 0.05 -> 0.07"
+        in place.snakemake("-n").stderr
+    )
 
 
 def test_a_raised_arithmetic_plans_its_stage_and_says_so(place):
-    place.edit("src/actionformer/keys.py", '"train": 1,', '"train": 2,  # the loss has another factor')
+    place.edit(
+        "src/actionformer/params/keys.py",
+        '"train": 1,',
+        '"train": 2,  # the loss has another factor',
+    )
     assert place.planned() == dict.fromkeys(EVERY_RUN_OF_A_ROW, 2)
     said = place.snakemake("-n").stderr
     assert said.count("the arithmetic of train: 1 -> 2") == 2
-    status = place.run("actionformer", "status", "--params", f"{place.copy}/params", "--rows", *ROWS).stdout
+    status = place.run(
+        "actionformer", "status", "--params", f"{place.copy}/params", "--rows", *ROWS
+    ).stdout
     assert "2 outdated of 2" in status
 
 
 def test_post_processing_plans_detection_without_training(place):
     place.params(f"experiments/{ROW}.yaml", inference={"soft_nms_sigma": 0.3})
-    assert place.planned() == {key: value for key, value in EVERY_RUN_OF_A_ROW.items() if key != "train"}
+    assert place.planned() == {
+        key: value for key, value in EVERY_RUN_OF_A_ROW.items() if key != "train"
+    }
 
 
 def test_padding_of_the_evaluation_plans_detection_without_training(place):
     place.params(f"experiments/{ROW}.yaml", data={"test_pad_length": 480})
     place.params("editions/demo.yaml", experiments={ROW: {"data": {"test_pad_length": 480}}})
-    assert place.planned() == {key: value for key, value in EVERY_RUN_OF_A_ROW.items() if key != "train"}
+    assert place.planned() == {
+        key: value for key, value in EVERY_RUN_OF_A_ROW.items() if key != "train"
+    }
 
 
 def test_thresholds_plan_evaluation_alone(place):
@@ -342,7 +401,9 @@ def test_other_annotations_plan_the_rows_of_the_data_set(own):
 def test_other_classifier_scores_plan_detection(own):
     path = own.folder / "data/demo/hacs/classifiers/validation94.32.json"
     path.write_bytes(path.read_bytes().replace(b'"class"', b'"class" ', 1))
-    assert own.planned() == {key: value for key, value in EVERY_RUN_OF_A_ROW.items() if key != "train"}
+    assert own.planned() == {
+        key: value for key, value in EVERY_RUN_OF_A_ROW.items() if key != "train"
+    }
 
 
 def test_a_deleted_product_that_is_asked_for_is_made_again(own):
@@ -366,14 +427,20 @@ def test_a_deleted_mlflow_database_plans_track_and_that_brings_every_run_back(ow
 # ---------------------------------------------------------------------------------------------- what is never lost
 
 
-def test_fetched_files_outlive_an_edited_rule_a_missing_neighbour_and_sources_out_of_reach(own, demo_data):
+def test_fetched_files_outlive_an_edited_rule_a_missing_neighbour_and_sources_out_of_reach(
+    own, demo_data
+):
     """All files of an edition come from a mirror; then the rule changes, one file is lost, and the mirror is gone."""
-    edition = yaml.safe_load((own.copy / "params/editions/demo.yaml").read_text()) | {"origin": "publisher"}
+    edition = yaml.safe_load((own.copy / "params/editions/demo.yaml").read_text()) | {
+        "origin": "publisher"
+    }
     (own.copy / "params/editions/mirrored.yaml").write_text(yaml.safe_dump(edition))
     shutil.copytree(demo_data / "hacs", own.folder / "mirror/hacs")
     shutil.copytree(demo_data / "thumos14", own.folder / "mirror/thumos14")
     config = ("edition=mirrored", f"mirror={own.folder}/mirror")
-    own.snakemake("build/mirrored/hacs/slowfast.h5", "build/mirrored/hacs/annotations.json", config=config)
+    own.snakemake(
+        "build/mirrored/hacs/slowfast.h5", "build/mirrored/hacs/annotations.json", config=config
+    )
     root = own.folder / "data/mirrored"
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     assert len(before) > 2
@@ -393,7 +460,9 @@ def test_fetched_files_outlive_an_edited_rule_a_missing_neighbour_and_sources_ou
 
 def test_a_file_put_there_by_hand_while_the_workflow_runs_is_kept(own, demo_data):
     """The rule's command stands for the person, too: the file comes while the job runs, and then its fetch fails."""
-    edition = yaml.safe_load((own.copy / "params/editions/demo.yaml").read_text()) | {"origin": "publisher"}
+    edition = yaml.safe_load((own.copy / "params/editions/demo.yaml").read_text()) | {
+        "origin": "publisher"
+    }
     (own.copy / "params/editions/mirrored.yaml").write_text(yaml.safe_dump(edition))
     shutil.copytree(demo_data, own.folder / "data/mirrored")
     target = own.folder / "data/mirrored/hacs/annotations/HACS_segments_v1.1.1.json"
@@ -407,7 +476,14 @@ def test_a_file_put_there_by_hand_while_the_workflow_runs_is_kept(own, demo_data
 
 
 def test_a_finished_run_is_moved_aside_when_another_takes_its_place(own):
-    files = ("model.pt", "checkpoint.pt", "detections.json", "metrics.json", "lineage.json", "params.yaml")
+    files = (
+        "model.pt",
+        "checkpoint.pt",
+        "detections.json",
+        "metrics.json",
+        "lineage.json",
+        "params.yaml",
+    )
     before = {name: (own.seed(ROW) / name).read_bytes() for name in files}
     own.params("editions/demo.yaml", experiments={ROW: {"training": {"lr": 0.003}}})
     own.snakemake()
@@ -416,7 +492,9 @@ def test_a_finished_run_is_moved_aside_when_another_takes_its_place(own):
     assert (own.seed(ROW) / "model.pt").read_bytes() != before["model.pt"]
     assert own.planned() == {}
     (own.folder / "mlflow.db").unlink()
-    assert "4 runs brought into MLflow" in own.run("actionformer", "track").stdout  # three and the one set aside
+    assert (
+        "4 runs brought into MLflow" in own.run("actionformer", "track").stdout
+    )  # three and the one set aside
 
 
 def test_a_failed_retraining_leaves_the_finished_run_and_its_metrics(own):
@@ -434,24 +512,49 @@ def test_a_failed_retraining_leaves_the_finished_run_and_its_metrics(own):
 
 
 @pytest.mark.parametrize(
-    ("rule", "command", "file", "edit"),
+    ("rule", "group", "command", "file", "edit"),
     [
-        ("train", "train", "editions/demo.yaml", {"experiments": {ROW: {"training": {"lr": 0.003}}}}),
-        ("audit", "audit", "datasets/hacs.yaml", {"published": {"validation": {"videos": 1}}}),
-        ("evaluate", "evaluate", "datasets/hacs.yaml", {"bin_edges": {"length": [5.0, 10.0]}}),
-        ("evaluate_released", "evaluate_released", f"experiments/{OTHER}.yaml", {"inference": {"min_score": 0.01}}),
+        (
+            "train",
+            "train",
+            "train",
+            "editions/demo.yaml",
+            {"experiments": {ROW: {"training": {"lr": 0.003}}}},
+        ),
+        (
+            "audit",
+            "build",
+            "audit",
+            "datasets/hacs.yaml",
+            {"published": {"validation": {"videos": 1}}},
+        ),
+        (
+            "evaluate",
+            "evaluate",
+            "evaluate",
+            "datasets/hacs.yaml",
+            {"bin_edges": {"length": [5.0, 10.0]}},
+        ),
+        (
+            "evaluate_released",
+            "evaluate",
+            "evaluate_released",
+            f"experiments/{OTHER}.yaml",
+            {"inference": {"min_score": 0.01}},
+        ),
     ],
 )
-def test_a_job_that_failed_is_planned_again(own, rule, command, file, edit):
+def test_a_job_that_failed_is_planned_again(own, rule, group, command, file, edit):
     """Snakemake puts back what was there, and records today's params for it; the next call must not believe that."""
     own.params(file, **edit)
-    head = f"def run_{command}(args: argparse.Namespace) -> None:\n"
-    own.edit("src/actionformer/cli.py", head, f'{head}    raise InputError("broken for a while")\n')
+    head = f"def {command}(args: argparse.Namespace) -> None:\n"
+    broken = f'{head}    from actionformer.errors import InputError\n    raise InputError("broken for a while")\n'
+    own.edit(f"src/actionformer/commands/{group}.py", head, broken)
     failed = own.snakemake(check=False)
     assert failed.returncode != 0
     assert "broken for a while" in failed.stderr
     assert own.planned().get(rule) == 1
-    own.edit("src/actionformer/cli.py", '    raise InputError("broken for a while")\n', "")
+    own.edit(f"src/actionformer/commands/{group}.py", broken, head)
     own.snakemake()
     assert own.planned() == {}
 
@@ -474,7 +577,9 @@ def test_anew_starts_over_and_keeps_the_old_run(own):
     said = own.run(*train, "--anew").stdout
     assert "is kept in results/demo/hacs_slowfast/earlier/seed0-" in said
     (aside,) = (own.folder / f"results/demo/{ROW}/earlier").iterdir()
-    assert (aside / "model.pt").read_bytes() == before == (own.seed(ROW) / "model.pt").read_bytes()  # same in, same out
+    assert (
+        (aside / "model.pt").read_bytes() == before == (own.seed(ROW) / "model.pt").read_bytes()
+    )  # same in, same out
 
 
 # ---------------------------------------------------------------------------------------------- who trained it
@@ -496,7 +601,10 @@ def test_the_commit_that_is_recorded_is_the_one_that_trained(own):
     assert all(torch.equal(weights[name], again[name]) for name in weights)
     for told in (own.read(ROW, "lineage.json"), own.read(ROW, "metrics.json")["lineage"]):
         assert told["trained_by"] == [first]
-    short, table = first["git"]["commit"][:12], (own.folder / "results/demo/tables/hacs.md").read_text()
+    short, table = (
+        first["git"]["commit"][:12],
+        (own.folder / "results/demo/tables/hacs.md").read_text(),
+    )
     card = (own.folder / f"results/demo/{ROW}/README.md").read_text()
     report = (own.folder / "results/demo/report.html").read_text()
     for page in (table, card, report):
@@ -549,10 +657,10 @@ def test_science_goes_on_without_mlflow_and_track_brings_it_in_later(own, addres
 def test_a_database_that_dies_while_training_does_not_end_it(own):
     """The store is there when training starts and gone at its first epoch."""
     code = (
-        "from actionformer import tracking, cli; import sys\n"
+        "from actionformer import tracking; from actionformer.commands.main import main; import sys\n"
         "def broken(*_): raise OSError('disk is full')\n"
         "tracking.log_epoch = tracking.end = broken\n"
-        f"sys.exit(cli.main(['train', {ROW!r}, '--params', {str(own.copy / 'params')!r}, '--anew']))"
+        f"sys.exit(main(['train', {ROW!r}, '--params', {str(own.copy / 'params')!r}, '--anew']))"
     )
     done = own.run(sys.executable, "-c", code)
     assert done.stderr.count("MLflow failed (disk is full)") == 1
@@ -561,10 +669,10 @@ def test_a_database_that_dies_while_training_does_not_end_it(own):
 
 def test_an_error_of_training_is_not_hidden_by_one_of_mlflow(own):
     code = (
-        "from actionformer import tracking, cli; import sys\n"
+        "from actionformer import tracking; from actionformer.commands.main import main; import sys\n"
         "def broken(*_): raise OSError('disk is full')\n"
         "tracking.end = broken\n"
-        f"sys.exit(cli.main(['train', {ROW!r}, '--params', {str(own.copy / 'params')!r}]))"
+        f"sys.exit(main(['train', {ROW!r}, '--params', {str(own.copy / 'params')!r}]))"
     )
     own.params("editions/demo.yaml", experiments={ROW: {"training": {"lr": 1e30}}})
     done = own.run(sys.executable, "-c", code, check=False)
@@ -574,11 +682,11 @@ def test_an_error_of_training_is_not_hidden_by_one_of_mlflow(own):
 
 def test_a_second_evaluation_uploads_nothing_that_is_there(own):
     code = (
-        "from actionformer import tracking, cli; from mlflow.tracking import MlflowClient; import sys\n"
+        "from actionformer import tracking; from actionformer.commands.main import main; from mlflow.tracking import MlflowClient; import sys\n"
         "log = MlflowClient.log_artifact\n"
         "def told(self, run, path, *rest): print('uploads', path); return log(self, run, path, *rest)\n"
         "MlflowClient.log_artifact = told\n"
-        f"sys.exit(cli.main(['evaluate', {ROW!r}, '--params', {str(own.copy / 'params')!r}]))"
+        f"sys.exit(main(['evaluate', {ROW!r}, '--params', {str(own.copy / 'params')!r}]))"
     )
     uploads = re.findall(r"uploads \S*/(\S+)", own.run(sys.executable, "-c", code).stdout)
     assert set(uploads) <= {"metrics.json"}  # it names the evaluating commit
@@ -595,12 +703,21 @@ def test_every_job_runs_where_nothing_but_its_inputs_and_params_are(finished, tm
     for line in summary[summary.index("\t".join(header)) + 1 :]:
         facts = dict(zip(header, line.split("\t"), strict=False))
         if facts.get("shellcmd", "-") not in ("-", ""):
-            jobs.setdefault(facts["shellcmd"], (facts["rule"], facts["input-file(s)"].split(","), []))[2].append(
-                facts["output_file"]
-            )
+            jobs.setdefault(
+                facts["shellcmd"], (facts["rule"], facts["input-file(s)"].split(","), [])
+            )[2].append(facts["output_file"])
     counts = Counter(rule for rule, _, _ in jobs.values())
     assert counts["train"] == counts["detect"] == counts["evaluate"] == counts["draw"] == len(ROWS)
-    assert {"convert", "pack", "audit", "evaluate_released", "card", "tabulate", "page", "report_page"} <= set(counts)
+    assert {
+        "convert",
+        "pack",
+        "audit",
+        "evaluate_released",
+        "card",
+        "tabulate",
+        "page",
+        "report_page",
+    } <= set(counts)
     for number, (command, (rule, inputs, outputs)) in enumerate(jobs.items()):
         folder = tmp_path / str(number)
         for file in inputs:
@@ -622,7 +739,9 @@ def test_every_job_runs_where_nothing_but_its_inputs_and_params_are(finished, tm
             assert (folder / file).read_bytes() == (finished.folder / file).read_bytes()
         if rule == "evaluate":
             (file,) = (file for file in outputs if file.endswith("metrics.json"))
-            ours, theirs = (json.loads((where / file).read_text()) for where in (folder, finished.folder))
+            ours, theirs = (
+                json.loads((where / file).read_text()) for where in (folder, finished.folder)
+            )
             assert ours == theirs
         shutil.rmtree(folder)
 
@@ -655,7 +774,9 @@ def test_results_of_before_there_were_records_are_taken_over(finished, tmp_path)
     models = {row: (before.seed(row) / "model.pt").read_bytes() for row in ROWS}
     now = Place(work, finished.copy)
     assert now.planned()["train"] == 2
-    said = now.run("actionformer", "adopt", "--params", f"{now.copy}/params", "--rows", *ROWS).stdout
+    said = now.run(
+        "actionformer", "adopt", "--params", f"{now.copy}/params", "--rows", *ROWS
+    ).stdout
     assert "products are up to date" in said
     assert "Nothing to be done" in now.snakemake("-n").stdout
     for row in ROWS:
@@ -675,7 +796,9 @@ def test_results_of_before_there_were_records_are_taken_over(finished, tmp_path)
 
 
 def test_every_line_of_the_table_names_the_test_that_performs_it():
-    lines = re.findall(r"^\| .* \| `(test_\w+)` \|$", (CHECKOUT / "docs/rerun.md").read_text(), re.M)
+    lines = re.findall(
+        r"^\| .* \| `(test_\w+)` \|$", (CHECKOUT / "docs/rerun.md").read_text(), re.M
+    )
     tests = set(re.findall(r"^def (test_\w+)", Path(__file__).read_text(), re.M))
     assert len(lines) > 20
     assert set(lines) <= tests
@@ -707,7 +830,9 @@ def test_an_interrupted_retraining_goes_on_and_the_finished_run_is_aside(own):
     assert (aside / "model.pt").read_bytes() == before
     own.snakemake()
     assert re.search(r"goes on after epoch [2-5]/6", log.read_text())
-    assert [path.name for path in (own.folder / f"results/demo/{ROW}/earlier").iterdir()] == [aside.name]
+    assert [path.name for path in (own.folder / f"results/demo/{ROW}/earlier").iterdir()] == [
+        aside.name
+    ]
     sessions = own.read(ROW, "lineage.json")["trained_by"]
     assert (sessions[0]["first_epoch"], sessions[-1]["last_epoch"]) == (0, 5)
     assert own.planned() == {}

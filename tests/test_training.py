@@ -20,7 +20,7 @@ from actionformer.data.view import Sample, views
 from actionformer.errors import InputError
 from actionformer.model.state_dict_adapter import from_published
 from actionformer.training import checkpoint, learning_rate
-from actionformer.training.loop import train
+from actionformer.training.loop import Origin, train
 from actionformer.training.observer import Observer
 from actionformer.training.optimizer import adamw
 
@@ -40,7 +40,11 @@ def thumos(demo_data, tmp_path_factory):
     database = load_database(convert(experiment.dataset, demo_data / "thumos14"))
     store = tmp_path_factory.mktemp("store") / "i3d.h5"
     pack(demo_data / "thumos14" / experiment.features.file, store, dim=experiment.features.dim)
-    return experiment, views(database, FeatureStore(store), experiment, "train")[:12], database.classes
+    return (
+        experiment,
+        views(database, FeatureStore(store), experiment, "train")[:12],
+        database.classes,
+    )
 
 
 class Cut(BaseException):
@@ -91,9 +95,11 @@ def test_a_checkpoint_keeps_the_history_of_who_trained_which_epochs(thumos, tmp_
     looker = Interrupting(after=1)
     options = {"seed": 3, "run": tmp_path, "observer": looker}
     with pytest.raises(Cut):
-        train(experiment, training_views, classes, **options, who={"commit": "first"})
+        train(
+            experiment, training_views, classes, **options, origin=Origin(who={"commit": "first"})
+        )
     for commit in ("second", "third"):
-        train(experiment, training_views, classes, **options, who={"commit": commit})
+        train(experiment, training_views, classes, **options, origin=Origin(who={"commit": commit}))
         assert looker.trained_by == [
             {"first_epoch": 0, "last_epoch": 1, "commit": "first"},
             {"first_epoch": 2, "last_epoch": 2, "commit": "second"},
@@ -103,7 +109,9 @@ def test_a_checkpoint_keeps_the_history_of_who_trained_which_epochs(thumos, tmp_
 
 def test_training_leaves_the_callers_random_numbers_alone(thumos, tmp_path):
     experiment, training_views, classes = thumos
-    short = experiment.model_copy(update={"training": experiment.training.model_copy(update={"schedule_epochs": 1})})
+    short = experiment.model_copy(
+        update={"training": experiment.training.model_copy(update={"schedule_epochs": 1})}
+    )
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -113,7 +121,9 @@ def test_training_leaves_the_callers_random_numbers_alone(thumos, tmp_path):
 
 def test_equal_trainings_write_equal_bytes(thumos, tmp_path):
     experiment, training_views, classes = thumos
-    short = experiment.model_copy(update={"training": experiment.training.model_copy(update={"schedule_epochs": 1})})
+    short = experiment.model_copy(
+        update={"training": experiment.training.model_copy(update={"schedule_epochs": 1})}
+    )
     for name in ("a", "b"):
         train(short, training_views, classes, seed=0, run=tmp_path / name)
     assert (tmp_path / "a/model.pt").read_bytes() == (tmp_path / "b/model.pt").read_bytes()
@@ -121,16 +131,20 @@ def test_equal_trainings_write_equal_bytes(thumos, tmp_path):
 
 def test_a_checkpoint_of_other_params_is_not_gone_on_with(thumos, tmp_path):
     experiment, training_views, classes = thumos
-    short = experiment.model_copy(update={"training": experiment.training.model_copy(update={"schedule_epochs": 1})})
-    train(short, training_views, classes, seed=0, run=tmp_path, identity="one")
-    history = train(short, training_views, classes, seed=1, run=tmp_path, identity="two")
+    short = experiment.model_copy(
+        update={"training": experiment.training.model_copy(update={"schedule_epochs": 1})}
+    )
+    train(short, training_views, classes, seed=0, run=tmp_path, origin=Origin("one"))
+    history = train(short, training_views, classes, seed=1, run=tmp_path, origin=Origin("two"))
     assert len(history) == 1
     assert checkpoint.load(tmp_path / "model.pt")["seed"] == 1
 
 
 def test_seeds_differ_and_repeat(thumos, tmp_path):
     experiment, training_views, classes = thumos
-    short = experiment.model_copy(update={"training": experiment.training.model_copy(update={"schedule_epochs": 1})})
+    short = experiment.model_copy(
+        update={"training": experiment.training.model_copy(update={"schedule_epochs": 1})}
+    )
     losses = [
         train(short, training_views, classes, seed=seed, run=tmp_path / str(i))[0]["loss/total"]
         for i, seed in enumerate([0, 0, 1])
@@ -141,9 +155,17 @@ def test_seeds_differ_and_repeat(thumos, tmp_path):
 
 def test_a_loss_that_is_not_finite_ends_training_in_one_line(thumos, tmp_path):
     experiment, training_views, classes = thumos
-    huge = experiment.training.model_copy(update={"lr": 1e30, "schedule_epochs": 2, "warmup_epochs": 1})
+    huge = experiment.training.model_copy(
+        update={"lr": 1e30, "schedule_epochs": 2, "warmup_epochs": 1}
+    )
     with pytest.raises(InputError, match=r"the loss of epoch \d is (nan|inf); lower training.lr"):
-        train(experiment.model_copy(update={"training": huge}), training_views, classes, seed=0, run=tmp_path)
+        train(
+            experiment.model_copy(update={"training": huge}),
+            training_views,
+            classes,
+            seed=0,
+            run=tmp_path,
+        )
 
 
 # ------------------------------------------------------------------------------------- the published trajectory
@@ -160,18 +182,26 @@ class OracleView:
 
     def __init__(self, tag, place):
         self.params, self.place = oracle.trajectory_params(tag), place
-        self.epochs = {random.Random(f"{SEED}/{epoch}/{place}").random(): epoch for epoch in range(EPOCHS)}
+        self.epochs = {
+            random.Random(f"{SEED}/{epoch}/{place}").random(): epoch for epoch in range(EPOCHS)
+        }
 
     def load(self, rng):
         epoch = self.epochs[rng.random()]
-        order = torch.randperm(PER_EPOCH * BATCH, generator=torch.Generator().manual_seed(epoch)).tolist()
+        order = torch.randperm(
+            PER_EPOCH * BATCH, generator=torch.Generator().manual_seed(epoch)
+        ).tolist()
         iteration, b = divmod(epoch * PER_EPOCH * BATCH + order.index(self.place), BATCH)
         T = self.params.max_seq_len
         lengths = [T, int(oracle.drawn(f"traj/{iteration}/len").integers(T // 4, T))]
-        features_BCT, mask_BT = oracle.masked_input(f"traj/{iteration}/inputs", self.params.in_channels, T, lengths)
+        features_BCT, mask_BT = oracle.masked_input(
+            f"traj/{iteration}/inputs", self.params.in_channels, T, lengths
+        )
         truth = oracle.arrays("trajectory/trajectory_gt.npz")
-        segments_N2, labels_N = (torch.from_numpy(truth[f"T{T}/{iteration}/{key}{b}"]) for key in ("segs", "labels"))
-        return Sample(features_BCT[b], mask_BT[b], segments_N2, labels_N.long())
+        segments_G2, labels_G = (
+            torch.from_numpy(truth[f"T{T}/{iteration}/{key}{b}"]) for key in ("segs", "labels")
+        )
+        return Sample(features_BCT[b], mask_BT[b], segments_G2, labels_G.long())
 
 
 @pytest.fixture(scope="module", params=TAGS)
@@ -203,7 +233,9 @@ def followed(request, tmp_path_factory):
         return {"training": float(model.training)}
 
     views_ = [OracleView(tag, place) for place in range(PER_EPOCH * BATCH)]
-    history = train(experiment, views_, [], seed=SEED, run=run, identity="published", evaluate=evaluate)
+    history = train(
+        experiment, views_, [], seed=SEED, run=run, origin=Origin("published"), evaluate=evaluate
+    )
     return oracle.read("trajectory/trajectory.json")[tag], history, evaluated, run
 
 
@@ -211,7 +243,9 @@ def relative_norms(weights, expected):
     """How far the norms of the tensors are from the published ones."""
     found = {}
     for name, tensor in weights.items():
-        if name != "loss_normalizer":  # the published average truncates it to an integer (QUIRKS 26)
+        if (
+            name != "loss_normalizer"
+        ):  # the published average truncates it to an integer (QUIRKS 26)
             norm = expected[oracle.opentad_name(name)][2]
             found[name] = abs(float(tensor.double().norm()) - norm) / max(norm, 1e-6)
     return found
@@ -224,7 +258,11 @@ def test_the_loop_follows_the_published_losses_norms_and_rates(followed):
     published = record["f32"]
     for epoch, ours in enumerate(history):
         part = slice(epoch * PER_EPOCH, (epoch + 1) * PER_EPOCH)
-        for key, name in (("cls", "loss/classification"), ("reg", "loss/regression"), ("gn", "gradient_norm")):
+        for key, name in (
+            ("cls", "loss/classification"),
+            ("reg", "loss/regression"),
+            ("gn", "gradient_norm"),
+        ):
             assert ours[name] == pytest.approx(np.mean(published[key][part]), rel=1e-5)
         assert ours["loss/total"] == pytest.approx(np.mean(published["cost"][part]), rel=1e-5)
         assert ours["learning_rate"] == pytest.approx(published["lr"][part][-1], rel=1e-9)
@@ -238,12 +276,19 @@ def test_the_loop_ends_with_the_published_weights_and_keeps_their_average(follow
     saved = checkpoint.load(run / "model.pt")["state_dict"]
     assert max(relative_norms(trained, record["final_f32"]).values()) < 5e-5
     assert max(relative_norms(saved, record["ema_f32"]).values()) < 5e-5
-    assert max(relative_norms(saved, record["final_f32"]).values()) > 1e-3  # the two can be told apart
+    assert (
+        max(relative_norms(saved, record["final_f32"]).values()) > 1e-3
+    )  # the two can be told apart
     assert len(evaluated) == 2
     assert all(torch.equal(evaluated[-1][name], saved[name]) for name in saved)
 
 
-def test_evaluation_while_training_sees_a_network_in_evaluation_mode_from_the_first_evaluated_epoch_on(followed):
+def test_evaluation_while_training_sees_a_network_in_evaluation_mode_from_the_first_evaluated_epoch_on(
+    followed,
+):
     _, history, _, _ = followed
-    assert [epoch for epoch, record in enumerate(history) if "training" in record] == [EPOCHS - 2, EPOCHS - 1]
+    assert [epoch for epoch, record in enumerate(history) if "training" in record] == [
+        EPOCHS - 2,
+        EPOCHS - 1,
+    ]
     assert {record["training"] for record in history[-2:]} == {0.0}

@@ -35,7 +35,11 @@ def shorten(folder: Path) -> None:
     shutil.copytree(CHECKOUT / "params", folder / "params")
     path = folder / "params/editions/demo.yaml"
     edition = yaml.safe_load(path.read_text())
-    edition["all_experiments"]["training"] |= {"schedule_epochs": 1, "warmup_epochs": 1, "first_eval_epoch": 0}
+    edition["all_experiments"]["training"] |= {
+        "schedule_epochs": 1,
+        "warmup_epochs": 1,
+        "first_eval_epoch": 0,
+    }
     for row in edition["experiments"].values():
         row.pop("training", None)
     path.write_text(yaml.safe_dump(edition))
@@ -80,7 +84,9 @@ def seeds_of(folder: Path) -> dict[str, Any]:
     for row in ROWS:
         metrics = json.loads((folder / f"results/demo/{row}/seed0/metrics.json").read_text())
         name = f"{row}-seed0-{metrics['lineage']['identity'][:8]}"
-        (runs[row],) = found.search_runs(experiments, f"tags.row = '{row}' and attributes.run_name = '{name}'")
+        (runs[row],) = found.search_runs(
+            experiments, f"tags.row = '{row}' and attributes.run_name = '{name}'"
+        )
     return runs
 
 
@@ -96,7 +102,9 @@ def test_tables_say_that_these_are_demo_numbers_and_where_they_come_from(done):
     assert "These are demo numbers" in page
     assert page.count("| difference | n/a | n/a |") == len(ROWS)
     for row in ROWS:
-        lineage = json.loads((done / f"results/demo/{row}/seed0/metrics.json").read_text())["lineage"]
+        lineage = json.loads((done / f"results/demo/{row}/seed0/metrics.json").read_text())[
+            "lineage"
+        ]
         assert lineage["pinned"]
         assert f"{row}-seed0-{lineage['identity'][:8]}" in page
     assert f"`{yaml.safe_load((done / 'data.dvc').read_text())['outs'][0]['md5']}`" in page
@@ -122,20 +130,34 @@ def test_every_row_has_figures_a_model_card_and_tables_in_four_forms(done):
         metrics = json.loads((done / f"results/demo/{row}/seed0/metrics.json").read_text())
         (result,) = yaml.safe_load(header)["model-index"][0]["results"]
         assert result["metrics"][0]["value"] == round(metrics["percent"]["mAP/average"], 2)
-        for word in (metrics["lineage"]["data_version"], "synthetic", "These are demo numbers", *metrics["classes"]):
+        for word in (
+            metrics["lineage"]["data_version"],
+            "synthetic",
+            "These are demo numbers",
+            *metrics["classes"],
+        ):
             assert word in card
     for table in ("hacs", "thumos14"):
-        assert all((done / f"results/demo/tables/{table}.{form}").exists() for form in ("md", "csv", "tex", "html"))
+        assert all(
+            (done / f"results/demo/tables/{table}.{form}").exists()
+            for form in ("md", "csv", "tex", "html")
+        )
 
 
 def test_snakemakes_own_report_has_captions_and_categories(done):
     snakemake(done, "--report", "report.zip")
     with zipfile.ZipFile(done / "report.zip") as archive:
         names = archive.namelist()
-        text = " ".join(archive.read(name).decode(errors="replace") for name in names if "/raw/" not in name)
+        text = " ".join(
+            archive.read(name).decode(errors="replace") for name in names if "/raw/" not in name
+        )
     assert all(f'"{category}"' in text for category in ("Tables", "Figures", "Report"))
-    assert text.count("as many as it has ground truth") == len(ROWS)  # the caption of the false-positive profile
-    assert sum(name.endswith(".svg") and "/raw/" in name for name in names) == len(ROWS) * len(layout.FIGURES)
+    assert text.count("as many as it has ground truth") == len(
+        ROWS
+    )  # the caption of the false-positive profile
+    assert sum(name.endswith(".svg") and "/raw/" in name for name in names) == len(ROWS) * len(
+        layout.FIGURES
+    )
 
 
 def test_status_says_what_is_done_and_what_is_next(done):
@@ -146,16 +168,22 @@ def test_status_says_what_is_done_and_what_is_next(done):
     said = run_command(done, *command, "--seeds", "0", "1").stdout
     assert re.search(r"^thumos14_i3d +1  missing$", said, re.M)
     assert "next: train hacs_slowfast, seed 1" in said
-    paper = run_command(done, "actionformer", "status", "--edition", "paper", "--rows", "thumos14_i3d").stdout
+    paper = run_command(
+        done, "actionformer", "status", "--edition", "paper", "--rows", "thumos14_i3d"
+    ).stdout
     assert re.search(r"thumos14_i3d +0  missing +at most \d+\.\d h +at least 10.6 GB", paper)
     assert "next: fetch for thumos14_i3d" in paper
 
 
 def test_predicting_from_a_feature_file_is_detecting_without_a_database(done):
     """A test video of THUMOS, by its frame rate and duration alone, gives what `detect` wrote of it."""
-    results = json.loads((done / "results/demo/thumos14_i3d/seed0/detections.json").read_text())["results"]
+    results = json.loads((done / "results/demo/thumos14_i3d/seed0/detections.json").read_text())[
+        "results"
+    ]
     video = max(results, key=lambda name: len(results[name]))
-    facts = json.loads((done / "build/demo/thumos14/annotations.json").read_text())["database"][video]
+    facts = json.loads((done / "build/demo/thumos14/annotations.json").read_text())["database"][
+        video
+    ]
     with h5py.File(done / "build/demo/thumos14/i3d.h5") as store:
         np.save(done / f"{video}.npy", store["videos"][video][()])
     run_command(
@@ -169,7 +197,9 @@ def test_predicting_from_a_feature_file_is_detecting_without_a_database(done):
     assert abs(len(found) - len(results[video])) <= 0.02 * len(found)
     for ours, theirs in zip(found[:best], results[video][:best], strict=True):
         assert ours["label"] == theirs["label"]
-        np.testing.assert_allclose([*ours["segment"], ours["score"]], [*theirs["segment"], theirs["score"]], atol=0.011)
+        np.testing.assert_allclose(
+            [*ours["segment"], ours["score"]], [*theirs["segment"], theirs["score"]], atol=0.011
+        )
 
 
 def test_mlflow_has_an_experiment_per_table_a_parent_per_row_and_a_child_per_seed(done):
@@ -180,17 +210,45 @@ def test_mlflow_has_an_experiment_per_table_a_parent_per_row_and_a_child_per_see
         assert (parent.info.run_name, parent.data.tags["kind"]) == (row, "row")
         assert child.info.status == parent.info.status == "FINISHED"
         assert child.data.params["training.schedule_epochs"] == "1"
-        for tag in ("git.commit", "git.dirty", "data.version", "data.files", "data.pinned", "lock", "edition"):
+        for tag in (
+            "git.commit",
+            "git.dirty",
+            "data.version",
+            "data.files",
+            "data.pinned",
+            "lock",
+            "edition",
+        ):
             assert child.data.tags[tag]
-        for metric in ("loss/total", "learning_rate", "gradient_norm", "videos_per_second", "mAP/average"):
+        for metric in (
+            "loss/total",
+            "learning_rate",
+            "gradient_norm",
+            "videos_per_second",
+            "mAP/average",
+        ):
             assert metric in child.data.metrics
         assert any(metric.startswith("system/") for metric in child.data.metrics)
         artifacts = {item.path for item in found.list_artifacts(child.info.run_id)}
-        assert artifacts >= {"checkpoint.pt", "model.pt", "params.yaml", "detections.json", "metrics.json", "figures"}
-        figures = {Path(item.path).stem for item in found.list_artifacts(child.info.run_id, "figures")}
+        assert artifacts >= {
+            "checkpoint.pt",
+            "model.pt",
+            "params.yaml",
+            "detections.json",
+            "metrics.json",
+            "figures",
+        }
+        figures = {
+            Path(item.path).stem for item in found.list_artifacts(child.info.run_id, "figures")
+        }
         assert figures == set(layout.FIGURES)
-        assert {item.path for item in found.list_artifacts(parent.info.run_id)} == {"figures", "tables"}
-        tables = {Path(item.path).suffix for item in found.list_artifacts(parent.info.run_id, "tables")}
+        assert {item.path for item in found.list_artifacts(parent.info.run_id)} == {
+            "figures",
+            "tables",
+        }
+        tables = {
+            Path(item.path).suffix for item in found.list_artifacts(parent.info.run_id, "tables")
+        }
         assert tables == {".md", ".csv", ".tex", ".html"}
         # which seed, which data, which commit: read where runs are compared
         for tag in ("data.version", "git.commit", "protocol", "loading"):
@@ -204,7 +262,11 @@ def test_mlflow_has_an_experiment_per_table_a_parent_per_row_and_a_child_per_see
 def test_every_filter_of_the_docs_is_one_that_mlflow_takes(done):
     found = client(done)
     experiments = [e.experiment_id for e in found.search_experiments()]
-    cells = re.findall(r"\| `((?:tags|attributes|metrics)\..*)` \|$", (CHECKOUT / "docs/mlflow.md").read_text(), re.M)
+    cells = re.findall(
+        r"\| `((?:tags|attributes|metrics)\..*)` \|$",
+        (CHECKOUT / "docs/mlflow.md").read_text(),
+        re.M,
+    )
     assert len(cells) > 15
     counts = {text: len(found.search_runs(experiments, text)) for text in cells}
     assert counts["tags.kind = 'seed' and tags.evaluated = 'true'"] >= len(ROWS)
@@ -226,7 +288,14 @@ def test_a_published_checkpoint_is_a_line_of_the_table_and_a_run_of_its_own(done
     assert parent.data.metrics["released/mAP/average"] == metrics["percent"]["mAP/average"]
     assert parent.data.metrics["mAP/average"] != metrics["percent"]["mAP/average"]
     without = run_command(
-        done, "actionformer", "tabulate", "--params", "params", "--rows", "thumos14_i3d", "--no-released"
+        done,
+        "actionformer",
+        "tabulate",
+        "--params",
+        "params",
+        "--rows",
+        "thumos14_i3d",
+        "--no-released",
     )
     assert "checkpoint" not in without.stdout
     (done / "results/demo/tables/thumos14.md").unlink()
@@ -246,7 +315,12 @@ def test_page_and_mlflow_agree_to_the_last_digit(done):
 
 
 def test_touching_and_rewriting_files_plans_nothing(done):
-    for name in (THUMOS_ARCHIVE, "build/demo/thumos14/i3d.h5", "build/demo/thumos14/i3d.json", "data.dvc"):
+    for name in (
+        THUMOS_ARCHIVE,
+        "build/demo/thumos14/i3d.h5",
+        "build/demo/thumos14/i3d.json",
+        "data.dvc",
+    ):
         path = done / name
         os.utime(path)
         shutil.copy(path, f"{path}.copy")
@@ -278,7 +352,14 @@ def test_one_learning_rate_replans_one_row(done):
 
 
 def test_other_spellings_of_the_same_paths_plan_nothing(done):
-    command = ["snakemake", "-n", "--snakefile", f"{CHECKOUT}/Snakefile", "--config", f"params={done}/params"]
+    command = [
+        "snakemake",
+        "-n",
+        "--snakefile",
+        f"{CHECKOUT}/Snakefile",
+        "--config",
+        f"params={done}/params",
+    ]
     said = run_command(done, *command, f"rows={','.join(ROWS)}").stdout
     assert "Nothing to be done" in said
 
@@ -402,7 +483,14 @@ def test_a_terminated_command_goes_on_in_the_same_run_to_the_same_weights(done, 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_workflow_goes_on_from_its_last_epoch(done, undisturbed, stop):
     """After Ctrl-C the same command; after kill -9 what `make resume` runs."""
-    command = ["snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "--cores", "2", "--rerun-incomplete"]
+    command = [
+        "snakemake",
+        "--snakefile",
+        f"{CHECKOUT}/Snakefile",
+        "--cores",
+        "2",
+        "--rerun-incomplete",
+    ]
     target = "results/demo/thumos14_i3d/seed7/model.pt"
     config = [target, "--config", "params=params", "rows=thumos14_i3d", "seeds=7"]
     log = done / "results/demo/logs/train/thumos14_i3d-seed7.log"
@@ -412,7 +500,9 @@ def test_an_interrupted_workflow_goes_on_from_its_last_epoch(done, undisturbed, 
     assert cut(done, [*command, *config], log, stop) != 0
     assert (done / "results/demo/thumos14_i3d/seed7/checkpoint.pt").exists()
     if stop == signal.SIGKILL:
-        run_command(done, "snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "--unlock", *config[1:])
+        run_command(
+            done, "snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "--unlock", *config[1:]
+        )
     run_command(done, *command, *config)
     assert_went_on(done, undisturbed)
 
@@ -428,17 +518,29 @@ def test_dvc_pull_restores_the_demo_data_on_a_fresh_clone(tmp_path):
 def test_files_fetched_in_one_call_are_up_to_date_in_the_next(tmp_path, demo_data):
     """An edition whose files come from a lab's mirror, here a folder: their md5s are not known before."""
     shorten(tmp_path)
-    edition = yaml.safe_load((tmp_path / "params/editions/demo.yaml").read_text()) | {"origin": "publisher"}
+    edition = yaml.safe_load((tmp_path / "params/editions/demo.yaml").read_text()) | {
+        "origin": "publisher"
+    }
     edition["datasets"]["thumos14"]["files"] = {"annotations/video_info.csv": {}}
     (tmp_path / "params/editions/mirrored.yaml").write_text(yaml.safe_dump(edition))
-    command = ["snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "--cores", "2", "--config", "edition=mirrored"]
+    command = [
+        "snakemake",
+        "--snakefile",
+        f"{CHECKOUT}/Snakefile",
+        "--cores",
+        "2",
+        "--config",
+        "edition=mirrored",
+    ]
     config = ["params=params", "rows=[thumos14_i3d]", f"mirror={demo_data}"]
     run_command(tmp_path, *command, *config)
     assert (tmp_path / "results/mirrored/tables/thumos14.md").exists()
     recorded = json.loads((tmp_path / "data/mirrored/thumos14/checksums.json").read_text())
     assert {entry["source"].split()[1] for entry in recorded.values()} == {str(demo_data)}
     assert "Nothing to be done" in run_command(tmp_path, *command, *config, "-n").stdout
-    assert "Nothing to be done" in run_command(tmp_path, *command, *config[:2], "-n").stdout  # where from is no matter
+    assert (
+        "Nothing to be done" in run_command(tmp_path, *command, *config[:2], "-n").stdout
+    )  # where from is no matter
     (tmp_path / "data/mirrored/thumos14/annotations/video_info.csv").unlink()
     assert "Train" not in run_command(tmp_path, *command, *config, "-n").stdout
 
@@ -459,12 +561,24 @@ def test_the_paper_edition_plans_fourteen_rows_and_three_seeds(tmp_path):
     fetched = set(re.findall(r"^Job \d+: Fetch (.*)$", said, re.M))
     assert len({name for name in fetched if "/checkpoints/" in name}) == 13  # two rows share one
     assert len(fetched) > 30
-    assert len(set(re.findall(r"^Job \d+: Evaluate the released checkpoint of (.*)$", said, re.M))) == 14
+    assert (
+        len(set(re.findall(r"^Job \d+: Evaluate the released checkpoint of (.*)$", said, re.M)))
+        == 14
+    )
 
 
 def test_an_own_experiment_on_a_published_data_set_fetches_the_publishers_files(tmp_path):
-    (tmp_path / "wider.yaml").write_text("data: {dataset: thumos14, features: i3d}\nmodel: {channels: 768}\n")
-    command = ["snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "-n", "--config", "experiment=wider.yaml"]
+    (tmp_path / "wider.yaml").write_text(
+        "data: {dataset: thumos14, features: i3d}\nmodel: {channels: 768}\n"
+    )
+    command = [
+        "snakemake",
+        "--snakefile",
+        f"{CHECKOUT}/Snakefile",
+        "-n",
+        "--config",
+        "experiment=wider.yaml",
+    ]
     said = run_command(tmp_path, *command).stdout
     assert "Fetch thumos14/features/i3d_actionformer_stride4_thumos.zip" in said
     assert "Train wider, seed 0" in said
@@ -491,7 +605,9 @@ def test_a_mistyped_config_is_said_in_one_clear_line(tmp_path, config, words):
 def test_help_of_every_command(tmp_path):
     said = run_command(tmp_path, sys.executable, "-m", "actionformer", "--help").stdout
     commands = ["demo-data", *re.findall(r"^    ([a-z-]+) ", said, re.M)]
-    assert {"fetch", "convert", "pack", "audit", "train", "detect", "evaluate", "tabulate"} <= set(commands)
+    assert {"fetch", "convert", "pack", "audit", "train", "detect", "evaluate", "tabulate"} <= set(
+        commands
+    )
     for name in commands:
         assert "usage" in run_command(tmp_path, "actionformer", name, "--help").stdout
 
@@ -503,17 +619,27 @@ def test_an_own_data_set_needs_two_yaml_files_and_no_code(tmp_path):
     for path in (CHECKOUT / "docs/own-dataset").glob("*.yaml"):
         shutil.copy(path, own)
     experiment = own / "sbhar.yaml"
-    short = experiment.read_text().replace("schedule_epochs: 40", "threads: 1\n  schedule_epochs: 6")
+    short = experiment.read_text().replace(
+        "schedule_epochs: 40", "threads: 1\n  schedule_epochs: 6"
+    )
     short = short.replace("channels: 128", "channels: 16")
-    experiment.write_text(short.replace("first_eval_epoch: 39", "first_eval_epoch: 5\n  warmup_epochs: 1"))
+    experiment.write_text(
+        short.replace("first_eval_epoch: 39", "first_eval_epoch: 5\n  warmup_epochs: 1")
+    )
     rng = np.random.default_rng(0)
     database = {}
     for i in range(6):
         annotations = [
-            {"segment": [8.0 + 12 * k, 14.0 + 12 * k], "label": f"activity {(i + k) % 12}"} for k in range(12)
+            {"segment": [8.0 + 12 * k, 14.0 + 12 * k], "label": f"activity {(i + k) % 12}"}
+            for k in range(12)
         ]
         subset = "training" if i < 4 else "validation"
-        database[f"r{i}"] = {"subset": subset, "duration": 160.0, "frame": 8000, "annotations": annotations}
+        database[f"r{i}"] = {
+            "subset": subset,
+            "duration": 160.0,
+            "frame": 8000,
+            "annotations": annotations,
+        }
         np.save(own / f"features/r{i}.npy", rng.standard_normal((319, 150)).astype(np.float32))
     (own / "annotations.json").write_text(json.dumps({"database": database}))
     named = experiment.read_text()
@@ -527,9 +653,13 @@ def test_an_own_data_set_needs_two_yaml_files_and_no_code(tmp_path):
     assert "± " in table  # two seeds
     report = (tmp_path / "results/own/report.html").read_text()
     assert "0 1; timelines are of the first, all else means" in report
-    assert all((tmp_path / f"results/own/sbhar/seed{seed}/figures/loss.svg").exists() for seed in (0, 1))
+    assert all(
+        (tmp_path / f"results/own/sbhar/seed{seed}/figures/loss.svg").exists() for seed in (0, 1)
+    )
     assert "| published |" not in table
     assert "Nothing to be done" in run_command(tmp_path, *command, *config, "-n").stdout
     experiment.write_text(named)
-    run_command(tmp_path, "actionformer", "train", "sbhar/sbhar.yaml", "--seed", "2")  # by the path in the file
+    run_command(
+        tmp_path, "actionformer", "train", "sbhar/sbhar.yaml", "--seed", "2"
+    )  # by the path in the file
     assert (tmp_path / "results/own/sbhar/seed2/model.pt").exists()

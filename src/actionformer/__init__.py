@@ -2,23 +2,16 @@
 
 from typing import TYPE_CHECKING, Any
 
-from actionformer.experiment import Experiment, load_experiment
-
 if TYPE_CHECKING:
-    from actionformer.detection.from_files import predict_files as predict
-    from actionformer.model.actionformer import ActionFormer
+    from actionformer.api import ActionFormer, Experiment, load_experiment, predict
 
 __all__ = ["ActionFormer", "Experiment", "load_experiment", "predict"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch only where the network is used: most commands don't."""
-    if name == "ActionFormer":
-        from actionformer.model.actionformer import ActionFormer
+    """A name of `actionformer.api`, imported when it is asked for: that imports torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from actionformer import api
 
-        return ActionFormer
-    if name == "predict":
-        from actionformer.detection.from_files import predict_files
-
-        return predict_files
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(api, name)

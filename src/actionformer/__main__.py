@@ -2,6 +2,6 @@
 
 import sys
 
-from actionformer.cli import main
+from actionformer.commands.main import main
 
 sys.exit(main())

@@ -29,7 +29,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
         os.umask(umask)
         part.chmod(0o666 & ~umask)
         with part.open("rb") as file:
-            os.fsync(file.fileno())  # a power loss must not leave an empty file under the final name
+            os.fsync(
+                file.fileno()
+            )  # a power loss must not leave an empty file under the final name
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
@@ -68,12 +70,16 @@ def read_text(path: Path) -> str:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not readable as UTF-8 text ({error}); get the file again") from None
+        raise InputError(
+            f"{path}: not readable as UTF-8 text ({error}); get the file again"
+        ) from None
 
 
 def digest(content: Any) -> str:
     """A short name of a JSON value."""
-    return hashlib.md5(json.dumps(content, sort_keys=True).encode(), usedforsecurity=False).hexdigest()
+    return hashlib.md5(
+        json.dumps(content, sort_keys=True).encode(), usedforsecurity=False
+    ).hexdigest()
 
 
 def file_md5(path: Path) -> str:

@@ -17,13 +17,20 @@ command runs in; `own` is the edition of experiments given by path.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from actionformer.experiment import Dataset, Experiment
+from filelock import FileLock
+
+from actionformer.params.dataset import Dataset
+from actionformer.params.experiment import OWN, Experiment
 
 MD5_CACHE = Path("build/md5.json")
 PROGRESS = "progress.json"
 """in a run folder: how far training is"""
+TRAINED = ("model.pt", "history.csv", "params.yaml", "lineage.json")
+"""in a run folder: what a training that has ended leaves, beside the manifest of model.pt"""
 TRACKING_FILE = Path("mlflow.db")
 TABLE_FORMS = ("md", "csv", "tex", "html")
 UNTRACKED = "mlflow-failed.txt"
@@ -31,22 +38,40 @@ UNTRACKED = "mlflow-failed.txt"
 EARLIER = "earlier"
 """in the folder of a row: runs that later ones have taken the place of"""
 FIGURES = (
-    "map_tiou", "loss", "validation", "class_ap", "precision_recall", "calibration", "false_positives", "error_gains",
-    "sensitivity", "misses", "timelines",
-)  # fmt: skip
+    "map_tiou",
+    "loss",
+    "validation",
+    "class_ap",
+    "precision_recall",
+    "calibration",
+    "false_positives",
+    "error_gains",
+    "sensitivity",
+    "misses",
+    "timelines",
+)
 """of a row, in their order on its page"""
 
 
-def lock(path: Path) -> Path:
-    """The lock file of something that several processes may write."""
-    return Path("build/locks") / f"{path.as_posix().replace('/', '_')}.lock"
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Alone with something that several processes may write."""
+    lock = Path("build/locks") / f"{path.as_posix().replace('/', '_')}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        yield
+
+
+def raw_edition(edition: str) -> str:
+    """The edition whose raw files are used: experiments given by path share the paper's."""
+    return "paper" if edition == OWN else edition
 
 
 def raw_root(dataset: Dataset, name: str, edition: str) -> Path:
-    """Folder of a data set's files as their publisher made them; experiments given by path share the paper's."""
+    """Folder of a data set's files as their publisher made them."""
     if dataset.root is not None:
         return Path(dataset.root)
-    return Path("data") / ("paper" if edition == "own" else edition) / name
+    return Path("data") / raw_edition(edition) / name
 
 
 def database(edition: str, dataset: str) -> Path:
@@ -59,6 +84,11 @@ def feature_store(edition: str, dataset: str, features: str) -> Path:
 
 def run(edition: str, experiment: str, seed: int) -> Path:
     return Path("results") / edition / experiment / f"seed{seed}"
+
+
+def run_lock(run: Path) -> Path:
+    """Held by who trains in a run's folder."""
+    return run / ".lock"
 
 
 def earlier(run: Path, identity: str) -> Path:
@@ -90,7 +120,10 @@ def released_checkpoint_of(experiment: Experiment) -> Path | None:
     """The checkpoint that was published with a row."""
     if experiment.released is None:
         return None
-    return raw_root(experiment.dataset, experiment.data.dataset, experiment.edition) / experiment.released.file
+    return (
+        raw_root(experiment.dataset, experiment.data.dataset, experiment.edition)
+        / experiment.released.file
+    )
 
 
 def tables(edition: str) -> Path:
@@ -139,20 +172,18 @@ def store_of(experiment: Experiment) -> Path:
 def features_of(experiment: Experiment) -> Path:
     """The publisher's archive or folder that a row's feature store is packed from."""
     features = experiment.features
-    if features.dataset is None:
-        return raw_root(experiment.dataset, experiment.data.dataset, experiment.edition) / features.file
-    return (
-        Path("data")
-        / ("paper" if experiment.edition == "own" else experiment.edition)
-        / features.dataset
-        / features.file
-    )
+    if features.dataset is not None:
+        return Path("data") / raw_edition(experiment.edition) / features.dataset / features.file
+    root = raw_root(experiment.dataset, experiment.data.dataset, experiment.edition)
+    return root / features.file
 
 
 def annotation_files(dataset: Dataset, name: str, edition: str) -> list[Path]:
     """The publisher's files that a data set's database is made from."""
     root = raw_root(dataset, name, edition)
-    listed = [*dataset.annotations, *dataset.class_lists.values(), *([dataset.blocked] if dataset.blocked else [])]
+    listed = [*dataset.annotations, *dataset.class_lists.values()]
+    if dataset.blocked:
+        listed.append(dataset.blocked)
     return [root / file for file in listed]
 
 
@@ -175,6 +206,14 @@ def audit(experiment: Experiment) -> Path:
 
 
 def run_name(row: str, seed: int | None, identity: str, kind: str = "") -> str:
-    """Name of a run in tables and in MLflow: of a seed, or of the published checkpoint; equal inputs, equal name."""
-    of = "released" if seed is None else f"seed{seed}"
-    return "-".join([row, *(["actions"] if kind == "actions" else []), of, identity[:8]])
+    """Name of a run in tables and in MLflow; equal inputs, equal name.
+
+    Args:
+        seed: None for the published checkpoint.
+        kind: 'actions' where nouns and verbs were fused.
+    """
+    parts = [row]
+    if kind == "actions":
+        parts.append("actions")
+    parts += ["released" if seed is None else f"seed{seed}", identity[:8]]
+    return "-".join(parts)

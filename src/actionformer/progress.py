@@ -15,7 +15,9 @@ LINE_SECONDS = 30.0
 """between two lines in a log"""
 
 
-def progress(items: Iterable[Item], what: str, *, unit: str = "it", total: int | None = None) -> Iterator[Item]:
+def progress(
+    items: Iterable[Item], what: str, *, unit: str = "it", total: int | None = None
+) -> Iterator[Item]:
     """`items`; while they are consumed, stderr says how far that is and how long it will take."""
     if sys.stderr.isatty():
         yield from tqdm(items, desc=what, unit=unit, total=total, leave=False)

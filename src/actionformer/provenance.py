@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from actionformer import layout
-from actionformer.experiment import CHECKOUT
 from actionformer.files import cached_md5, read_json
+from actionformer.params.files import CHECKOUT
 
 LOCK_FILE = CHECKOUT / "requirements.lock"
 
@@ -26,7 +26,9 @@ def git_state(checkout: Path = CHECKOUT) -> dict[str, Any]:
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", *arguments], cwd=checkout, capture_output=True, text=True, timeout=30)
+            done = subprocess.run(
+                ["git", *arguments], cwd=checkout, capture_output=True, text=True, timeout=30
+            )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
@@ -82,7 +84,9 @@ def trained_by(lineage: Mapping[str, Any], epochs: int) -> list[dict[str, Any]]:
 
 def evaluated_by(lineage: Mapping[str, Any]) -> dict[str, Any]:
     """Who evaluated a run; runs of before that was kept name who wrote their lineage last."""
-    told: dict[str, Any] = lineage.get("evaluated_by") or {key: lineage.get(key, UNKNOWN[key]) for key in UNKNOWN}
+    told: dict[str, Any] = lineage.get("evaluated_by") or {
+        key: lineage.get(key, UNKNOWN[key]) for key in UNKNOWN
+    }
     return told
 
 
@@ -175,7 +179,11 @@ def recorded_md5(path: Path, manifest: Path) -> str:
     """`source_md5`; for a file that is gone, what the stage recorded that read it."""
     if not path.exists() and manifest.exists():
         content = read_json(manifest)
-        listed = content.get("sources") or content.get("files") or content.get("lineage", {}).get("files", {})
+        listed = (
+            content.get("sources")
+            or content.get("files")
+            or content.get("lineage", {}).get("files", {})
+        )
         recorded = listed.get(path.as_posix())
         if recorded is not None:
             return str(recorded)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from actionformer import layout, tracking
-from actionformer.experiment import Experiment
 from actionformer.files import write_json
+from actionformer.params.experiment import Experiment
 from actionformer.progress import clock
 from actionformer.training.observer import Observer
 
@@ -27,7 +27,13 @@ class RunLog(Observer):
     ) -> None:
         self.run_id: str | None = None
         self.trained_by: Sequence[Mapping[str, Any]] = ()
-        self._experiment, self._run, self._lineage, self._who, self._say = experiment, run, lineage, who, say
+        self._experiment, self._run, self._lineage, self._who, self._say = (
+            experiment,
+            run,
+            lineage,
+            who,
+            say,
+        )
         self._seconds = 0.0
         self._careful = tracking.Careful(run)
 

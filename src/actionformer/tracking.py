@@ -29,8 +29,9 @@ from mlflow.tracking import MlflowClient
 
 from actionformer import layout, provenance
 from actionformer.errors import InputError
-from actionformer.experiment import Experiment, as_yaml, evaluated_experiment
 from actionformer.files import digest, file_md5, read_json, write_text
+from actionformer.params.experiment import Experiment
+from actionformer.params.files import as_yaml, evaluated_experiment
 from actionformer.progress import progress
 
 LOCK = Path("build/mlflow.lock")
@@ -64,7 +65,9 @@ class Careful:
             return None
         try:
             return function(*arguments)
-        except Exception as error:  # MLflow, SQLAlchemy, a server or the disk: none of them may end a training
+        except (
+            Exception
+        ) as error:  # MLflow, SQLAlchemy, a server or the disk: none of them may end a training
             self._say(error)
             return None
 
@@ -109,7 +112,9 @@ def start(experiment: Experiment, lineage: Mapping[str, Any], run_id: str | None
     with FileLock(LOCK):
         experiment_id = _experiment(client, experiment)
         parent = _parent(client, experiment, experiment_id)
-    name = layout.run_name(experiment.name, lineage["seed"], lineage["identity"], lineage.get("kind", ""))
+    name = layout.run_name(
+        experiment.name, lineage["seed"], lineage["identity"], lineage.get("kind", "")
+    )
     tags = _tags(experiment, lineage) | {"mlflow.parentRunId": parent}
     run = client.create_run(experiment_id, run_name=name, tags=tags)
     params = [Param(key, str(value)[:6000]) for key, value in _flat(_resolved(experiment))]
@@ -132,7 +137,10 @@ def rename(experiment: Experiment, before: Mapping[str, Any], lineage: Mapping[s
     run_id = _find(client, experiment, before)
     if run_id is not None:
         kind = lineage.get("kind", "")
-        client.update_run(run_id, name=layout.run_name(experiment.name, lineage["seed"], lineage["identity"], kind))
+        client.update_run(
+            run_id,
+            name=layout.run_name(experiment.name, lineage["seed"], lineage["identity"], kind),
+        )
         tag(run_id, experiment, lineage)
 
 
@@ -182,7 +190,9 @@ def log_epoch(run_id: str, epoch: int, record: Mapping[str, float]) -> None:
     """Metrics of one epoch, at step `epoch`."""
     client = MlflowClient()
     now = int(time.time() * 1000)
-    client.log_batch(run_id, metrics=[Metric(key, value, now, epoch) for key, value in record.items()])
+    client.log_batch(
+        run_id, metrics=[Metric(key, value, now, epoch) for key, value in record.items()]
+    )
 
 
 def log_history(run_id: str, history: Sequence[Mapping[str, float]]) -> None:
@@ -208,7 +218,10 @@ def log_result(run: Path) -> str:
     run_id = start(experiment, lineage, _find(client, experiment, lineage))
     if (run / "history.csv").exists():
         table = pd.read_csv(run / "history.csv", float_precision="round_trip").drop(columns="epoch")
-        log_history(run_id, [{str(k): float(v) for k, v in row.dropna().items()} for _, row in table.iterrows()])
+        log_history(
+            run_id,
+            [{str(k): float(v) for k, v in row.dropna().items()} for _, row in table.iterrows()],
+        )
     _log_new(client, run_id, metrics["percent"], step=experiment.training.epochs)
     _log_artifacts(client, run_id, run, experiment)
     earlier = run.parent.name == layout.EARLIER
@@ -260,7 +273,9 @@ def _summarise(client: MlflowClient, run_id: str, experiment: Experiment) -> Non
     The published checkpoint's metrics stand beside them, under released/, those of fused actions under actions/.
     """
     child = client.get_run(run_id)
-    parent, params, kind = (child.data.tags[tag] for tag in ("mlflow.parentRunId", "params", "kind"))
+    parent, params, kind = (
+        child.data.tags[tag] for tag in ("mlflow.parentRunId", "params", "kind")
+    )
     children = client.search_runs(
         [child.info.experiment_id],
         f"tags.`mlflow.parentRunId` = '{parent}' and tags.kind = '{kind}' and tags.params = '{params}' "
@@ -272,20 +287,33 @@ def _summarise(client: MlflowClient, run_id: str, experiment: Experiment) -> Non
         latest.setdefault(run.data.tags["seed"], run.data.metrics)
     keys = [key for key in child.data.metrics if "mAP/" in key or key.startswith("recall_")]
     prefix = "" if kind == "seed" else f"{kind}/"
-    means = {f"{prefix}{key}": statistics.fmean(metrics[key] for metrics in latest.values()) for key in keys}
+    means = {
+        f"{prefix}{key}": statistics.fmean(metrics[key] for metrics in latest.values())
+        for key in keys
+    }
     _log_new(client, parent, means, step=experiment.training.epochs)
     client.set_terminated(parent, "FINISHED")
     if kind != "seed":
         return
     client.set_tag(parent, "seeds", " ".join(sorted(latest, key=int)))
-    for tag in ("git.commit", "trained", "data.version", "data.pinned", "protocol", "loading", "params"):
+    for tag in (
+        "git.commit",
+        "trained",
+        "data.version",
+        "data.pinned",
+        "protocol",
+        "loading",
+        "params",
+    ):
         client.set_tag(parent, tag, child.data.tags[tag])
 
 
 def _log_new(client: MlflowClient, run_id: str, metrics: Mapping[str, float], *, step: int) -> None:
     """Log what differs from the run's latest values, so that evaluating again adds nothing."""
     known, now = client.get_run(run_id).data.metrics, int(time.time() * 1000)
-    new = [Metric(key, value, now, step) for key, value in metrics.items() if known.get(key) != value]
+    new = [
+        Metric(key, value, now, step) for key, value in metrics.items() if known.get(key) != value
+    ]
     if new:
         client.log_batch(run_id, metrics=new)
 
@@ -298,7 +326,9 @@ def end(run_id: str, status: str) -> None:
 def _monitor(run_id: str) -> SystemMetricsMonitor:
     """Begins to log CPU, memory, disk and GPU use of this machine, until it is told to finish."""
     seconds = MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or SAMPLE_SECONDS
-    monitor = SystemMetricsMonitor(run_id, sampling_interval=seconds, samples_before_logging=1, resume_logging=True)
+    monitor = SystemMetricsMonitor(
+        run_id, sampling_interval=seconds, samples_before_logging=1, resume_logging=True
+    )
     monitor.start()
     return monitor
 
@@ -327,7 +357,9 @@ def restore(results: Path) -> int:
 def _restored(client: MlflowClient, run: Path) -> bool:
     """Bring a run folder into the store, if that lacks it; says whether it did."""
     metrics = read_json(run / "metrics.json")
-    if "percent" not in metrics or not (run / "lineage.json").exists():  # a row without a published checkpoint
+    if (
+        "percent" not in metrics or not (run / "lineage.json").exists()
+    ):  # a row without a published checkpoint
         return False
     lineage = read_json(run / "lineage.json") | metrics["lineage"]
     experiment = evaluated_experiment(metrics, str(run / "metrics.json"))
@@ -363,8 +395,13 @@ def addresses(edition: str, base: str) -> list[str]:
             continue
         runs = client.search_runs([found.experiment_id], EVALUATED)
         listed = f"searchFilter={quote(EVALUATED)}&orderByKey={quote('metrics.`mAP/average`')}&orderByAsc=false"
-        ids, experiments = json.dumps([run.info.run_id for run in runs]), json.dumps([found.experiment_id])
-        compared = f"runs={quote(ids)}&experiments={quote(experiments)}&numRequestedRuns={len(runs)}"
+        ids, experiments = (
+            json.dumps([run.info.run_id for run in runs]),
+            json.dumps([found.experiment_id]),
+        )
+        compared = (
+            f"runs={quote(ids)}&experiments={quote(experiments)}&numRequestedRuns={len(runs)}"
+        )
         lines += [
             f"{found.name}: {len(runs)} runs",
             f"  list     {base}/#/experiments/{found.experiment_id}/runs?{listed}",
@@ -383,7 +420,9 @@ def _experiment(client: MlflowClient, experiment: Experiment) -> str:
 
 
 def _parent(client: MlflowClient, experiment: Experiment, experiment_id: str) -> str:
-    found = client.search_runs([experiment_id], f"tags.kind = 'row' and tags.row = '{experiment.name}'", max_results=1)
+    found = client.search_runs(
+        [experiment_id], f"tags.kind = 'row' and tags.row = '{experiment.name}'", max_results=1
+    )
     if found:
         return str(found[0].info.run_id)
     tags = {
@@ -424,7 +463,9 @@ def _tag(client: MlflowClient, run_id: str, name: str) -> str | None:
 
 
 def _resolved(experiment: Experiment) -> dict[str, Any]:
-    content = experiment.model_dump(mode="json", include={"data", "model", "training", "inference", "evaluation"})
+    content = experiment.model_dump(
+        mode="json", include={"data", "model", "training", "inference", "evaluation"}
+    )
     content["features"] = experiment.features.model_dump(mode="json")
     return content
 

@@ -7,17 +7,16 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from actionformer import keys, layout, provenance, status
+from actionformer import layout, provenance
 from actionformer.data import annotations as databases
 from actionformer.data import features as stores
 from actionformer.data import plan
 from actionformer.errors import InputError
-from actionformer.experiment import (
-    OWN,
-    load_edition,
-    load_experiment,
-)
 from actionformer.files import read_json
+from actionformer.params import keys
+from actionformer.params.experiment import OWN
+from actionformer.params.files import load_edition, load_experiment
+from actionformer.stages import status
 
 # commands come from the environment that Snakemake itself runs in
 shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
@@ -117,7 +116,7 @@ RAW = sorted(
 )
 
 # where the raw files of this call lie, and which of them have yet to come: only those have a rule
-RAW_EDITION = "paper" if EDITION == OWN else EDITION
+RAW_EDITION = layout.raw_edition(EDITION)
 MISSING = [
     path
     for path in RAW
@@ -169,7 +168,7 @@ def command(arguments, log):
     """The command of a rule, as a param that Snakemake does not record: editing it makes no job run again.
 
     Snakemake records neither functions of `input` nor, in a template that is this param alone, the text of a command.
-    What makes a job run again stands in its params as a key (`actionformer.keys`), beside the content of its inputs.
+    What makes a job run again stands in its params as a key (`actionformer.params.keys`), beside the content of its inputs.
     """
     failed = attempt(log)
 

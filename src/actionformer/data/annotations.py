@@ -36,7 +36,7 @@ class Video:
     subset: str
     duration: float
     frame: float | None
-    segments_N2: NDArray[np.float64]
+    segments_G2: NDArray[np.float64]
     labels: tuple[str, ...]
 
     def fps(self, fixed: float | None) -> float:
@@ -44,7 +44,9 @@ class Video:
         if fixed is not None:
             return fixed
         if self.frame is None:
-            raise InputError(f"video '{self.name}' has no 'frame' in the database; give the feature set an 'fps'")
+            raise InputError(
+                f"video '{self.name}' has no 'frame' in the database; give the feature set an 'fps'"
+            )
         return self.frame / self.duration
 
 
@@ -77,7 +79,10 @@ def load_database(
     content = source if isinstance(source, Mapping) else read_json(Path(source))
     if not isinstance(content, Mapping) or not isinstance(content.get("database"), Mapping):
         raise InputError(f"{origin}: expected a JSON object with the key 'database'")
-    videos = {name: _video(name, entry, label_field, origin) for name, entry in content["database"].items()}
+    videos = {
+        name: _video(name, entry, label_field, origin)
+        for name, entry in content["database"].items()
+    }
     published = content.get("classes")
     if isinstance(published, Mapping):
         published = published.get(label_field)
@@ -90,7 +95,9 @@ def load_database(
         if unknown:
             label = min(unknown)
             video = next(v.name for v in videos.values() if label in v.labels)
-            raise InputError(f"{origin}: video '{video}' has label '{label}', which is not in the class list")
+            raise InputError(
+                f"{origin}: video '{video}' has label '{label}', which is not in the class list"
+            )
     blocked = content.get("blocked", [])
     if not isinstance(blocked, list) or not all(isinstance(name, str) for name in blocked):
         raise InputError(f"{origin}: the blocked list is no list of video names")
@@ -106,7 +113,9 @@ def _video(name: str, entry: Any, label_field: str, origin: str) -> Video:
         labels = [str(a[label_field] if label_field in a else a["label"]) for a in annotations]
         segments = [(float(a["segment"][0]), float(a["segment"][1])) for a in annotations]
     except KeyError as error:
-        others = [key for key in ("noun", "verb") if any(key in a for a in entry.get("annotations", []))]
+        others = [
+            key for key in ("noun", "verb") if any(key in a for a in entry.get("annotations", []))
+        ]
         hint = f"; it has {' and '.join(others)}: say which as label field" if others else ""
         raise InputError(f"{where} lacks the key {error}{hint}") from None
     except (TypeError, ValueError, IndexError) as error:
@@ -116,11 +125,11 @@ def _video(name: str, entry: Any, label_field: str, origin: str) -> Video:
     if frame is not None and not (math.isfinite(frame) and frame > 0):
         raise InputError(f"{where} has {frame} frames, expected a number above 0")
     kept = [i for i, label in enumerate(labels) if label != AMBIGUOUS]
-    segments_N2 = np.array([segments[i] for i in kept], dtype=np.float64).reshape(-1, 2)
-    if not np.isfinite(segments_N2).all():
-        bad = segments_N2[~np.isfinite(segments_N2).all(1)][0].tolist()
+    segments_G2 = np.array([segments[i] for i in kept], dtype=np.float64).reshape(-1, 2)
+    if not np.isfinite(segments_G2).all():
+        bad = segments_G2[~np.isfinite(segments_G2).all(1)][0].tolist()
         raise InputError(f"{where} has the segment {bad}; times must be finite seconds")
-    return Video(name, subset, duration, frame, segments_N2, tuple(labels[i] for i in kept))
+    return Video(name, subset, duration, frame, segments_G2, tuple(labels[i] for i in kept))
 
 
 def manifest_path(database: Path) -> Path:
@@ -150,13 +159,18 @@ def save_database(
             _refuse_reversed(video, path)
     write_json(path, content, indent=None)
     md5s = dict(sources())
-    write_json(manifest_path(path), {"md5": file_md5(path), "sources": md5s, "made_with": dict(made_with(md5s))})
+    write_json(
+        manifest_path(path),
+        {"md5": file_md5(path), "sources": md5s, "made_with": dict(made_with(md5s))},
+    )
 
 
 def _refuse_reversed(video: Video, path: Path) -> None:
-    backwards = video.segments_N2[video.segments_N2[:, 1] < video.segments_N2[:, 0]]
+    backwards = video.segments_G2[video.segments_G2[:, 1] < video.segments_G2[:, 0]]
     if len(backwards):
-        raise InputError(f"{path}: video '{video.name}' has the reversed segment {backwards[0].tolist()}")
+        raise InputError(
+            f"{path}: video '{video.name}' has the reversed segment {backwards[0].tolist()}"
+        )
 
 
 # ---------------------------------------------------------------------------------------------- audit
@@ -174,10 +188,14 @@ class Audit:
         lines = [f"{self.facts['classes']} classes"]
         for subset, counts in self.facts["subsets"].items():
             published = f" (published: {counts['published']})" if counts.get("published") else ""
-            lines.append(f"{subset}: {counts['videos']} videos, {counts['instances']} instances{published}")
+            lines.append(
+                f"{subset}: {counts['videos']} videos, {counts['instances']} instances{published}"
+            )
             if counts["blocked"]:
                 lines.append(f"  of these blocked in evaluation: {counts['blocked']} videos")
-        lines += [f"note: {note}" for note in self.notes] + [f"error: {error}" for error in self.errors]
+        lines += [f"note: {note}" for note in self.notes] + [
+            f"error: {error}" for error in self.errors
+        ]
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
@@ -235,34 +253,48 @@ def audit(
             "instances": sum(per_class.values()),
             "blocked": sum(video.name in database.blocked for video in videos),
             "videos_without_ground_truth": sum(not video.labels for video in videos),
-            "instances_per_class": {label: per_class[label] for label in database.classes if per_class[label]},
+            "instances_per_class": {
+                label: per_class[label] for label in database.classes if per_class[label]
+            },
         }
     for name in dict.fromkeys((train_subset, eval_subset)):
         counts = subsets.get(name)
         if counts is None or not counts["instances"]:
             there = sorted({video.subset for video in database.videos.values()})
-            errors.append(f"subset '{name}' has no ground truth; subsets of the file: {', '.join(there) or 'none'}")
+            errors.append(
+                f"subset '{name}' has no ground truth; subsets of the file: {', '.join(there) or 'none'}"
+            )
             continue
         without = len(database.classes) - len(counts["instances_per_class"])
         if without:
             notes.append(f"{without} classes have no instance in '{name}'")
         if counts["videos_without_ground_truth"]:
-            notes.append(f"{counts['videos_without_ground_truth']} videos of '{name}' have no ground truth")
+            notes.append(
+                f"{counts['videos_without_ground_truth']} videos of '{name}' have no ground truth"
+            )
     for name, expected in (published or {}).items():
         found = (subsets[name]["videos"], subsets[name]["instances"])
         subsets[name]["published"] = " / ".join("?" if n is None else str(n) for n in expected)
         if any(wanted not in (None, count) for wanted, count in zip(expected, found, strict=True)):
             said = f"{found[0]} videos and {found[1]} instances in '{name}', published are {subsets[name]['published']}"
             if name == eval_subset:
-                errors.append(f"{said}: numbers would not compare; if it is meant, set the data set's `published`")
+                errors.append(
+                    f"{said}: numbers would not compare; if it is meant, set the data set's `published`"
+                )
             else:
                 notes.append(said)
 
     findings = _findings(database, errors)
     notes += [f"{count} {what}" for what, count in findings.items() if count]
     if feature_lengths is not None:
-        used = [video for name in dict.fromkeys((train_subset, eval_subset)) for video in database.subset(name)]
-        evaluated = [video for video in database.subset(eval_subset) if video.name not in database.blocked]
+        used = [
+            video
+            for name in dict.fromkeys((train_subset, eval_subset))
+            for video in database.subset(name)
+        ]
+        evaluated = [
+            video for video in database.subset(eval_subset) if video.name not in database.blocked
+        ]
         absent, odd = _feature_notes(database, used, feature_lengths, stride, fps, notes)
         if used and len(absent) == len(used):
             errors.append("no video has features; check the feature set's prefix")
@@ -276,22 +308,29 @@ def audit(
             errors.append(
                 f"most features have another length than their videos, such as {odd[0]}: check stride and fps"
             )
-    return Audit({"classes": len(database.classes), "subsets": subsets, "findings": findings}, errors, notes)
+    return Audit(
+        {"classes": len(database.classes), "subsets": subsets, "findings": findings}, errors, notes
+    )
 
 
 def _findings(database: Database, errors: list[str]) -> dict[str, int]:
     """How many odd segments there are, by kind; reversed ones are errors."""
     findings: Counter[str] = Counter()
     for video in database.videos.values():
-        start_N, end_N = video.segments_N2.T
-        if (end_N < start_N).any():
-            segment = video.segments_N2[end_N < start_N][0].tolist()
+        start_G, end_G = video.segments_G2.T
+        if (end_G < start_G).any():
+            segment = video.segments_G2[end_G < start_G][0].tolist()
             errors.append(f"video '{video.name}' has the reversed segment {segment}")
-        findings["segments of zero length"] += int((end_N == start_N).sum())
-        findings["segments that start after their video's end"] += int((start_N >= video.duration).sum())
-        findings["segments that end after their video's end"] += int((end_N > video.duration).sum())
-        findings["segments that start before 0"] += int((start_N < 0).sum())
-        keys = [(s, e, label) for (s, e), label in zip(video.segments_N2.tolist(), video.labels, strict=True)]
+        findings["segments of zero length"] += int((end_G == start_G).sum())
+        findings["segments that start after their video's end"] += int(
+            (start_G >= video.duration).sum()
+        )
+        findings["segments that end after their video's end"] += int((end_G > video.duration).sum())
+        findings["segments that start before 0"] += int((start_G < 0).sum())
+        keys = [
+            (s, e, label)
+            for (s, e), label in zip(video.segments_G2.tolist(), video.labels, strict=True)
+        ]
         findings["exact duplicates"] += len(keys) - len(set(keys))
     return dict(findings)
 

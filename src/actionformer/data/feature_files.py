@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -29,7 +30,15 @@ MISSING_LIST = "missing_files.txt"
 KEYS = ("feats", "features")
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", (b"PK\x03\x04", b"PK\x05\x06")
 _MAGIC: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-_BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, zlib.error, lzma.LZMAError)
+_BROKEN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,11 @@ class Member:
     source: Path
     name: str
     open: Callable[[], IO[bytes]]
+
+    @classmethod
+    def of_file(cls, path: Path) -> Member:
+        """A file that lies by itself."""
+        return cls(path, path.name, lambda: path.open("rb"))
 
     def read(self) -> bytes:
         """All of it; archives check their checksums here."""
@@ -59,7 +73,9 @@ def missing_list(member: Member, prefix: str) -> list[str]:
     try:
         lines = member.read().decode().splitlines()
     except UnicodeDecodeError as error:
-        raise InputError(f"{member.source}: {member.name}: not readable as UTF-8 text ({error})") from None
+        raise InputError(
+            f"{member.source}: {member.name}: not readable as UTF-8 text ({error})"
+        ) from None
     return sorted(line.strip().removeprefix(prefix) for line in lines if line.strip())
 
 
@@ -127,19 +143,24 @@ def _complete(source: Path) -> Iterator[None]:
     try:
         yield
     except _BROKEN as error:
-        raise InputError(f"{source}: corrupt or truncated archive ({error}); delete it and fetch it again") from None
+        raise InputError(
+            f"{source}: corrupt or truncated archive ({error}); delete it and fetch it again"
+        ) from None
 
 
 def _zip_members(source: Path) -> Iterator[Member]:
     with zipfile.ZipFile(source) as archive:
         for info in archive.infolist():
             if not info.is_dir():
-                yield Member(source, _inside(info.filename, source), lambda info=info: archive.open(info))  # type: ignore[misc]
+                name = _inside(info.filename, source)
+                yield Member(source, name, partial(archive.open, info))
 
 
 def _tar_members(source: Path, start: bytes) -> Iterator[Member]:
     """Members of a tar, compressed or not, read to the very end: the compression's checksum stands there."""
-    opener: Any = next((opener for magic, opener in _MAGIC.items() if start.startswith(magic)), open)
+    opener: Any = next(
+        (opener for magic, opener in _MAGIC.items() if start.startswith(magic)), open
+    )
     with opener(source, "rb") as stream:
         with tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archive:
@@ -148,7 +169,9 @@ def _tar_members(source: Path, start: bytes) -> Iterator[Member]:
                 name = _inside(member.name, source)
                 reader = archive.extractfile(member) if member.isfile() else None
                 if reader is None:
-                    raise InputError(f"{source}: member '{name}' is not a plain file; get the archive again")
+                    raise InputError(
+                        f"{source}: member '{name}' is not a plain file; get the archive again"
+                    )
                 yield Member(source, name, lambda reader=reader: reader)  # type: ignore[misc]
                 archive.members = []  # type: ignore[attr-defined]  # it would keep a record of every member
         while rest := stream.read(1 << 20):
@@ -159,7 +182,9 @@ def _tar_members(source: Path, start: bytes) -> Iterator[Member]:
 def _inside(name: str, source: Path) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
-        raise InputError(f"{source}: member '{name}' lies outside the archive's folder; don't use this archive")
+        raise InputError(
+            f"{source}: member '{name}' lies outside the archive's folder; don't use this archive"
+        )
     return name
 
 
@@ -190,9 +215,13 @@ def _torch(member: Member, where: str) -> NDArray[Any]:
         loaded = torch.load(content, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise anything
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{where}: not a tensor that can be read safely ({reason}); {_PICKLED}") from None
+        raise InputError(
+            f"{where}: not a tensor that can be read safely ({reason}); {_PICKLED}"
+        ) from None
     if isinstance(loaded, dict):
-        loaded = _chosen({key: value for key, value in loaded.items() if len(loaded) == 1 or key in KEYS}, where)
+        loaded = _chosen(
+            {key: value for key, value in loaded.items() if len(loaded) == 1 or key in KEYS}, where
+        )
     if not isinstance(loaded, torch.Tensor):
         raise InputError(f"{where}: holds {type(loaded).__name__}, expected one tensor")
     if loaded.layout != torch.strided:
@@ -203,7 +232,9 @@ def _torch(member: Member, where: str) -> NDArray[Any]:
 
 def _chosen(arrays: dict[str, Any], where: str) -> Any:
     if len(arrays) != 1:
-        raise InputError(f"{where}: holds several arrays, expected one, or one called {' or '.join(KEYS)}")
+        raise InputError(
+            f"{where}: holds several arrays, expected one, or one called {' or '.join(KEYS)}"
+        )
     return next(iter(arrays.values()))
 
 
@@ -218,7 +249,9 @@ def _hdf5(member: Member, dim: int, prefix: str) -> Iterator[Features]:
             ) from None
         with file:
             names: list[str] = []
-            file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+            file.visititems(
+                lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
+            )
             for name in names:
                 video = PurePosixPath(name).name.removeprefix(prefix)
                 where = f"{member.source}: video '{video}' ({member.name}/{name})"
@@ -236,7 +269,9 @@ def _checked(array: NDArray[Any], dim: int, where: str) -> NDArray[Any]:
             f"{where}: shape {array.shape}, expected (steps, {dim}): transposed, or other features (params: dim)?"
         )
     if len(array) == 0 or array.dtype.kind != "f":
-        raise InputError(f"{where}: {len(array)} steps of type {array.dtype}, expected floats and at least one step")
+        raise InputError(
+            f"{where}: {len(array)} steps of type {array.dtype}, expected floats and at least one step"
+        )
     if not np.isfinite(array).all():
         raise InputError(f"{where}: contains NaN or infinite values")
     return np.ascontiguousarray(array if array.dtype.itemsize <= 4 else array.astype(np.float32))

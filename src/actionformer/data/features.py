@@ -73,14 +73,20 @@ def pack(
                     continue
                 for features in features_in(member, dim=dim, prefix=prefix):
                     if features.video in seen:
-                        raise InputError(f"{source}: video '{features.video}' occurs twice; keep one of them")
+                        raise InputError(
+                            f"{source}: video '{features.video}' occurs twice; keep one of them"
+                        )
                     if not features.video:
-                        raise InputError(f"{source}: {member.name}: no video's name is left without '{prefix}'")
+                        raise InputError(
+                            f"{source}: {member.name}: no video's name is left without '{prefix}'"
+                        )
                     seen.add(features.video)
                     if features.video not in partial.digests:
                         partial.add(features.video, features.load())
             if not seen:
-                raise InputError(f"{source}: no features in it; expected one npy, npz or pt file per video, or h5")
+                raise InputError(
+                    f"{source}: no features in it; expected one npy, npz or pt file per video, or h5"
+                )
             made_from = dict(sources())
         except InputError:
             partial.discard()  # what is wrong with the source will have to be mended first
@@ -89,7 +95,9 @@ def pack(
         except BaseException:
             partial.keep()
             raise
-        manifest_path(store).unlink(missing_ok=True)  # it must never lie beside another store than its own
+        manifest_path(store).unlink(
+            missing_ok=True
+        )  # it must never lie beside another store than its own
         digests = partial.finish()
         Path(lock.lock_file).unlink(missing_ok=True)
     whole = "".join(f"{video} {digests[video]}\n" for video in sorted(digests))
@@ -125,9 +133,14 @@ class _Partial:
             journal = read_json(self._journal)
             if journal["stamp"] == self._stamp:
                 file = h5py.File(self._path, "a")
-                for video in [name for name in file.get("videos", {}) if name not in journal["digests"]]:
+                for video in [
+                    name for name in file.get("videos", {}) if name not in journal["digests"]
+                ]:
                     del file["videos"][video]
-                if all(_digest(file["videos"][video][()]) == md5 for video, md5 in journal["digests"].items()):
+                if all(
+                    _digest(file["videos"][video][()]) == md5
+                    for video, md5 in journal["digests"].items()
+                ):
                     self.digests = dict(journal["digests"])
                     return file
         except (InputError, OSError, KeyError, RuntimeError, TypeError, ValueError):
@@ -138,8 +151,12 @@ class _Partial:
 
     def add(self, video: str, array_TC: NDArray[Any]) -> None:
         T, C = array_TC.shape
-        steps = -(-T // -(-T // CHUNK_STEPS))  # chunks of one size, so that the last isn't mostly empty
-        self._file.create_dataset(f"videos/{video}", data=array_TC, chunks=(steps, min(C, CHUNK_CHANNELS)))
+        steps = -(
+            -T // -(-T // CHUNK_STEPS)
+        )  # chunks of one size, so that the last isn't mostly empty
+        self._file.create_dataset(
+            f"videos/{video}", data=array_TC, chunks=(steps, min(C, CHUNK_CHANNELS))
+        )
         self.digests[video] = _digest(array_TC)
         self._pending += array_TC.nbytes
         if self._pending > FLUSH_BYTES:
@@ -195,7 +212,9 @@ class FeatureStore(Mapping[str, Any]):
             self._file = h5py.File(store, "r")
             self.lengths: dict[str, int] = json.loads(self._file["index"][()])
         except (OSError, KeyError) as error:
-            raise InputError(f"{store}: not readable ({error}); delete it and pack it again") from None
+            raise InputError(
+                f"{store}: not readable ({error}); delete it and pack it again"
+            ) from None
         self._videos = self._file["videos"]
 
     def __getitem__(self, video: str) -> Any:

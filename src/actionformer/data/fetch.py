@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from actionformer.data.feature_files import members
 from actionformer.errors import InputError
-from actionformer.experiment import File, Source
 from actionformer.files import atomic_path, file_md5, read_json, write_json
+from actionformer.params.dataset import File, Source
 
 ATTEMPTS = 5
 TIMEOUT = (15, 60)
@@ -75,7 +75,9 @@ def fetch(
     failures = []
     for source in sources:
         # a partial file of its own for every source: what one began another must not go on with
-        label = hashlib.md5(f"{source.address}/{source.path}".encode(), usedforsecurity=False).hexdigest()[:8]
+        label = hashlib.md5(
+            f"{source.address}/{source.path}".encode(), usedforsecurity=False
+        ).hexdigest()[:8]
         part = target.with_name(f"{target.name}.{label}.part")
         try:
             _download(source, part, file)
@@ -92,14 +94,23 @@ def fetch(
             return Fetched(checked(target, wanted, file.size), "there")
         part.replace(target)
         _validator(part).unlink(missing_ok=True)
-        return Fetched(md5, f"{source.kind} {source.address}{f' {source.path}' if source.path else ''}")
-    hint = by_hand(target, file, again) if file.gated else f"put it at {target} by hand, or run {again} later"
+        return Fetched(
+            md5, f"{source.kind} {source.address}{f' {source.path}' if source.path else ''}"
+        )
+    hint = (
+        by_hand(target, file, again)
+        if file.gated
+        else f"put it at {target} by hand, or run {again} later"
+    )
     raise InputError(f"{target}: no source gave it ({'; '.join(failures)}); {hint}")
 
 
 def by_hand(target: Path, file: File, again: str = "the same command") -> str:
     """What to do about a file that no program may or can bring."""
-    places = "; ".join(f"{s.address}{f' ({s.note})' if s.note else ''}" for s in file.sources) or "no known source"
+    places = (
+        "; ".join(f"{s.address}{f' ({s.note})' if s.note else ''}" for s in file.sources)
+        or "no known source"
+    )
     if file.gated and any(source.kind != "manual" for source in file.sources):
         return f"{target}: {file.gated}. If you may have it, `{again} --accepted` brings it from {places}"
     asked = f" {file.gated}." if file.gated else ""
@@ -123,7 +134,11 @@ def record(folder: Path, name: str, fetched: Fetched) -> None:
 def checked(path: Path, wanted: Mapping[str, str], size: int | str) -> str:
     """The file's md5; a partial file with another one is deleted, so that the next attempt begins anew."""
     found_size = path.stat().st_size if path.is_file() else None
-    problem = f"has {found_size} bytes, published are {size}" if isinstance(size, int) and found_size != size else ""
+    problem = (
+        f"has {found_size} bytes, published are {size}"
+        if isinstance(size, int) and found_size != size
+        else ""
+    )
     found = file_md5(path)
     for where, md5 in wanted.items():
         if md5 not in ("unknown", found):
@@ -153,12 +168,18 @@ def _download(source: Source, part: Path, file: File) -> None:
         case "https":
             _https(source.address, part)
         case "hugging_face":
-            _https(f"https://huggingface.co/datasets/{source.address}/resolve/main/{source.path}", part)
+            _https(
+                f"https://huggingface.co/datasets/{source.address}/resolve/main/{source.path}", part
+            )
         case "local":
             origin = Path(source.address) / (source.path or "")
             size = origin.stat().st_size
             _needs_room(part, size)
-            with origin.open("rb") as file_there, atomic_path(part) as copy, copy.open("wb") as here:
+            with (
+                origin.open("rb") as file_there,
+                atomic_path(part) as copy,
+                copy.open("wb") as here,
+            ):
                 blocks = iter(lambda: file_there.read(BLOCK), b"")
                 for block in _shown(blocks, part.name.rsplit(".", 2)[0], total=size):
                     here.write(block)
@@ -170,7 +191,9 @@ def _needs_room(part: Path, more: int) -> None:
     """Refuse what doesn't fit before it begins."""
     free = shutil.disk_usage(part.parent).free
     if more > free:
-        raise InputError(f"needs {more / 1e9:.1f} GB more, {free / 1e9:.1f} GB are free in {part.parent}")
+        raise InputError(
+            f"needs {more / 1e9:.1f} GB more, {free / 1e9:.1f} GB are free in {part.parent}"
+        )
 
 
 def _keep_member(part: Path, member: str) -> None:
@@ -212,7 +235,12 @@ def _google_drive_folder(source: Source, part: Path) -> None:
         raise InputError(f"{type(error).__name__}: {error}") from None
     wanted = source.path or ""
     found = next(
-        (item for item in listing or [] if item.path == wanted or item.path.endswith(f"/{Path(wanted).name}")), None
+        (
+            item
+            for item in listing or []
+            if item.path == wanted or item.path.endswith(f"/{Path(wanted).name}")
+        ),
+        None,
     )
     if found is None:
         raise InputError(f"the folder holds no {wanted}")
@@ -231,7 +259,11 @@ def _https(address: str, part: Path) -> None:
         try:
             _https_once(address, part)
             return
-        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
+        except (
+            requests.ConnectionError,
+            requests.Timeout,
+            requests.exceptions.ChunkedEncodingError,
+        ):
             attempt += 1
             if attempt == ATTEMPTS:
                 raise
@@ -267,19 +299,29 @@ def _https_once(address: str, part: Path) -> None:
     if done and known.get("tag"):
         headers["If-Range"] = known["tag"]  # another file now: everything is sent again
     with requests.get(address, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        sizes = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", response.headers.get("Content-Range", ""))
+        sizes = re.fullmatch(
+            r"bytes (?:(\d+)-\d+|\*)/(\d+)", response.headers.get("Content-Range", "")
+        )
         if response.status_code == 416 or (response.status_code == 206 and not sizes):
             if response.status_code == 416 and sizes and int(sizes[2]) == done:
                 return
             _give_up(part)
-            raise requests.ConnectionError(f"{address}: does not go on from the {done} bytes that were fetched before")
+            raise requests.ConnectionError(
+                f"{address}: does not go on from the {done} bytes that were fetched before"
+            )
         response.raise_for_status()
         _refuse_page(response)
         # a server that ignores Range, or whose file has changed, sends everything again
         resumed = response.status_code == 206
-        if resumed and sizes and (int(sizes[1] or -1) != done or known.get("total", int(sizes[2])) != int(sizes[2])):
+        if (
+            resumed
+            and sizes
+            and (int(sizes[1] or -1) != done or known.get("total", int(sizes[2])) != int(sizes[2]))
+        ):
             _give_up(part)
-            raise requests.ConnectionError(f"{address}: its file has changed since {done} bytes of it were fetched")
+            raise requests.ConnectionError(
+                f"{address}: its file has changed since {done} bytes of it were fetched"
+            )
         total = int(response.headers.get("Content-Length", 0)) + (done if resumed else 0)
         _needs_room(part, total - (done if resumed else 0))
         tag = response.headers.get("ETag", "")
@@ -288,10 +330,14 @@ def _https_once(address: str, part: Path) -> None:
             write_json(_validator(part), {"tag": tag, "total": total})
         with part.open("ab" if resumed else "wb") as file:
             blocks = response.iter_content(1 << 16)
-            for block in _shown(blocks, part.name.rsplit(".", 2)[0], total=total, done=done if resumed else 0):
+            for block in _shown(
+                blocks, part.name.rsplit(".", 2)[0], total=total, done=done if resumed else 0
+            ):
                 file.write(block)
         if total and part.stat().st_size < total:
-            raise requests.ConnectionError(f"{address}: broke off at {part.stat().st_size} of {total} bytes")
+            raise requests.ConnectionError(
+                f"{address}: broke off at {part.stat().st_size} of {total} bytes"
+            )
 
 
 def _shown(blocks: Iterable[bytes], what: str, *, total: int, done: int = 0) -> Iterator[bytes]:
@@ -299,7 +345,14 @@ def _shown(blocks: Iterable[bytes], what: str, *, total: int, done: int = 0) -> 
     on_terminal = sys.stderr.isatty()
     began = told = time.monotonic()
     came = 0
-    with tqdm(total=total or None, initial=done, desc=what, unit="B", unit_scale=True, disable=not on_terminal) as bar:
+    with tqdm(
+        total=total or None,
+        initial=done,
+        desc=what,
+        unit="B",
+        unit_scale=True,
+        disable=not on_terminal,
+    ) as bar:
         for block in blocks:
             yield block
             came += len(block)
@@ -308,7 +361,11 @@ def _shown(blocks: Iterable[bytes], what: str, *, total: int, done: int = 0) -> 
             if not on_terminal and now - told > LINE_SECONDS:
                 told, rate = now, came / (now - began)
                 of = f" of {total / 1e6:.0f}" if total else ""
-                print(f"{what}: {(done + came) / 1e6:.0f}{of} MB, {rate / 1e6:.1f} MB/s", file=sys.stderr, flush=True)
+                print(
+                    f"{what}: {(done + came) / 1e6:.0f}{of} MB, {rate / 1e6:.1f} MB/s",
+                    file=sys.stderr,
+                    flush=True,
+                )
 
 
 def _refuse_page(response: requests.Response) -> None:

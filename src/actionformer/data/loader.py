@@ -35,19 +35,28 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return Batch(
         features_BTC.transpose(1, 2),
         mask_BT,
-        [sample.segments_N2 for sample in samples],
-        [sample.labels_N for sample in samples],
+        [sample.segments_G2 for sample in samples],
+        [sample.labels_G for sample in samples],
     )
 
 
-def training_batches(views: Sequence[View], *, batch_size: int, epoch: int, seed: int) -> Iterator[Batch]:
+def training_batches(
+    views: Sequence[View], *, batch_size: int, epoch: int, seed: int
+) -> Iterator[Batch]:
     """One epoch. The order depends on the epoch alone; the crops on seed, epoch and place in the database."""
     order = torch.randperm(len(views), generator=torch.Generator().manual_seed(epoch)).tolist()
     for first in range(0, len(order), batch_size):
-        yield collate([views[i].load(random.Random(f"{seed}/{epoch}/{i}")) for i in order[first : first + batch_size]])
+        yield collate(
+            [
+                views[i].load(random.Random(f"{seed}/{epoch}/{i}"))
+                for i in order[first : first + batch_size]
+            ]
+        )
 
 
-def test_batches(views: Sequence[View], *, batch_size: int) -> Iterator[tuple[Sequence[View], Batch]]:
+def test_batches(
+    views: Sequence[View], *, batch_size: int
+) -> Iterator[tuple[Sequence[View], Batch]]:
     """All views in order, `batch_size` at a time."""
     rng = random.Random(0)  # test views draw nothing
     for first in range(0, len(views), batch_size):

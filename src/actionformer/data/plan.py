@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actionformer import layout
-from actionformer.experiment import Experiment, File, Source, load_dataset
+from actionformer.params.dataset import File, Source
+from actionformer.params.experiment import Experiment
+from actionformer.params.files import load_dataset
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ class Needed:
         """As published, of the file or of one of its sources."""
         if self.file.md5 != "unknown":
             return f"`{self.file.md5}`"
-        of_sources = [f"`{s.md5}` ({s.note or s.address})" for s in self.file.sources if s.md5 != "unknown"]
+        of_sources = [
+            f"`{s.md5}` ({s.note or s.address})" for s in self.file.sources if s.md5 != "unknown"
+        ]
         return ", ".join(of_sources) or "unknown"
 
 
@@ -50,12 +54,21 @@ def needed(experiment: Experiment, *, released: bool = True) -> list[Needed]:
     owner = experiment.dataset
     if experiment.features.dataset is not None:
         owner = load_dataset(experiment.features.dataset, experiment.edition)
-    own = [layout.classifier_of(experiment), layout.released_checkpoint_of(experiment) if released else None]
+    own = [
+        layout.classifier_of(experiment),
+        layout.released_checkpoint_of(experiment) if released else None,
+    ]
     listed = [(path, experiment.dataset) for path in layout.annotation_files_of(experiment)]
     listed.append((layout.features_of(experiment), owner))
     listed += [(path, experiment.dataset) for path in own if path is not None]
     return [
-        Needed(path, next((f for name, f in dataset.files.items() if path.as_posix().endswith(f"/{name}")), File()))
+        Needed(
+            path,
+            next(
+                (f for name, f in dataset.files.items() if path.as_posix().endswith(f"/{name}")),
+                File(),
+            ),
+        )
         for path, dataset in listed
     ]
 
@@ -69,14 +82,23 @@ def as_text(experiments: Sequence[Experiment], *, released: bool = True) -> str:
         lines.append(f"{experiment.name}, disk: {_disk(items)}")
         for item in items:
             everything[item.path] = item
-            facts = "there" if item.path.exists() else f"{item.size()}, {item.access()}, from {item.sources()}"
+            facts = (
+                "there"
+                if item.path.exists()
+                else f"{item.size()}, {item.access()}, from {item.sources()}"
+            )
             lines.append(f"  {item.path}: {facts}")
     missing = [item for item in everything.values() if not item.path.exists()]
     disk = _disk(list(everything.values()))
-    lines += ["", f"to fetch: {len(missing)} of {len(everything)} files; disk for all of them: {disk}"]
+    lines += [
+        "",
+        f"to fetch: {len(missing)} of {len(everything)} files; disk for all of them: {disk}",
+    ]
     closed = [item for item in missing if item.access() != "open"]
     if closed:
-        lines.append("no program may or can fetch these alone; get them first, or leave their rows out with rows=:")
+        lines.append(
+            "no program may or can fetch these alone; get them first, or leave their rows out with rows=:"
+        )
         lines += [f"  {item.path}: {item.file.gated or item.sources()}" for item in closed]
     return "\n".join(lines) + "\n"
 
@@ -87,7 +109,10 @@ def as_markdown(experiments: Sequence[Experiment]) -> str:
     for experiment in experiments:
         for item in needed(experiment):
             readers.setdefault(item.path, (item, []))[1].append(experiment.name)
-    lines = ["| file | read by | size | md5 | access | sources, in order |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| file | read by | size | md5 | access | sources, in order |",
+        "|---|---|---|---|---|---|",
+    ]
     for path, (item, rows) in sorted(readers.items()):
         size = item.size().removeprefix("size ")
         access = f"**gated**: {item.file.gated}" if item.file.gated else item.access()

@@ -1,11 +1,9 @@
-"""Nouns and verbs, detected by two networks on the same video, fused into actions.
-
-P points   K classes   A classes fused per point   N candidates
-"""
+"""Nouns and verbs, detected by two networks on the same video, fused into actions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +12,9 @@ from actionformer.data.loader import test_batches
 from actionformer.data.view import View
 from actionformer.detection.decode import best_pairs, decode
 from actionformer.detection.nms import Detections
-from actionformer.detection.predict import Results, in_seconds, of_video
-from actionformer.experiment import InferenceParams
+from actionformer.detection.predict import in_seconds, of_video
 from actionformer.model.actionformer import ActionFormer
+from actionformer.params.experiment import InferenceParams
 from actionformer.progress import progress
 
 BEST_PER_POINT = 10
@@ -31,50 +29,59 @@ def predict_actions(
     nouns: Sequence[str],
     verbs: Sequence[str],
     device: str = "cpu",
-) -> Results:
-    """Video -> detections {"segment", "verb", "noun", "score"}, best first; NMS runs within every pair of the two."""
+) -> dict[str, list[dict[str, Any]]]:
+    """Video -> detections {"segment", "verb", "noun", "score"}, best first.
+
+    NMS runs within every pair of the two.
+    """
     collected: dict[str, list[Detections]] = {}
+    batches = test_batches(views, batch_size=params.batch_size)
     total = -(-len(views) // params.batch_size)
-    for chosen, batch in progress(
-        test_batches(views, batch_size=params.batch_size), "detect actions", unit="batch", total=total
-    ):
+    for chosen, batch in progress(batches, "detect actions", unit="batch", total=total):
         features_BCT, mask_BT = batch.features_BCT.to(device), batch.mask_BT.to(device)
         noun_levels, verb_levels = noun(features_BCT, mask_BT), verb(features_BCT, mask_BT)
         for b, view in enumerate(chosen):
             best = fuse(decode(noun_levels, b), decode(verb_levels, b), params)
             collected.setdefault(view.video, []).append(in_seconds(view, best, params))
     sliding = any(view.window is not None for view in views)
-    pairs = [(v, n) for v in verbs for n in nouns]
-    names = [str(pair) for pair in range(len(pairs))]
-    results: Results = {}
+    pairs = [(verb_name, noun_name) for verb_name in verbs for noun_name in nouns]
+    # while NMS runs, an action's label is the number of its pair
+    numbers = [str(number) for number in range(len(pairs))]
+    results: dict[str, list[dict[str, Any]]] = {}
     for video, parts in collected.items():
         results[video] = []
-        for found in of_video(video, parts, params, names, sliding=sliding):
+        for found in of_video(video, parts, params, numbers, sliding=sliding):
             verb_name, noun_name = pairs[int(found["label"])]
-            results[video].append(
-                {"segment": found["segment"], "verb": verb_name, "noun": noun_name, "score": found["score"]}
-            )
+            action = {
+                "segment": found["segment"],
+                "verb": verb_name,
+                "noun": noun_name,
+                "score": found["score"],
+            }
+            results[video].append(action)
     return results
 
 
 def fuse(
     noun: tuple[Tensor, Tensor], verb: tuple[Tensor, Tensor], params: InferenceParams
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Segments (N, 2), scores (N,) and labels (N,) of actions, best first; verb v and noun n have label v * K_n + n.
+    """Segments (N, 2), scores (N,) and labels (N,) of actions, best first.
 
-    At every point the ten best verbs meet the ten best nouns: the two segments are averaged, the score is
+    Verb v and noun n have label v * (number of nouns) + n. At every point the ten best verbs meet
+    the ten best nouns, A pairs in all: the two segments are averaged, the score is
     sqrt(noun * verb). Of these candidates go on what would of a network's own: `best_pairs`.
 
     Args:
-        noun: segments (P, 2) and scores (P, K) of all points, as `decode` gives them; of the noun network.
+        noun: segments (P, 2) and scores (P, K) of all points, as `decode` gives them.
         verb: the same of the verb network, at the same points.
     """
     (noun_segments_P2, noun_scores_PK), (verb_segments_P2, verb_scores_PK) = noun, verb
+    nouns, verbs = noun_scores_PK.shape[1], verb_scores_PK.shape[1]
     segments_P2 = (noun_segments_P2 + verb_segments_P2) / 2
-    noun_best = noun_scores_PK.topk(min(BEST_PER_POINT, noun_scores_PK.shape[1]), dim=1)
-    verb_best = verb_scores_PK.topk(min(BEST_PER_POINT, verb_scores_PK.shape[1]), dim=1)
+    noun_best = noun_scores_PK.topk(min(BEST_PER_POINT, nouns), dim=1)
+    verb_best = verb_scores_PK.topk(min(BEST_PER_POINT, verbs), dim=1)
     scores_PA = (verb_best.values[:, :, None] * noun_best.values[:, None, :]).sqrt().flatten(1)
-    labels_PA = (verb_best.indices[:, :, None] * noun_scores_PK.shape[1] + noun_best.indices[:, None, :]).flatten(1)
+    labels_PA = (verb_best.indices[:, :, None] * nouns + noun_best.indices[:, None, :]).flatten(1)
     pair_N = best_pairs(scores_PA, params)
     point_N = torch.div(pair_N, scores_PA.shape[1], rounding_mode="floor")
     return segments_P2[point_N], scores_PA.flatten()[pair_N], labels_PA.flatten()[pair_N]

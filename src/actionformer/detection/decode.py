@@ -1,7 +1,4 @@
-"""From levels to candidate segments (METHOD section 5, item 1).
-
-P points   K classes   N candidates
-"""
+"""From levels to candidate segments (METHOD section 5, item 1)."""
 
 from __future__ import annotations
 
@@ -10,32 +7,37 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from actionformer.experiment import InferenceParams
 from actionformer.model.actionformer import Level
+from actionformer.params.experiment import InferenceParams
 
 
 def decode(levels: Sequence[Level], b: int) -> tuple[Tensor, Tensor]:
-    """Segments (P, 2) in grid units and scores (P, K) at the valid points of sample `b`, level 0 first."""
+    """Segments (P, 2) on the grid and scores (P, K) at the valid points of sample `b`.
+
+    Level 0 comes first.
+    """
     segments, scores = [], []
     for level in levels:
         valid_T = level.mask_BT[b]
-        offsets_P2 = level.offsets_BT2[b][valid_T] * level.stride
-        position_P = (torch.arange(len(valid_T), device=valid_T.device) * level.stride)[valid_T].float()
-        segments.append(torch.stack([position_P - offsets_P2[:, 0], position_P + offsets_P2[:, 1]], -1))
+        segments.append(level.segments_BT2()[b][valid_T])
         scores.append(level.logits_BTK[b][valid_T].sigmoid())
     return torch.cat(segments), torch.cat(scores)
 
 
-def candidates(segments_P2: Tensor, scores_PK: Tensor, params: InferenceParams) -> tuple[Tensor, Tensor, Tensor]:
+def candidates(
+    segments_P2: Tensor, scores_PK: Tensor, params: InferenceParams
+) -> tuple[Tensor, Tensor, Tensor]:
     """Segments (N, 2), scores (N,) and labels (N,) that go into NMS, best first.
 
-    One class: every point. Several: the best `pre_nms_topk` (point, class) pairs above `pre_nms_threshold`.
+    One class: every point. Several: the best `pre_nms_topk` (point, class) pairs above
+    `pre_nms_threshold`.
     """
     K = scores_PK.shape[1]
     if K == 1:
         return segments_P2, scores_PK[:, 0], torch.zeros(len(segments_P2), dtype=torch.long)
     pair_N = best_pairs(scores_PK, params)
-    return segments_P2[torch.div(pair_N, K, rounding_mode="floor")], scores_PK.flatten()[pair_N], pair_N % K
+    point_N = torch.div(pair_N, K, rounding_mode="floor")
+    return segments_P2[point_N], scores_PK.flatten()[pair_N], pair_N % K
 
 
 def best_pairs(scores_PK: Tensor, params: InferenceParams) -> Tensor:
@@ -46,4 +48,6 @@ def best_pairs(scores_PK: Tensor, params: InferenceParams) -> Tensor:
         # only what can be among the best is sorted
         chosen &= flat >= flat.topk(top_k, sorted=False).values.min()
     pair_N = chosen.nonzero()[:, 0]
-    return pair_N[flat[pair_N].sort(descending=True, stable=True).indices[:top_k]]
+    # stable: among equals the first pair comes first, as published
+    order_N = flat[pair_N].sort(descending=True, stable=True).indices
+    return pair_N[order_N[:top_k]]

@@ -1,12 +1,15 @@
-"""Detect actions in feature files with trained weights: no database, no data set's params, any videos.
+"""Detect actions in feature files with trained weights: no data set's params, any videos.
 
 The weights file says which classes there are and how the network sees a video.
+
+    T steps   C channels
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +22,10 @@ from actionformer.data.feature_files import Features, Member, features_in, membe
 from actionformer.data.features import FeatureStore
 from actionformer.data.view import views
 from actionformer.detection.classifiers import VideoClassifier, load_classifier
-from actionformer.detection.predict import Results, predict
+from actionformer.detection.predict import predict
 from actionformer.errors import InputError
-from actionformer.experiment import Experiment
 from actionformer.files import read_json
+from actionformer.params.experiment import Experiment
 from actionformer.progress import progress
 from actionformer.training.checkpoint import load_model
 from actionformer.training.device import leased_device
@@ -30,6 +33,28 @@ from actionformer.training.device import leased_device
 ONE_CLASS = "action"
 """label of class-agnostic weights, whose classes come from a classifier of whole videos"""
 ARRAYS = (".npy", ".npz", ".pt", ".pth")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When the steps of features are, and which videos there are; None: as the weights know it."""
+
+    fps: float | None = None
+    stride: float | None = None
+    """frames between two steps"""
+    offset: float | None = None
+    """frame at the centre of step 0"""
+    duration: float | None = None
+    """seconds, of a single video"""
+    annotations: Path | None = None
+    """a database file: only its videos, with their durations"""
+    subset: str | None = None
+    """of `annotations`"""
+
+    @property
+    def knows_durations(self) -> bool:
+        """Is it said how long the videos last?"""
+        return self.duration is not None or self.annotations is not None
 
 
 def predict_files(
@@ -44,58 +69,66 @@ def predict_files(
     subset: str | None = None,
     classifier: Path | str | None = None,
     device: str = "auto",
-) -> Results:
+) -> dict[str, list[dict[str, Any]]]:
     """Video -> detections {"segment": [start, end] in seconds, "label", "score"}, best first.
 
     Args:
         weights: a `model.pt` of this project.
-        features: files (T, C) in npy, npz or pt, folders or archives of such files, h5 files, packed stores.
-        fps: frames per second of the videos; default: those of the training features, if they were all alike.
+        features: files (T, C) in npy, npz or pt, folders or archives of such files, h5 files, packed
+            stores.
+        fps: frames per second of the videos; default: those of the training features, if they were
+            all alike.
         stride: frames between two steps; default: that of the training features.
-        offset: frame at the centre of step 0; default: that of the training features, or half of another stride.
+        offset: frame at the centre of step 0; default: that of the training features, or half of
+            another stride.
         duration: seconds, if there is one video; default: up to where the last step reaches.
         annotations: a database file; only its videos are looked at, and last as long as it says.
         subset: only the videos of this subset of `annotations`.
-        classifier: of class-agnostic weights, scores of whole videos in the form of the training data set's classifier;
-            without it detections are labelled 'action'.
+        classifier: of class-agnostic weights, scores of whole videos in the form of the training
+            data set's classifier; without it detections are labelled 'action'.
         device: 'auto', 'cpu', 'cuda:0', ...
 
-    Windows of a sliding test cover the whole video, and features are resampled in full precision, whatever the
-    weights were trained for (`data.loading: corrected`).
+    Windows of a sliding test cover the whole video, and features are resampled in full precision,
+    whatever the weights were trained for (`data.loading: corrected`).
 
     Raises:
-        InputError: weights or features that cannot be read or don't fit each other, no frame rate, no video.
+        InputError: weights or features that cannot be read or don't fit each other, no frame rate,
+            no video.
     """
+    database = None if annotations is None else Path(annotations)
+    timing = Timing(fps, stride, offset, duration, database, subset)
     network, trained, classes = load_model(Path(weights))
-    timeless = duration is not None or annotations is not None
-    timed = _timed(trained, fps=fps, stride=stride, offset=offset, timeless=timeless)
+    timed = _timed(trained, timing)
     if duration is not None and not 0 < duration < math.inf:
         raise InputError(f"duration {duration:g}: expected seconds above 0")
-    durations = None if annotations is None else _durations(Path(annotations), subset)
+    durations = None if database is None else _durations(database, subset)
     scores = None if classifier is None else _classifier(trained, Path(classifier))
-    names = [ONE_CLASS] if trained.data.class_agnostic else classes
-    sources = [features] if isinstance(features, Path | str) else list(features)
-    results: Results = {}
+    labels = [ONE_CLASS] if trained.data.class_agnostic else classes
+    given = [features] if isinstance(features, Path | str) else features
+    sources = [Path(source) for source in given]
+    results: dict[str, list[dict[str, Any]]] = {}
     with leased_device(device) as chosen:
         network.to(chosen)
-        paths = [Path(source) for source in sources]
-        videos = _videos(paths, trained.features.dim)
+        videos = _videos(sources, trained.features.dim)
         if duration is not None:
             videos = iter(_only(videos))
-        for found in progress(videos, "predict", unit="video", total=_count(paths)):
+        for found in progress(videos, "predict", unit="video", total=_count(sources)):
             if durations is not None and found.video not in durations:
                 continue
             if found.video in results:
-                raise InputError(f"video '{found.video}' occurs twice; give every file a name of its own")
+                raise InputError(
+                    f"video '{found.video}' occurs twice; give every file a name of its own"
+                )
             array_TC = found.load()
-            video = _video(found.video, len(array_TC), duration if durations is None else durations[found.video], timed)
-            shown = views(Database({video.name: video}, tuple(classes)), {video.name: array_TC}, timed, "test")
-            results |= predict(network, shown, timed.inference, names, scores, chosen)
+            seconds = duration if durations is None else durations[found.video]
+            video = _video(found.video, len(array_TC), seconds, timed)
+            only = Database({video.name: video}, tuple(classes))
+            shown = views(only, {video.name: array_TC}, timed, "test")
+            results |= predict(network, shown, timed.inference, labels, scores, chosen)
     if not results:
         wanted = "" if durations is None else f" of the {len(durations)} videos of {annotations}"
-        raise InputError(
-            f"{', '.join(map(str, sources))}: no features{wanted} there; expected npy, npz, pt or h5 files"
-        )
+        where = ", ".join(str(source) for source in given)
+        raise InputError(f"{where}: no features{wanted} there; expected npy, npz, pt or h5 files")
     return results
 
 
@@ -104,11 +137,14 @@ def _durations(annotations: Path, subset: str | None) -> dict[str, float]:
     content = read_json(annotations)
     if not isinstance(content, dict) or not isinstance(content.get("database"), dict):
         raise InputError(f"{annotations}: expected a JSON object with the key 'database'")
-    entries = {name: e for name, e in content["database"].items() if subset in (None, e.get("subset"))}
+    durations = {}
     try:
-        return {name: float(entry["duration"]) for name, entry in entries.items()}
-    except (KeyError, TypeError, ValueError) as error:
+        for name, entry in content["database"].items():
+            if subset in (None, entry.get("subset")):
+                durations[name] = float(entry["duration"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{annotations}: a video without a duration ({error})") from None
+    return durations
 
 
 def _only(videos: Iterator[Features]) -> list[Features]:
@@ -125,42 +161,53 @@ def _only(videos: Iterator[Features]) -> list[Features]:
 def _classifier(trained: Experiment, path: Path) -> VideoClassifier:
     known = trained.dataset.classifier
     if not trained.data.class_agnostic or known is None:
-        raise InputError(f"the weights of {trained.name} know their classes; they take no classifier")
+        raise InputError(
+            f"the weights of {trained.name} know their classes; they take no classifier"
+        )
     return load_classifier(path, known.kind, known.top_k)
 
 
-def timed_as(
-    trained: Experiment, *, fps: float | None, stride: float | None, offset: float | None, timeless: bool
-) -> str:
+# --------------------------------------------------------------------------------------------- time
+
+
+def timed_as(trained: Experiment, timing: Timing) -> str:
     """How `predict_files` places steps in time, in words."""
-    if trained.data.loader == "resize" and timeless:
+    span_videos = trained.data.loader == "resize"
+    if span_videos and timing.knows_durations:
         return "features span their videos"
-    features = _timed(trained, fps=fps, stride=stride, offset=offset).features
-    if trained.data.loader == "resize":
-        return f"features span a video of {features.stride_frames:g} frames per step, {features.fps:g} frames/s"
-    return f"step t lies at frame {features.offset_frames:g} + {features.stride_frames:g} t, {features.fps:g} frames/s"
+    grid = _timed(trained, timing).features
+    rate = f"{grid.fps:g} frames/s"
+    if span_videos:
+        return f"features span a video of {grid.stride_frames:g} frames per step, {rate}"
+    return f"step t lies at frame {grid.offset_frames:g} + {grid.stride_frames:g} t, {rate}"
 
 
-def _timed(
-    trained: Experiment, *, fps: float | None, stride: float | None, offset: float | None, timeless: bool = False
-) -> Experiment:
+def _timed(trained: Experiment, timing: Timing) -> Experiment:
     """The experiment of the weights, with the time grid of the features at hand."""
     known = trained.features
-    stride = known.stride_frames if stride is None else stride
-    fps = known.fps if fps is None else fps
-    if timeless and trained.data.loader == "resize":
-        stride, fps = stride or 1.0, fps or 1.0  # features that span a video of known duration have no time grid
+    stride = known.stride_frames if timing.stride is None else timing.stride
+    fps = known.fps if timing.fps is None else timing.fps
+    if timing.knows_durations and trained.data.loader == "resize":
+        # features that span a video of known duration have no time grid
+        stride, fps = stride or 1.0, fps or 1.0
     if stride is None or fps is None:
-        lacking = "frames per second (fps)" if fps is None else "frames between two steps (stride)"
-        raise InputError(f"the weights of {trained.name} don't fix the {lacking} of their videos; give them")
+        lacking = "frames between two steps (stride)"
+        if fps is None:
+            lacking = "frames per second (fps)"
+        raise InputError(
+            f"the weights of {trained.name} don't fix the {lacking} of their videos; give them"
+        )
     if not (0 < fps < math.inf and 0 < stride < math.inf):
         raise InputError(f"fps {fps:g}, stride {stride:g}: expected numbers above 0")
+    offset = timing.offset
     if offset is not None and not 0 <= offset < math.inf:
         raise InputError(f"offset {offset:g}: expected a frame from 0 on")
     if offset is None:
         same = known.offset_frames is not None and stride == known.stride_frames
         offset = known.offset_frames if same else stride / 2
-    grid = known.model_copy(update={"fps": fps, "stride_frames": stride, "offset_frames": offset, "dataset": None})
+    grid = known.model_copy(
+        update={"fps": fps, "stride_frames": stride, "offset_frames": offset, "dataset": None}
+    )
     dataset = trained.dataset.model_copy(update={"features": {trained.data.features: grid}})
     data = trained.data.model_copy(update={"loading": "corrected"})
     inference = trained.inference.model_copy(update={"use_classifier": False})
@@ -168,25 +215,32 @@ def _timed(
 
 
 def _video(name: str, steps: int, duration: float | None, timed: Experiment) -> Video:
-    """A video without ground truth that lasts as long as its features, unless its duration is given."""
+    """A video without ground truth; it lasts as long as its features, if nobody says how long."""
     grid = timed.features
     assert grid.fps is not None
     assert grid.stride_frames is not None
     assert grid.offset_frames is not None
     if duration is None:
         # the last step reaches as far beyond its centre as the first one before its own
-        span = (steps - 1) * grid.stride_frames + 2 * grid.offset_frames
-        duration = (steps * grid.stride_frames if timed.data.loader == "resize" else span) / grid.fps
-    return Video(name, timed.dataset.eval_subset, duration, duration * grid.fps, np.zeros((0, 2)), ())
+        frames = (steps - 1) * grid.stride_frames + 2 * grid.offset_frames
+        if timed.data.loader == "resize":
+            frames = steps * grid.stride_frames
+        duration = frames / grid.fps
+    subset = timed.dataset.eval_subset
+    return Video(name, subset, duration, duration * grid.fps, np.zeros((0, 2)), ())
+
+
+# ------------------------------------------------------------------------------------------- videos
 
 
 def _videos(sources: Sequence[Path], dim: int) -> Iterator[Features]:
+    """The videos of files, folders, archives and stores, in the order given."""
     for source in sources:
         if not source.exists():
             raise InputError(f"{source}: no such file or folder")
         if source.suffix in ARRAYS and source.is_file():
-            yield from features_in(Member(source, source.name, lambda source=source: source.open("rb")), dim=dim)  # type: ignore[misc]
-        elif source.is_file() and h5py.is_hdf5(source) and _is_store(source):
+            yield from features_in(Member.of_file(source), dim=dim)
+        elif _is_store(source):
             yield from _stored(source, dim)
         else:
             for member in members(source):
@@ -194,18 +248,24 @@ def _videos(sources: Sequence[Path], dim: int) -> Iterator[Features]:
 
 
 def _count(sources: Sequence[Path]) -> int | None:
-    """How many videos there are, where that can be known without reading archives."""
-    counts = [
-        len([path for path in source.rglob("*") if path.suffix in ARRAYS]) if source.is_dir() else 1
-        for source in sources
-        if source.is_dir() or source.suffix in ARRAYS
-    ]
-    stores = [source for source in sources if source.is_file() and h5py.is_hdf5(source) and _is_store(source)]
-    known = len(counts) + len(stores) == len(sources)
-    return sum(counts) + sum(len(FeatureStore(store)) for store in stores) if known else None
+    """How many videos there are; None where only reading an archive would tell."""
+    count = 0
+    for source in sources:
+        if source.is_dir():
+            count += sum(path.suffix in ARRAYS for path in source.rglob("*"))
+        elif source.suffix in ARRAYS:
+            count += 1
+        elif _is_store(source):
+            count += len(FeatureStore(source))
+        else:
+            return None
+    return count
 
 
 def _is_store(path: Path) -> bool:
+    """Is this a packed store, and not a publisher's h5?"""
+    if not path.is_file() or not h5py.is_hdf5(path):
+        return False
     with h5py.File(path, "r") as file:
         return "index" in file and "videos" in file
 
@@ -217,7 +277,8 @@ def _stored(path: Path, dim: int) -> Iterator[Features]:
         def load(name: str = name) -> NDArray[Any]:
             array_TC = np.asarray(store[name])
             if array_TC.shape[1] != dim:
-                raise InputError(f"{path}: video '{name}' has {array_TC.shape[1]} channels, the weights expect {dim}")
+                found = f"video '{name}' has {array_TC.shape[1]} channels"
+                raise InputError(f"{path}: {found}, the weights expect {dim}")
             return array_TC
 
         yield Features(name, load)

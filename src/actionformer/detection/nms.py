@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Float32 = NDArray[np.float32]
 Detections = tuple[Float32, Float32, NDArray[np.int64]]
+"""segments (N, 2), scores (N,) and labels (N,), before they have names"""
 
 
 def batched_nms(
@@ -30,46 +31,60 @@ def batched_nms(
     method: Literal["gaussian", "linear", "hard"] = "gaussian",
     iou_threshold: float = 0.1,
 ) -> Detections:
-    """NMS within every class, or over all classes at once; returns the best `max_segments`, best first.
+    """NMS within every class, or over all classes at once; the best `max_segments`, best first.
 
     Args:
         sigma: of the Gaussian decay exp(-IoU^2 / sigma).
         min_score: segments that decay below it are dropped; the first pick of a class never is.
-        voting_threshold: IoU from which a segment votes, only where NMS runs over all classes at once; 0: no voting.
+        voting_threshold: IoU from which a segment votes, only where NMS runs over all classes at
+            once; 0: no voting.
         iou_threshold: for 'linear' (decay 1 - IoU above it) and 'hard' (dropped from it on).
     """
     segments = np.ascontiguousarray(segments_N2, np.float32).reshape(-1, 2)
     scores = np.ascontiguousarray(scores_N, np.float32)
     labels = np.asarray(labels_N).astype(np.int64)
 
-    kept_parts, score_parts = [], []
-    groups = [np.arange(len(labels))]
-    if per_class:
-        by_label = np.argsort(labels, kind="stable")
-        groups = np.split(by_label, np.flatnonzero(np.diff(labels[by_label])) + 1)
-    for group in groups:
+    kept_parts, decayed_parts = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+    for group in _groups(labels) if per_class else [np.arange(len(labels))]:
         if method == "hard":
             if min_score > 0:
                 group = group[scores[group] > min_score]
             # among equals in the order of torch's sort, as the published implementation
-            group = group[torch.from_numpy(scores[group]).sort(descending=True).indices.numpy()]
+            order = torch.from_numpy(scores[group]).sort(descending=True).indices.numpy()
+            group = group[order]
             kept = _hard(segments[group], max_segments, np.float32(iou_threshold))
             decayed = scores[group][kept]
         else:
             kept, decayed = _soft(
-                segments[group], scores[group], np.float32(sigma), np.float32(min_score), max_segments,
-                method == "linear", np.float32(iou_threshold),
-            )  # fmt: skip
+                segments[group],
+                scores[group],
+                np.float32(sigma),
+                np.float32(min_score),
+                max_segments,
+                method == "linear",
+                np.float32(iou_threshold),
+            )
         kept_parts.append(group[kept])
-        score_parts.append(decayed)
-    kept = np.concatenate([np.zeros(0, np.int64), *kept_parts])
-    decayed = np.concatenate([np.zeros(0, np.float32), *score_parts])
+        decayed_parts.append(decayed)
+    kept, decayed = np.concatenate(kept_parts), np.concatenate(decayed_parts)
     order = np.argsort(-decayed, kind="stable")[:max_segments]
     kept, decayed = kept[order], decayed[order]
     refined = segments[kept]
     if not per_class and voting_threshold > 0:
         refined = vote(refined, segments, scores, voting_threshold)
     return refined, decayed, labels[kept]
+
+
+def _groups(labels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The places of every label, in the order of labels; within one as they came."""
+    by_label = np.argsort(labels, kind="stable")
+    bounds = np.flatnonzero(np.diff(labels[by_label])) + 1
+    groups = []
+    first = 0
+    for last in [*bounds, len(labels)]:
+        groups.append(by_label[first:last])
+        first = last
+    return groups
 
 
 def vote(kept_M2: Float32, segments_N2: Float32, scores_N: Float32, threshold: float) -> Float32:
@@ -79,7 +94,8 @@ def vote(kept_M2: Float32, segments_N2: Float32, scores_N: Float32, threshold: f
     intersection = (np.minimum(end_M1, end_N) - np.maximum(start_M1, start_N)).clip(min=0)
     union = (end_M1 - start_M1) + (end_N - start_N) - intersection
     with np.errstate(divide="ignore", invalid="ignore"):
-        weights_MN = np.where(intersection / union >= np.float32(threshold), scores_N, np.float32(0))
+        votes_MN = intersection / union >= np.float32(threshold)
+        weights_MN = np.where(votes_MN, scores_N, np.float32(0))
         refined = weights_MN @ segments_N2 / weights_MN.sum(1, keepdims=True)
     # a segment of zero length overlaps nothing, not even itself
     return np.where(np.isfinite(refined), refined, kept_M2).astype(np.float32)
@@ -87,13 +103,20 @@ def vote(kept_M2: Float32, segments_N2: Float32, scores_N: Float32, threshold: f
 
 @numba.njit(cache=True, nogil=True)
 def _soft(
-    segments: Any, scores: Any, sigma: Any, min_score: Any, max_segments: int, linear: bool, iou_threshold: Any
+    segments: Any,
+    scores: Any,
+    sigma: Any,
+    min_score: Any,
+    max_segments: int,
+    linear: bool,
+    iou_threshold: Any,
 ) -> Any:
     """Indices kept, in order of their decayed scores, and these scores.
 
-    Positions [0, count) hold what is taken, [count, n) what remains. A segment that is taken changes places with the
-    first that remains, one that is dropped is replaced by the last: among equal scores the first position wins, and
-    with these moves that is the segment that the published implementation takes.
+    Positions [0, count) hold what is taken, [count, n) what remains. A segment that is taken changes
+    places with the first that remains, one that is dropped is replaced by the last: among equal
+    scores the first position wins, and with these moves that is the segment that the published
+    implementation takes.
     """
     n = len(scores)
     start, end = segments[:, 0].copy(), segments[:, 1].copy()
@@ -131,7 +154,7 @@ def _soft(
 
 @numba.njit(cache=True, nogil=True)
 def _hard(segments: Any, max_segments: int, iou_threshold: Any) -> Any:
-    """Indices kept of segments sorted by score: those that overlap none before them by `iou_threshold`."""
+    """Indices kept of segments sorted by score: those that overlap none before them by the threshold."""
     start, end = segments[:, 0], segments[:, 1]
     area = end - start + np.float32(1e-6)
     kept = np.empty(min(len(segments), max_segments), np.int64)
@@ -140,7 +163,8 @@ def _hard(segments: Any, max_segments: int, iou_threshold: Any) -> Any:
         free = count < len(kept)
         for k in kept[:count]:
             intersection = min(end[i], end[k]) - max(start[i], start[k])
-            if intersection > np.float32(0) and intersection / (area[i] + area[k] - intersection) >= iou_threshold:
+            union = area[i] + area[k] - intersection
+            if intersection > np.float32(0) and intersection / union >= iou_threshold:
                 free = False
                 break
         if free:

@@ -8,29 +8,26 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from actionformer.data.loader import test_batches
 from actionformer.data.view import View
 from actionformer.detection.classifiers import VideoClassifier
 from actionformer.detection.decode import candidates, decode
 from actionformer.detection.nms import Detections, batched_nms
-from actionformer.experiment import InferenceParams
-from actionformer.model.actionformer import ActionFormer
+from actionformer.params.experiment import InferenceParams
 from actionformer.progress import progress
-
-Results = dict[str, list[dict[str, Any]]]
 
 
 @torch.inference_mode()
 def predict(
-    model: ActionFormer,
+    model: nn.Module,
     views: Sequence[View],
     params: InferenceParams,
     classes: Sequence[str],
     classifier: VideoClassifier | None = None,
     device: str = "cpu",
-) -> Results:
+) -> dict[str, list[dict[str, Any]]]:
     """Video -> detections {"segment": [start, end] in seconds, "label", "score"}, best first."""
     collected: dict[str, list[Detections]] = {}
     batches = test_batches(views, batch_size=params.batch_size)
@@ -39,25 +36,35 @@ def predict(
         levels = model(batch.features_BCT.to(device), batch.mask_BT.to(device))
         for b, view in enumerate(chosen):
             segments_P2, scores_PK = decode(levels, b)
-            collected.setdefault(view.video, []).append(of_view(view, segments_P2, scores_PK, params))
+            found = of_view(view, segments_P2, scores_PK, params)
+            collected.setdefault(view.video, []).append(found)
     sliding = any(view.window is not None for view in views)
-    return {
-        video: of_video(video, parts, params, classes, classifier, sliding=sliding)
-        for video, parts in collected.items()
-    }
+    results = {}
+    for video, parts in collected.items():
+        results[video] = of_video(video, parts, params, classes, classifier, sliding=sliding)
+    return results
 
 
-def of_view(view: View, segments_P2: Tensor, scores_PK: Tensor, params: InferenceParams) -> Detections:
-    """What the decoded points of one view give, in seconds: after NMS, or of a window before it, rounded."""
+def of_view(
+    view: View, segments_P2: Tensor, scores_PK: Tensor, params: InferenceParams
+) -> Detections:
+    """What the decoded points of a view give, in seconds: after NMS, or of a window before it."""
     return in_seconds(view, candidates(segments_P2, scores_PK, params), params)
 
 
-def in_seconds(view: View, best: tuple[Tensor, Tensor, Tensor], params: InferenceParams) -> Detections:
-    """Candidates of a view (segments, scores, labels) after NMS, or of a window before it, in seconds."""
+def in_seconds(
+    view: View, best: tuple[Tensor, Tensor, Tensor], params: InferenceParams
+) -> Detections:
+    """Candidates of a view after NMS, or of a window before it and rounded, in seconds.
+
+    Args:
+        best: segments (N, 2) on the grid, scores (N,), labels (N,).
+    """
     segments_N2, scores_N, labels_N = (part.cpu().numpy() for part in best)
     if view.window is None:
         segments_N2, scores_N, labels_N = _nms((segments_N2, scores_N, labels_N), params)
     seconds = (view.to_seconds(segments_N2).numpy(), scores_N, labels_N)
+    # as published: windows are rounded before they meet, and again at the end
     return seconds if view.window is None else _rounded(seconds)
 
 
@@ -70,8 +77,13 @@ def of_video(
     *,
     sliding: bool,
 ) -> list[dict[str, Any]]:
-    """The detections of a video from those of its views; NMS runs over all windows of a sliding test at once."""
-    segments_N2, scores_N, labels_N = (np.concatenate([part[i] for part in parts]) for i in range(3))
+    """The detections of a video from those of its views.
+
+    NMS runs over all windows of a sliding test at once.
+    """
+    segments_N2 = np.concatenate([segments for segments, _, _ in parts])
+    scores_N = np.concatenate([scores for _, scores, _ in parts])
+    labels_N = np.concatenate([labels for _, _, labels in parts])
     if sliding:
         segments_N2, scores_N, labels_N = _nms((segments_N2, scores_N, labels_N), params)
     if classifier is None:
@@ -79,9 +91,9 @@ def of_video(
     return as_published(*classifier.fuse(video, segments_N2, scores_N))
 
 
-def _nms(detections: Detections, params: InferenceParams) -> Detections:
+def _nms(found: Detections, params: InferenceParams) -> Detections:
     return batched_nms(
-        *detections,
+        *found,
         sigma=params.soft_nms_sigma,
         min_score=params.min_score,
         max_segments=params.max_segments,
@@ -93,27 +105,34 @@ def _nms(detections: Detections, params: InferenceParams) -> Detections:
 def as_published(
     segments_N2: NDArray[np.float32], scores_N: NDArray[np.float32], labels: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Detections as the published result files hold them: rounded by Python's `round` of the widened float32."""
+    """Detections as the published result files hold them.
+
+    Rounded by Python's `round` of the widened float32: segments to hundredths, scores to ten
+    thousandths.
+    """
     segments, scores = rounded(segments_N2, 2).tolist(), rounded(scores_N, 4).tolist()
-    return [
-        {"segment": segment, "label": label, "score": score}
-        for segment, label, score in zip(segments, labels, scores, strict=True)
-    ]
+    found = []
+    for segment, label, score in zip(segments, labels, scores, strict=True):
+        found.append({"segment": segment, "label": label, "score": score})
+    return found
 
 
 def rounded(values: NDArray[np.float32], digits: int) -> NDArray[np.float64]:
-    """Python's `round(float(value), digits)` of every value, which numpy's differs from next to a half."""
+    """Python's `round(float(value), digits)` of every value, which numpy's is not near a half."""
     wide = values.astype(np.float64)
     scaled = wide * 10**digits
     result = np.rint(scaled) / 10**digits
     # so close to a half that the product's own rounding could decide
-    for index in np.argwhere(np.abs(scaled - np.floor(scaled) - 0.5) < 1e-6 * np.maximum(np.abs(scaled), 1)):
-        result[tuple(index)] = round(float(wide[tuple(index)]), digits)
+    from_half = np.abs(scaled - np.floor(scaled) - 0.5)
+    close = from_half < 1e-6 * np.maximum(np.abs(scaled), 1)
+    for index in np.argwhere(close):
+        place = tuple(index)
+        result[place] = round(float(wide[place]), digits)
     return result
 
 
-def _rounded(detections: Detections) -> Detections:
-    segments_N2, scores_N, labels_N = detections
+def _rounded(found: Detections) -> Detections:
+    segments_N2, scores_N, labels_N = found
     return (
         rounded(segments_N2, 2).astype(np.float32).reshape(-1, 2),
         rounded(scores_N, 4).astype(np.float32),

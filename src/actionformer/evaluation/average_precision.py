@@ -1,7 +1,4 @@
-"""Mean average precision over temporal IoU thresholds (METHOD section 5, item 6).
-
-K classes   U thresholds   G ground-truth segments   N detections
-"""
+"""Mean average precision over temporal IoU thresholds (METHOD section 5, item 6)."""
 
 from __future__ import annotations
 
@@ -14,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionformer.data.annotations import Database
-from actionformer.evaluation.matching import Matched, Results, checked_thresholds, match, true_positives
+from actionformer.data.detections import Results
+from actionformer.evaluation.matching import Matched, checked_thresholds, match, true_positives
 
 
 @dataclass(frozen=True)
@@ -54,11 +52,11 @@ def mean_average_precision(
     matched = match(database, detections, subset=subset, blocked=blocked)
     correct_NU = true_positives(matched, thresholds) >= 0
     return AveragePrecision(
-        average_precisions(matched, correct_NU),
-        matched.classes,
-        matched.instances_K,
-        tuple(thresholds.tolist()),
-        len(matched.videos),
+        ap_KU=average_precisions(matched, correct_NU),
+        classes=matched.classes,
+        instances_K=matched.instances_K,
+        tiou_thresholds=tuple(thresholds.tolist()),
+        videos=len(matched.videos),
     )
 
 
@@ -72,9 +70,15 @@ def average_precisions(matched: Matched, correct_NU: NDArray[np.bool_]) -> NDArr
     return ap_KU
 
 
-def interpolated_average_precision(correct_NU: NDArray[np.bool_], instances: int) -> NDArray[np.float64]:
-    """AP (U,) of detections in descending order of score: area under precision made monotone (VOC 2011)."""
+def interpolated_precision(correct_NU: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Precision (N, U) down to each detection, best first, made monotone: of all later ones the best."""
     true_NU = correct_NU.cumsum(0, dtype=np.float64)
     rank_N1 = np.arange(1, len(correct_NU) + 1, dtype=np.float64)[:, None]
-    precision_NU = np.maximum.accumulate((true_NU / rank_N1)[::-1])[::-1]
-    return (precision_NU * correct_NU).sum(0) / instances
+    return np.maximum.accumulate((true_NU / rank_N1)[::-1])[::-1]
+
+
+def interpolated_average_precision(
+    correct_NU: NDArray[np.bool_], instances: int
+) -> NDArray[np.float64]:
+    """AP (U,) of detections, best first: the area under monotone precision (VOC 2011)."""
+    return (interpolated_precision(correct_NU) * correct_NU).sum(0) / instances

@@ -1,7 +1,4 @@
-"""What lies behind one mAP: precision against recall, scores against how often they are right, and single videos.
-
-K classes   U thresholds   N detections   R recall levels
-"""
+"""What lies behind one mAP: precision against recall, calibration of scores, and single videos."""
 
 from __future__ import annotations
 
@@ -11,7 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actionformer.evaluation.average_precision import interpolated_average_precision
+from actionformer.evaluation.average_precision import (
+    interpolated_average_precision,
+    interpolated_precision,
+)
 from actionformer.evaluation.matching import Matched
 
 RECALL_LEVELS = np.linspace(0, 1, 51)
@@ -19,9 +19,9 @@ SCORE_BINS = 10
 
 
 def precision_recall(matched: Matched, correct_NU: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Interpolated precision (U, R) at `RECALL_LEVELS`, mean over classes: the area below is about the mAP.
+    """Interpolated precision (U, R) at `RECALL_LEVELS`, mean over classes.
 
-    Where a class never reaches a recall, its precision there is 0.
+    The area below is about the mAP. Where a class never reaches a recall, its precision there is 0.
     """
     total_UR = np.zeros((correct_NU.shape[1], len(RECALL_LEVELS)))
     for k, instances in enumerate(matched.instances_K.tolist()):
@@ -29,8 +29,7 @@ def precision_recall(matched: Matched, correct_NU: NDArray[np.bool_]) -> NDArray
         if not len(class_correct_NU):
             continue
         true_NU = class_correct_NU.cumsum(0, dtype=np.float64)
-        precision_NU = true_NU / np.arange(1, len(true_NU) + 1)[:, None]
-        precision_NU = np.maximum.accumulate(precision_NU[::-1])[::-1]
+        precision_NU = interpolated_precision(class_correct_NU)
         for u, true_N in enumerate(true_NU.T):
             # the first rank that reaches a recall; a hair less, since 3 of 3 is not always 1.0
             rank_R = np.searchsorted(true_N, RECALL_LEVELS * instances - 1e-9)
@@ -51,32 +50,45 @@ class ScoreBin:
 
 
 def calibration(matched: Matched, correct_N: NDArray[np.bool_]) -> list[ScoreBin]:
-    """Scores against precision in equal bins from 0 to 1, or to the highest score if that is above 1; no empty bins."""
+    """Scores against precision in equal bins from 0 to 1; no empty bins.
+
+    To the highest score, if that is above 1.
+    """
     top = max(1.0, float(matched.scores_N.max(initial=0.0)))
     bin_N = np.minimum((matched.scores_N / top * SCORE_BINS).astype(int), SCORE_BINS - 1)
     result = []
     for b in np.unique(bin_N).tolist():
         inside_N = bin_N == b
-        low, high = top * b / SCORE_BINS, top * (b + 1) / SCORE_BINS
-        mean_score, precision = float(matched.scores_N[inside_N].mean()), float(correct_N[inside_N].mean())
-        result.append(ScoreBin(low, high, int(inside_N.sum()), mean_score, precision))
+        part = ScoreBin(
+            low=top * b / SCORE_BINS,
+            high=top * (b + 1) / SCORE_BINS,
+            detections=int(inside_N.sum()),
+            mean_score=float(matched.scores_N[inside_N].mean()),
+            precision=float(correct_N[inside_N].mean()),
+        )
+        result.append(part)
     return result
 
 
 def per_video(matched: Matched, correct_NU: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
-    """Video -> {"instances", "ap"}: AP over its own detections, mean over the classes that it has and all thresholds.
+    """Video -> {"instances", "ap"}: AP over its own detections, mean over its classes and thresholds.
 
-    A detection of a class that the video doesn't have counts nowhere here; the false-positive profile has it.
+    A detection of a class that the video doesn't have counts nowhere here; the false-positive
+    profile has it.
     """
     by_group = np.argsort(matched.group_N, kind="stable")
     starts = np.searchsorted(matched.group_N[by_group], np.arange(len(matched.bounds)))
     found: dict[int, list[float]] = {}
-    for g, (first, last) in enumerate(zip(matched.bounds, matched.bounds[1:], strict=False)):
+    for g in range(len(matched.bounds) - 1):
+        first, last = matched.bounds[g], matched.bounds[g + 1]
         chosen = by_group[starts[g] : starts[g + 1]]
-        ap = float(interpolated_average_precision(correct_NU[chosen], int(last - first)).mean()) if len(chosen) else 0.0
+        ap = 0.0
+        if len(chosen):
+            ap_U = interpolated_average_precision(correct_NU[chosen], int(last - first))
+            ap = float(ap_U.mean())
         found.setdefault(int(matched.truth_video_G[first]), []).append(ap)
     instances_V = np.bincount(matched.truth_video_G, minlength=len(matched.videos))
-    return {
-        matched.videos[v]: {"instances": int(instances_V[v]), "ap": float(np.mean(aps))}
-        for v, aps in sorted(found.items())
-    }
+    result = {}
+    for v, aps in sorted(found.items()):
+        result[matched.videos[v]] = {"instances": int(instances_V[v]), "ap": float(np.mean(aps))}
+    return result

@@ -1,10 +1,9 @@
-"""Why a detector fails, after Alwassel, Caba Heilbron, Escorcia, Ghanem: Diagnosing Error in Temporal Action
-Detectors (DETAD), ECCV 2018, arXiv:1807.10706.
+"""Why a detector fails (DETAD).
 
-Which kind each detection is (section 3), what the best detections consist of, how much mAP every kind of error costs,
-and how mAP and misses depend on how long, how large a part of its video, and how often repeated an action is.
-
-K classes   U thresholds   G ground-truth segments   N detections   S splits   E kinds   B bins
+Alwassel, Caba Heilbron, Escorcia, Ghanem: Diagnosing Error in Temporal Action Detectors, ECCV 2018,
+arXiv:1807.10706. Which kind each detection is (section 3), what the best detections consist of, how
+much mAP every kind of error costs, and how mAP and misses depend on how long, how large a part of
+its video, and how often repeated an action is.
 """
 
 from __future__ import annotations
@@ -18,7 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionformer.errors import InputError
-from actionformer.evaluation.average_precision import average_precisions, interpolated_average_precision
+from actionformer.evaluation.average_precision import (
+    average_precisions,
+    interpolated_average_precision,
+)
 from actionformer.evaluation.matching import Matched, true_positives
 
 KINDS = (
@@ -42,8 +44,8 @@ CHARACTERISTICS = ("coverage", "length", "instances")
 class Bin:
     """Ground truth of one kind. `low` is excluded, `high` included; None is unbounded.
 
-    `normalized_map` is over the row's thresholds, `missed` the share that none of the top-kG detections finds at tIoU
-    0.5; both are None where there is no such ground truth.
+    `normalized_map` is over the row's thresholds, `missed` the share that none of the top-kG
+    detections finds at tIoU 0.5; both are None where there is no such ground truth.
     """
 
     name: str
@@ -58,12 +60,13 @@ class Bin:
 class Diagnosis:
     """Fractions, not percent.
 
-    `counts_SE`: of the detections ranked (s G_k, (s + 1) G_k] in their class k, how many are of each kind.
-    `gains`: kind of error -> what the average mAP over the row's thresholds would gain without it.
+    `normalized_map` and `gains` are of the average mAP over the row's thresholds.
     """
 
     counts_SE: NDArray[np.int64]
+    """of the detections ranked (s G_k, (s + 1) G_k] in their class k: how many are of each kind"""
     gains: Mapping[str, float]
+    """kind of error -> what the mAP would gain without it"""
     normalized_map: float
     bins: Mapping[str, Sequence[Bin]]
 
@@ -74,72 +77,94 @@ class Diagnosis:
         return 100 * filled_SE / filled_SE.sum(1, keepdims=True)
 
     def as_json(self) -> dict[str, Any]:
+        """As diagnosis.json has it."""
+        bins = {}
+        for what, of_characteristic in self.bins.items():
+            bins[what] = [asdict(one) for one in of_characteristic]
         return {
             "tiou": TIOU,
             "kinds": list(KINDS),
             "counts": self.counts_SE.tolist(),
             "gains": dict(self.gains),
             "normalized_map": self.normalized_map,
-            "bins": {what: [asdict(b) for b in bins] for what, bins in self.bins.items()},
+            "bins": bins,
         }
 
 
 def diagnose(
-    matched: Matched, tiou_thresholds: Sequence[float], edges: Mapping[Any, Sequence[float]] | None = None
+    matched: Matched,
+    tiou_thresholds: Sequence[float],
+    edges: Mapping[Any, Sequence[float]] | None = None,
 ) -> Diagnosis:
     """The whole diagnosis.
 
     Args:
-        edges: characteristic -> upper edges of its bins but the last; fifths of the ground truth where there are none.
+        edges: characteristic -> upper edges of its bins but the last; fifths of the ground truth
+            where there are none.
 
     Raises:
         InputError: edges of an unknown characteristic, or that don't rise.
     """
+    edges = {} if edges is None else edges
+    for what in edges:
+        if what not in CHARACTERISTICS:
+            known = ", ".join(CHARACTERISTICS)
+            raise InputError(f"no characteristic '{what}'; there are {known}")
     # the last column is that of the profile and of the misses
     thresholds = np.asarray([*tiou_thresholds, TIOU], np.float64)
     found_NU = true_positives(matched, thresholds)
     kinds_NU = kinds(matched, found_NU, thresholds)
-    values = characteristics(matched)
-    edges = {} if edges is None else edges
-    for what in set(edges) - set(CHARACTERISTICS):
-        raise InputError(f"no characteristic '{what}'; there are {', '.join(CHARACTERISTICS)}")
-    top_N = rank_in_class(matched) < SPLITS * matched.instances_K[matched.class_N]
-    seen = np.zeros(len(matched.truth_G2), np.bool_)
-    seen[found_NU[top_N & (found_NU[:, -1] >= 0), -1]] = True
+    found_NU, found_N = found_NU[:, :-1], found_NU[:, -1]
+
+    # what any of the best detections finds
+    best_N = rank_in_class(matched) < SPLITS * matched.instances_K[matched.class_N]
+    seen_G = np.zeros(len(matched.truth_G2), np.bool_)
+    seen_G[found_N[best_N & (found_N >= 0)]] = True
+
+    bins = {}
+    for what, values_G in characteristics(matched).items():
+        bins[what] = _bins(matched, found_NU, seen_G, values_G, what, edges.get(what))
+    every_G = np.ones(len(seen_G), np.bool_)
     return Diagnosis(
-        profile(matched, kinds_NU[:, -1]),
-        gains(matched, kinds_NU[:, :-1]),
-        float(np.mean(normalized_ap(matched, found_NU[:, :-1], np.ones(len(seen), np.bool_)))),
-        {what: _bins(matched, found_NU[:, :-1], seen, values[what], what, edges.get(what)) for what in CHARACTERISTICS},
+        counts_SE=profile(matched, kinds_NU[:, -1]),
+        gains=gains(matched, kinds_NU[:, :-1]),
+        normalized_map=float(np.mean(normalized_ap(matched, found_NU, every_G))),
+        bins=bins,
     )
 
 
-def kinds(matched: Matched, found_NU: NDArray[np.int64], thresholds: NDArray[np.float64]) -> NDArray[np.int8]:
+def kinds(
+    matched: Matched, found_NU: NDArray[np.int64], thresholds: NDArray[np.float64]
+) -> NDArray[np.int8]:
     """Index into `KINDS` (N, U) of every detection at every threshold.
 
-    What finds a segment, as evaluation has it, is a true positive. Of anything else the segment that it overlaps most
-    decides: enough, and of its own label, it is a double detection, of another a wrong label; less, but at least 0.1, a
-    localization error or a confusion error; otherwise background. Of equal overlaps its own label's counts.
+    What finds a segment, as evaluation has it, is a true positive. Of anything else the segment that
+    it overlaps most decides: enough, and of its own label, it is a double detection, of another a
+    wrong label; less, but at least 0.1, a localization error or a confusion error; otherwise
+    background. Of equal overlaps its own label's counts.
     """
     by_video = np.argsort(matched.truth_video_G, kind="stable")
-    bounds = np.searchsorted(matched.truth_video_G[by_video], np.arange(len(matched.videos) + 1))
+    videos = np.arange(len(matched.videos) + 1)
     own_N, other_N = _best_overlaps(
-        matched.segments_N2, matched.class_N, matched.video_N, matched.truth_G2[by_video],
-        matched.truth_class_G[by_video], bounds,
-    )  # fmt: skip
-    own_most_N = own_N >= other_N
+        matched.segments_N2,
+        matched.class_N,
+        matched.video_N,
+        matched.truth_G2[by_video],
+        matched.truth_class_G[by_video],
+        np.searchsorted(matched.truth_video_G[by_video], videos),
+    )
+    is_own_N = own_N >= other_N
     result = np.full(found_NU.shape, BACKGROUND, np.int8)
     for u, threshold in enumerate(thresholds.tolist()):
         # a low threshold leaves no room for localization and confusion errors
         low = min(BACKGROUND_TIOU, threshold)
-        for kind, holds_N in (
-            (CONFUSION, ~own_most_N & (other_N >= low)),
-            (LOCALIZATION, own_most_N & (own_N >= low)),
-            (WRONG_LABEL, ~own_most_N & (other_N >= threshold)),
-            (DOUBLE, own_most_N & (own_N >= threshold)),
-            (TRUE, found_NU[:, u] >= 0),
-        ):
-            result[holds_N, u] = kind
+        kind_N = result[:, u]
+        # each of these takes precedence over those before it
+        kind_N[~is_own_N & (other_N >= low)] = CONFUSION
+        kind_N[is_own_N & (own_N >= low)] = LOCALIZATION
+        kind_N[~is_own_N & (other_N >= threshold)] = WRONG_LABEL
+        kind_N[is_own_N & (own_N >= threshold)] = DOUBLE
+        kind_N[found_NU[:, u] >= 0] = TRUE
     return result
 
 
@@ -159,26 +184,32 @@ def profile(matched: Matched, kinds_N: NDArray[np.int8]) -> NDArray[np.int64]:
 
 
 def gains(matched: Matched, kinds_NU: NDArray[np.int8]) -> dict[str, float]:
-    """What the average mAP would gain, were all detections of one kind of error removed; every threshold has its own.
+    """What the average mAP would gain without one kind of error; every threshold has its own.
 
-    A false positive holds no segment, so its removal changes no other detection: it only lifts precision.
+    A false positive holds no segment, so its removal changes no other detection: it only lifts
+    precision.
     """
+    U = kinds_NU.shape[1]
     correct_NU = kinds_NU == TRUE
     before = average_precisions(matched, correct_NU).mean()
     result = {}
     for kind in range(1, len(KINDS)):
-        after = np.zeros((len(matched.classes), kinds_NU.shape[1]))
+        after_KU = np.zeros((len(matched.classes), U))
         for k, instances in enumerate(matched.instances_K.tolist()):
             rows = matched.of_class(k)
-            for u in range(kinds_NU.shape[1]):
+            for u in range(U):
                 kept_N = kinds_NU[rows, u] != kind
-                after[k, u] = interpolated_average_precision(correct_NU[rows, u][kept_N, None], instances).item()
-        result[KINDS[kind]] = float(after.mean() - before)
+                correct_N1 = correct_NU[rows, u][kept_N, None]
+                after_KU[k, u] = interpolated_average_precision(correct_N1, instances).item()
+        result[KINDS[kind]] = float(after_KU.mean() - before)
     return result
 
 
 def characteristics(matched: Matched) -> dict[str, NDArray[np.float64]]:
-    """Of every ground-truth segment: its part of the video, its seconds, and how many of its class its video has."""
+    """Of every ground-truth segment: its part of the video, its seconds, how many there are of it.
+
+    "instances" counts the segments of its class in its video.
+    """
     length_G = np.diff(matched.truth_G2)[:, 0]
     group_sizes = np.diff(matched.bounds)
     return {
@@ -188,19 +219,22 @@ def characteristics(matched: Matched) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def normalized_ap(matched: Matched, found_NU: NDArray[np.int64], chosen_G: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """AP_N (K', U) of the classes that have chosen ground truth, as if each had as many segments as the mean class.
+def normalized_ap(
+    matched: Matched, found_NU: NDArray[np.int64], chosen_G: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """AP_N (K, U) of the classes that have chosen ground truth.
 
-    Precision is R M / (R M + F) with recall R, M segments and F false positives so far: classes and bins of different
-    size become comparable (Hoiem, Chodpathumwan, Dai, ECCV 2012). What finds a segment that isn't chosen is ignored.
+    As if each had as many segments as the mean class: precision is R M / (R M + F) with recall R, M
+    segments and F false positives so far, which makes classes and bins of different size comparable
+    (Hoiem, Chodpathumwan, Dai, ECCV 2012). What finds a segment that isn't chosen is ignored.
     """
     mean_instances = len(chosen_G) / len(matched.classes)
     chosen_K = np.bincount(matched.truth_class_G[chosen_G], minlength=len(matched.classes))
     result = []
     for k in np.flatnonzero(chosen_K).tolist():
-        rows, ap_U = matched.of_class(k), []
+        ap_U = []
         for u in range(found_NU.shape[1]):
-            found_N = found_NU[rows, u]
+            found_N = found_NU[matched.of_class(k), u]
             correct_N = (found_N >= 0) & chosen_G[found_N]
             counted_N = correct_N | (found_N < 0)
             ap_U.append(_normalized_ap(correct_N[counted_N], int(chosen_K[k]), mean_instances))
@@ -209,7 +243,7 @@ def normalized_ap(matched: Matched, found_NU: NDArray[np.int64], chosen_G: NDArr
 
 
 def _normalized_ap(correct_N: NDArray[np.bool_], instances: int, weight: float) -> float:
-    """Interpolated AP of detections in order, with `weight` in the place of `instances` in precision."""
+    """Interpolated AP of detections in order, with `weight` for `instances` in precision."""
     true_N = correct_N.cumsum(dtype=np.float64)
     false_N = np.arange(1, len(correct_N) + 1) - true_N
     weighted_N = true_N / instances * weight
@@ -226,9 +260,11 @@ def _bins(
     what: str,
     edges: Sequence[float] | None,
 ) -> list[Bin]:
+    """The bins of one characteristic."""
     upper = fifths(values_G) if edges is None else [float(edge) for edge in edges]
     if not upper or list(upper) != sorted(set(upper)) or len(upper) >= len(BIN_NAMES):
-        raise InputError(f"edges of {what} {upper}: expected one to {len(BIN_NAMES) - 1} rising numbers")
+        wanted = f"expected one to {len(BIN_NAMES) - 1} rising numbers"
+        raise InputError(f"edges of {what} {upper}: {wanted}")
     bin_G = np.searchsorted(upper, values_G)
     result = []
     for b, (low, high) in enumerate(zip([0.0, *upper], [*upper, None], strict=True)):
@@ -248,8 +284,10 @@ def fifths(values_G: NDArray[np.float64]) -> list[float]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _best_overlaps(segments: Any, classes: Any, videos: Any, truth: Any, truth_classes: Any, bounds: Any) -> Any:
-    """Of every detection the highest tIoU with the ground truth of its video: of its own label, and of others."""
+def _best_overlaps(
+    segments: Any, classes: Any, videos: Any, truth: Any, truth_classes: Any, bounds: Any
+) -> Any:
+    """Of every detection the highest tIoU in its video: with its own label, and with others."""
     N = len(segments)
     own, other = np.zeros(N), np.zeros(N)
     for n in range(N):

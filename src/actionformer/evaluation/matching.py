@@ -1,7 +1,4 @@
-"""Ground truth and detections as arrays, and which detection finds which segment (METHOD section 5, item 6).
-
-K classes   U thresholds   G ground-truth segments   N detections   V videos
-"""
+"""Ground truth and detections as arrays, and which detection finds which (METHOD section 5, item 6)."""
 
 from __future__ import annotations
 
@@ -15,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionformer.data.annotations import Database, load_database
+from actionformer.data.detections import Detection, Results, read_results
 from actionformer.errors import InputError
-from actionformer.files import read_json
 
-Results = Mapping[str, Sequence[Mapping[str, Any]]]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -26,26 +24,26 @@ class Matched:
     """Ground truth and detections of the evaluated subset as arrays, both sorted by class.
 
     `group` numbers the (class, video) pairs that have ground truth; ground truth of group g lies at
-    `bounds[g]:bounds[g + 1]`; a detection without ground truth in its video and class has group -1. Detections of a
-    class are in descending order of score, equals in their order in the file. Videos are those with ground truth; a
-    detection in another one has video -1.
+    `bounds[g]:bounds[g + 1]`; a detection without ground truth in its video and class has group -1.
+    Detections of a class are in descending order of score, equals in their order in the file. Videos
+    are those with ground truth; a detection in another one has video -1.
     """
 
     classes: tuple[str, ...]
-    truth_G2: NDArray[np.float64]
-    truth_class_G: NDArray[np.int64]
-    truth_video_G: NDArray[np.int64]
-    bounds: NDArray[np.int64]
-    segments_N2: NDArray[np.float64]
-    scores_N: NDArray[np.float64]
-    class_N: NDArray[np.int64]
-    video_N: NDArray[np.int64]
-    group_N: NDArray[np.int64]
+    truth_G2: Floats
+    truth_class_G: Ints
+    truth_video_G: Ints
+    bounds: Ints
+    segments_N2: Floats
+    scores_N: Floats
+    class_N: Ints
+    video_N: Ints
+    group_N: Ints
     videos: tuple[str, ...]
-    duration_V: NDArray[np.float64]
+    duration_V: Floats
 
     @property
-    def instances_K(self) -> NDArray[np.int64]:
+    def instances_K(self) -> Ints:
         """Ground truth of each class."""
         return np.bincount(self.truth_class_G, minlength=len(self.classes))
 
@@ -65,139 +63,193 @@ def match(
     """Put ground truth and detections into arrays; see `Matched`.
 
     Raises:
-        InputError: a subset without ground truth; a detection without segment, label or score, or with a NaN.
+        InputError: a subset without ground truth; a detection without segment, label or score, or
+            with a NaN.
     """
     if not isinstance(database, Database):
         database = load_database(database)
     blocked = frozenset(blocked)
+    truth = _ground_truth(database, subset, blocked)
+    results = read_results(detections)
+    segments_N2, scores_N, class_N, video_N, group_N = _detections(results, truth, blocked)
+    known_N = class_N >= 0
+    _refuse_strangers(results, database, truth.classes, subset, kept=int(known_N.sum()))
+    if not (np.isfinite(segments_N2[known_N]).all() and np.isfinite(scores_N[known_N]).all()):
+        raise InputError("the detections contain NaN or infinite times or scores")
+    # by class, best first; equals stay in their order
+    order = np.flatnonzero(known_N)
+    order = order[np.lexsort((-scores_N[order], class_N[order]))]
+    return Matched(
+        classes=truth.classes,
+        truth_G2=truth.segments_G2,
+        truth_class_G=truth.class_G,
+        truth_video_G=truth.video_G,
+        bounds=truth.bounds,
+        segments_N2=segments_N2[order],
+        scores_N=scores_N[order],
+        class_N=class_N[order],
+        video_N=video_N[order],
+        group_N=group_N[order],
+        videos=truth.videos,
+        duration_V=np.array([database.videos[video].duration for video in truth.videos]),
+    )
+
+
+@dataclass(frozen=True)
+class _GroundTruth:
+    """The ground truth of the evaluated videos, sorted by class and video."""
+
+    classes: tuple[str, ...]
+    videos: tuple[str, ...]
+    segments_G2: Floats
+    class_G: Ints
+    video_G: Ints
+    bounds: Ints
+    groups_VK: Ints
+    """the group of a video and class; -1 where there is none, as in the last column"""
+
+
+def _ground_truth(database: Database, subset: str, blocked: Collection[str]) -> _GroundTruth:
     truth: list[tuple[str, str, float, float]] = []
     for video in database.subset(subset):
         if video.name not in blocked:
-            truth += _distinct(video.name, video.labels, video.segments_N2.tolist())
+            for label, start, end in _distinct(video.labels, video.segments_G2.tolist()):
+                truth.append((label, video.name, start, end))
     if not truth:
-        known = ", ".join(sorted({v.subset for v in database.videos.values()})) or "none"
+        known = ", ".join(sorted({video.subset for video in database.videos.values()})) or "none"
         raise InputError(f"subset '{subset}' has no ground truth; subsets of the database: {known}")
-    classes = tuple(sorted({label for _, label, _, _ in truth}))
+    # the sort is stable: within a class and video segments stay in their order
+    truth.sort(key=lambda item: item[:2])
+    classes = tuple(sorted({label for label, _, _, _ in truth}))
+    videos = tuple(sorted({video for _, video, _, _ in truth}))
     class_index = {label: k for k, label in enumerate(classes)}
-
-    truth.sort(key=lambda item: (class_index[item[1]], item[0]))
-    pairs = list(dict.fromkeys((label, video) for video, label, _, _ in truth))
-    group_index = {pair: g for g, pair in enumerate(pairs)}
-    truth_group = np.array([group_index[label, video] for video, label, _, _ in truth])
-    bounds = np.searchsorted(truth_group, np.arange(len(pairs) + 1))
-    videos = tuple(sorted({video for video, _, _, _ in truth}))
     video_index = {video: v for v, video in enumerate(videos)}
-    # of every video, the group per class; the last column and the other videos have none
-    groups_of: dict[str, NDArray[np.int64]] = {}
-    for (label, name), g in group_index.items():
-        groups_of.setdefault(name, np.full(len(classes) + 1, -1))[class_index[label]] = g
-    no_groups = np.full(len(classes) + 1, -1)
 
-    results = read_results(detections)
-    parts = []
+    groups_VK = np.full((len(videos), len(classes) + 1), -1)
+    group_G: list[int] = []
+    class_G: list[int] = []
+    video_G: list[int] = []
+    for label, name, _, _ in truth:
+        k, v = class_index[label], video_index[name]
+        if groups_VK[v, k] < 0:  # the first segment of a group
+            groups_VK[v, k] = group_G[-1] + 1 if group_G else 0
+        group_G.append(int(groups_VK[v, k]))
+        class_G.append(k)
+        video_G.append(v)
+    return _GroundTruth(
+        classes=classes,
+        videos=videos,
+        segments_G2=np.array([[start, end] for _, _, start, end in truth]),
+        class_G=np.array(class_G, np.int64),
+        video_G=np.array(video_G, np.int64),
+        bounds=np.searchsorted(group_G, np.arange(group_G[-1] + 2)),
+        groups_VK=groups_VK,
+    )
+
+
+def _detections(
+    results: Results, truth: _GroundTruth, blocked: Collection[str]
+) -> tuple[Floats, Floats, Ints, Ints, Ints]:
+    """Segments, scores, class, video and group of all detections, in their order in the file.
+
+    An unknown class is -1.
+    """
+    class_index = {label: k for k, label in enumerate(truth.classes)}
+    video_index = {video: v for v, video in enumerate(truth.videos)}
+    no_groups_K = np.full(len(truth.classes) + 1, -1)
+    segments, scores = [np.zeros((0, 2))], [np.zeros(0)]
+    classes, videos, groups = ([np.zeros(0, np.int64)] for _ in range(3))
     for name, found in results.items():
         if name in blocked or not found:
             continue
-        try:
-            class_N = np.array([class_index.get(item["label"], -1) for item in found])
-            segments_N2 = np.array([item["segment"] for item in found], np.float64).reshape(len(found), 2)
-            scores_N = np.array([item["score"] for item in found])
-            if scores_N.dtype.kind not in "fiu":
-                raise ValueError(f"a score that is no number among {scores_N[:3].tolist()}")
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"detections of video '{name}': {error!r}; expected 'segment' [start, end], 'label' and 'score'"
-            ) from None
-        group_N = groups_of.get(name, no_groups)[class_N]
-        parts.append((segments_N2, scores_N, class_N, group_N, np.full(len(found), video_index.get(name, -1))))
-    segments_N2 = np.concatenate([np.zeros((0, 2)), *(part[0] for part in parts)])
-    scores_N, class_N, group_N, video_N = (
-        np.concatenate([np.zeros(0, kind), *(part[k] for part in parts)])
-        for k, kind in ((1, np.float64), (2, np.int64), (3, np.int64), (4, np.int64))
-    )
-    known_N = class_N >= 0
-    _refuse_strangers(results, database, classes, kept=int(known_N.sum()), subset=subset)
-    segments_N2, scores_N = segments_N2[known_N], scores_N[known_N]
-    class_N, group_N, video_N = class_N[known_N], group_N[known_N], video_N[known_N]
-    if not (np.isfinite(segments_N2).all() and np.isfinite(scores_N).all()):
-        raise InputError("the detections contain NaN or infinite times or scores")
-    order = np.lexsort((-scores_N, class_N))
-    return Matched(
-        classes,
-        np.array([[start, end] for _, _, start, end in truth]),
-        np.array([class_index[label] for _, label, _, _ in truth], np.int64),
-        np.array([video_index[video] for video, _, _, _ in truth], np.int64),
-        bounds,
-        segments_N2[order],
-        scores_N[order],
-        class_N[order],
-        video_N[order],
-        group_N[order],
-        videos,
-        np.array([database.videos[video].duration for video in videos]),
+        segments_N2, scores_N, class_N = _arrays(name, found, class_index)
+        v = video_index.get(name, -1)
+        groups_K = no_groups_K if v < 0 else truth.groups_VK[v]
+        segments.append(segments_N2)
+        scores.append(scores_N)
+        classes.append(class_N)
+        videos.append(np.full(len(found), v))
+        groups.append(groups_K[class_N])
+    return (
+        np.concatenate(segments),
+        np.concatenate(scores),
+        np.concatenate(classes),
+        np.concatenate(videos),
+        np.concatenate(groups),
     )
 
 
-def checked_thresholds(tiou_thresholds: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
-    """The thresholds as an array; raises `InputError` if one is no tIoU."""
-    if not all(0 < t <= 1 for t in tiou_thresholds):
-        raise InputError(f"tIoU thresholds {list(tiou_thresholds)}: expected numbers above 0, at most 1")
-    return np.asarray(tiou_thresholds, np.float64)
+def _arrays(
+    video: str, found: Sequence[Detection], class_index: Mapping[str, int]
+) -> tuple[Floats, Floats, Ints]:
+    """Segments, scores and classes of a video's detections."""
+    try:
+        class_N = np.array([class_index.get(item["label"], -1) for item in found])
+        segments = np.array([item["segment"] for item in found], np.float64)
+        segments_N2 = segments.reshape(len(found), 2)
+        scores_N = np.array([item["score"] for item in found])
+        if scores_N.dtype.kind not in "fiu":
+            raise ValueError(f"a score that is no number among {scores_N[:3].tolist()}")
+    except (KeyError, TypeError, ValueError) as error:
+        wanted = "expected 'segment' [start, end], 'label' and 'score'"
+        raise InputError(f"detections of video '{video}': {error!r}; {wanted}") from None
+    return segments_N2, scores_N.astype(np.float64), class_N
 
 
-def true_positives(matched: Matched, tiou_thresholds: Sequence[float] | NDArray[np.float64]) -> NDArray[np.int64]:
-    """(N, U): index of the segment that a detection finds at a threshold, -1 for a false positive.
-
-    Every detection, best first, finds the segment of its video and class that overlaps it most among those still
-    unmatched, if their tIoU reaches the threshold; of equally overlapping ones the later.
-    """
-    thresholds = checked_thresholds(tiou_thresholds)
-    return _true_positives(matched.truth_G2, matched.bounds, matched.segments_N2, matched.group_N, thresholds)
-
-
-def _refuse_strangers(results: Results, database: Database, classes: Sequence[str], *, kept: int, subset: str) -> None:
-    """Detections of which no video or no label is known belong to other ground truth: a score of 0 would mislead."""
+def _refuse_strangers(
+    results: Results, database: Database, classes: Sequence[str], subset: str, *, kept: int
+) -> None:
+    """Detections of no known video or label belong to other ground truth: 0 would mislead."""
     if results and not any(name in database.videos for name in results):
-        raise InputError(f"no video of the detections (such as '{next(iter(results))}') is in the database")
-    found = next((item for items in results.values() for item in items), None)
-    if found is not None and not kept:
-        label = found.get("label")
-        raise InputError(
-            f"no detection has a label of subset '{subset}' ({', '.join(classes[:3])}, ...), but '{label}'"
-        )
-
-
-def read_results(detections: Results | Mapping[str, Any] | Path | str) -> Results:
-    """Video -> detections, from a result file or what it holds.
-
-    Raises:
-        InputError: anything but lists of objects.
-    """
-    content: Any = read_json(Path(detections)) if isinstance(detections, Path | str) else detections
-    if isinstance(content, Mapping) and "results" in content:
-        content = content["results"]
-    if not isinstance(content, Mapping):
-        raise InputError(f"{_named(detections)}: expected a JSON object with the key 'results'")
-    for video, found in content.items():
-        if not isinstance(found, Sequence) or isinstance(found, str) or not all(isinstance(d, Mapping) for d in found):
-            raise InputError(f"{_named(detections)}: video '{video}': expected a list of detections, each an object")
-    return content
-
-
-def _named(detections: Any) -> str:
-    return str(detections) if isinstance(detections, Path | str) else "detections"
+        such = f"(such as '{next(iter(results))}')"
+        raise InputError(f"no video of the detections {such} is in the database")
+    if kept:
+        return
+    for found in results.values():
+        for detection in found:
+            label, known = detection.get("label"), ", ".join(classes[:3])
+            raise InputError(
+                f"no detection has a label of subset '{subset}' ({known}, ...), but '{label}'"
+            )
 
 
 def _distinct(
-    video: str, labels: Sequence[str], segments: Sequence[Sequence[float]]
-) -> list[tuple[str, str, float, float]]:
-    """Ground truth without segments of zero or negative length and without near-duplicates (ends within 1e-3)."""
-    kept: list[tuple[str, str, float, float]] = []
+    labels: Sequence[str], segments: Sequence[Sequence[float]]
+) -> list[tuple[str, float, float]]:
+    """A video's ground truth without segments of no length and without near-duplicates.
+
+    Of near-duplicates, whose ends lie within 1e-3, the first counts.
+    """
+    kept: list[tuple[str, float, float]] = []
+    known: dict[str, list[tuple[float, float]]] = {}
     for label, (start, end) in zip(labels, segments, strict=True):
-        twin = any(label == l and abs(start - s) <= 1e-3 and abs(end - e) <= 1e-3 for _, l, s, e in kept)
+        same_label = known.setdefault(label, [])
+        twin = any(abs(start - s) <= 1e-3 and abs(end - e) <= 1e-3 for s, e in same_label)
         if end > start and not twin:
-            kept.append((video, label, start, end))
+            same_label.append((start, end))
+            kept.append((label, start, end))
     return kept
+
+
+def checked_thresholds(tiou_thresholds: Sequence[float] | Floats) -> Floats:
+    """The thresholds as an array; raises `InputError` if one is no tIoU."""
+    if not all(0 < tiou <= 1 for tiou in tiou_thresholds):
+        wanted = "expected numbers above 0, at most 1"
+        raise InputError(f"tIoU thresholds {list(tiou_thresholds)}: {wanted}")
+    return np.asarray(tiou_thresholds, np.float64)
+
+
+def true_positives(matched: Matched, tiou_thresholds: Sequence[float] | Floats) -> Ints:
+    """(N, U): index of the segment that a detection finds at a threshold, -1 for a false positive.
+
+    Every detection, best first, finds the segment of its video and class that overlaps it most among
+    those still unmatched, if their tIoU reaches the threshold; of equally overlapping ones the
+    later.
+    """
+    thresholds = checked_thresholds(tiou_thresholds)
+    return _true_positives(
+        matched.truth_G2, matched.bounds, matched.segments_N2, matched.group_N, thresholds
+    )
 
 
 @numba.njit(cache=True, nogil=True)
@@ -220,7 +272,8 @@ def _true_positives(truth: Any, bounds: Any, segments: Any, groups: Any, thresho
         for u in range(U):
             best = -1
             for i in range(last - first):
-                if tiou[i] >= thresholds[u] and not taken[first + i, u] and (best < 0 or tiou[i] >= tiou[best]):
+                free = tiou[i] >= thresholds[u] and not taken[first + i, u]
+                if free and (best < 0 or tiou[i] >= tiou[best]):
                     best = i
             if best >= 0:
                 taken[first + best, u] = True

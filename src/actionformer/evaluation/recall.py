@@ -1,7 +1,4 @@
-"""Recall@kx of Ego4D Moment Queries (METHOD section 5, item 6).
-
-U thresholds   X values of k
-"""
+"""Recall@kx of Ego4D Moment Queries (METHOD section 5, item 6)."""
 
 from __future__ import annotations
 
@@ -14,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionformer.data.annotations import Database
-from actionformer.evaluation.matching import Results, match
+from actionformer.data.detections import Results
+from actionformer.evaluation.matching import match
 
 
 @dataclass(frozen=True)
@@ -35,23 +33,25 @@ def recall_at_kx(
     top_k: Sequence[int] = (1, 5),
     blocked: Collection[str] = (),
 ) -> Recall:
-    """Mean over classes of the share of ground truth that any of the top k * n detections overlaps enough.
+    """Mean over classes of the share of ground truth that a top detection overlaps enough.
 
-    n is the number of ground-truth segments of the class in the video; the matching is not one to one.
+    Of a video and class the top k * n count; n is its number of ground-truth segments; the matching
+    is not one to one.
     """
     matched = match(database, detections, subset=subset, blocked=blocked)
     thresholds = np.asarray(tiou_thresholds, np.float64)
     hits = np.zeros((len(matched.classes), len(thresholds), len(top_k)))
     by_group = np.argsort(matched.group_N, kind="stable")
     starts = np.searchsorted(matched.group_N[by_group], np.arange(len(matched.bounds)))
-    for g, (first, last) in enumerate(zip(matched.bounds, matched.bounds[1:], strict=False)):
-        truth = matched.truth_G2[first:last]
+    for g in range(len(matched.bounds) - 1):
+        first, last = matched.bounds[g], matched.bounds[g + 1]
+        truth_G2 = matched.truth_G2[first:last]
         k = matched.truth_class_G[first]
-        found = matched.segments_N2[by_group[starts[g] : starts[g + 1]]]
+        found_N2 = matched.segments_N2[by_group[starts[g] : starts[g + 1]]]
         for x, multiple in enumerate(top_k):
-            tiou = temporal_iou(truth, found[: multiple * len(truth)])
-            best = tiou.max(1, initial=0.0)
-            hits[k, :, x] += (best[:, None] >= thresholds).sum(0)
+            tiou_GN = temporal_iou(truth_G2, found_N2[: multiple * len(truth_G2)])
+            best_G = tiou_GN.max(1, initial=0.0)
+            hits[k, :, x] += (best_G[:, None] >= thresholds).sum(0)
     recall_UX = (hits / matched.instances_K[:, None, None]).mean(0)
     return Recall(recall_UX, tuple(float(t) for t in thresholds), tuple(top_k))
 

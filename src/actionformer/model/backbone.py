@@ -1,7 +1,4 @@
-"""From features to the feature pyramid: embedding, position embedding, transformer blocks (METHOD section 1).
-
-B batch   T steps   C channels
-"""
+"""From features to the feature pyramid: embedding, positions, transformer blocks (METHOD section 1)."""
 
 from __future__ import annotations
 
@@ -11,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from actionformer.experiment import ModelParams
 from actionformer.model.attention import MaskedSelfAttention
 from actionformer.model.layers import Conv1, ConvNormReLU, ScaledDropPath
+from actionformer.params.experiment import ModelParams
 
 
 class TransformerBlock(nn.Module):
@@ -24,7 +21,9 @@ class TransformerBlock(nn.Module):
         C, dropout = params.channels, params.projection_dropout
         self.stride = stride
         self.norm_attention = nn.LayerNorm(C)
-        self.attention = MaskedSelfAttention(C, params.heads, stride=stride, window=window, dropout=dropout)
+        self.attention = MaskedSelfAttention(
+            C, params.heads, stride=stride, window=window, dropout=dropout
+        )
         self.drop_path_attention = ScaledDropPath(C, params.drop_path)
         self.norm_mlp = nn.LayerNorm(C)
         self.expand, self.contract = Conv1(C, 4 * C), Conv1(4 * C, C)
@@ -32,6 +31,7 @@ class TransformerBlock(nn.Module):
         self.drop_path_mlp = ScaledDropPath(C, params.drop_path)
 
     def forward(self, x_BTC: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, T, C) and its mask -> the same of length T / stride."""
         out_BTC, mask_BT = self.attention(self.norm_attention(x_BTC), mask_BT)
         mask_BT1 = mask_BT.unsqueeze(-1).to(x_BTC.dtype)
         skip_BTC = x_BTC
@@ -44,40 +44,44 @@ class TransformerBlock(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Embedding, `stem_blocks` at stride 1, then `branch_blocks` that each halve T and give one pyramid level."""
+    """Embedding, `stem_blocks` at stride 1, then `branch_blocks` that each halve T.
+
+    Every branch block gives one pyramid level; the stem gives the first.
+    """
 
     position_table_TC: Tensor | None
 
     def __init__(self, params: ModelParams) -> None:
         super().__init__()
-        C = params.channels
-        self.input_dropout = nn.Dropout1d(params.input_dropout)
-        self.embedding = nn.ModuleList(
-            ConvNormReLU(
-                params.in_channels if i == 0 else C,
-                C,
-                eps=params.conv_norm_eps,
-                mask_after_norm=params.mask_after_norm,
-            )
-            for i in range(params.embed_convs)
-        )
+        C, eps = params.channels, params.conv_norm_eps
         windows = params.attention_windows
-        self.stem = nn.ModuleList(
-            TransformerBlock(params, stride=1, window=windows[0]) for _ in range(params.stem_blocks)
-        )
-        self.branch = nn.ModuleList(
-            TransformerBlock(params, stride=2, window=windows[1 + i]) for i in range(params.branch_blocks)
-        )
-        self.level_norms = nn.ModuleList(
-            nn.LayerNorm(C, eps=params.conv_norm_eps) for _ in range(params.branch_blocks + 1)
-        )
-        table = position_table(params.max_seq_len, C) if params.absolute_position_embedding else None
+        self.input_dropout = nn.Dropout1d(params.input_dropout)
+        self.embedding = nn.ModuleList()
+        for i in range(params.embed_convs):
+            in_channels = params.in_channels if i == 0 else C
+            block = ConvNormReLU(in_channels, C, eps=eps, mask_after_norm=params.mask_after_norm)
+            self.embedding.append(block)
+        self.stem = nn.ModuleList()
+        for _ in range(params.stem_blocks):
+            self.stem.append(TransformerBlock(params, stride=1, window=windows[0]))
+        self.branch = nn.ModuleList()
+        for i in range(params.branch_blocks):
+            self.branch.append(TransformerBlock(params, stride=2, window=windows[1 + i]))
+        self.level_norms = nn.ModuleList()
+        for _ in range(params.branch_blocks + 1):
+            self.level_norms.append(nn.LayerNorm(C, eps=eps))
+        table = None
+        if params.absolute_position_embedding:
+            table = position_table(params.max_seq_len, C)
         self.register_buffer("position_table_TC", table, persistent=False)
 
-    def forward(self, x_BTC: Tensor, mask_BT: Tensor, published_length: int) -> list[tuple[Tensor, Tensor]]:
+    def forward(
+        self, x_BTC: Tensor, mask_BT: Tensor, published_length: int
+    ) -> list[tuple[Tensor, Tensor]]:
         """(B, T, C_in) -> per level the normalised features (B, T_l, C) and the mask (B, T_l).
 
-        `published_length` is the length that the published implementation pads this input to.
+        Args:
+            published_length: what the published implementation pads this input to.
         """
         mask_BT1 = mask_BT.unsqueeze(-1).to(x_BTC.dtype)
         if self.training:
@@ -94,18 +98,25 @@ class Backbone(nn.Module):
         for block in self.branch:
             x_BTC, mask_BT = block(x_BTC, mask_BT)
             levels.append((x_BTC, mask_BT))
-        return [(norm(x_BTC), mask_BT) for norm, (x_BTC, mask_BT) in zip(self.level_norms, levels, strict=True)]
+        pyramid = []
+        for norm, (x_BTC, mask_BT) in zip(self.level_norms, levels, strict=True):
+            pyramid.append((norm(x_BTC), mask_BT))
+        return pyramid
 
     def _positions(self, table_TC: Tensor, published_length: int) -> Tensor:
+        """The table, stretched over inputs that are longer than those of training, as published."""
         if self.training or published_length <= len(table_TC):
             return table_TC
-        return F.interpolate(table_TC.T[None], published_length, mode="linear", align_corners=False)[0].T
+        table_1CT = table_TC.T[None]
+        stretched = F.interpolate(table_1CT, published_length, mode="linear", align_corners=False)
+        return stretched[0].T
 
 
 def position_table(length: int, channels: int) -> Tensor:
-    """Sinusoidal position embedding (length, channels), divided by sqrt(channels); METHOD section 1, item 4."""
+    """Sinusoidal embedding (length, channels), divided by sqrt(channels); METHOD section 1, item 4."""
     position = torch.arange(length, dtype=torch.float64)[:, None]
     channel = torch.arange(channels, dtype=torch.float64)
-    angle = position / 10000 ** (2 * torch.div(channel, 2, rounding_mode="floor") / channels)
+    pair = torch.div(channel, 2, rounding_mode="floor")
+    angle = position / 10000 ** (2 * pair / channels)
     table = torch.where(channel % 2 == 0, angle.sin(), angle.cos())
     return table.float() / math.sqrt(channels)

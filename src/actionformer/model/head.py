@@ -1,7 +1,4 @@
-"""Classification and regression heads, shared by all pyramid levels (METHOD section 1, items 7 and 8).
-
-B batch   T steps of a level   C channels   K classes
-"""
+"""Classification and regression heads, shared by all levels (METHOD section 1, items 7 and 8)."""
 
 from __future__ import annotations
 
@@ -10,24 +7,17 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from actionformer.experiment import ModelParams
 from actionformer.model.layers import Conv3, ConvNormReLU, LearnedScale
+from actionformer.params.experiment import ModelParams
 
 
 class Head(nn.Module):
-    """Class logits (B, T, K) and distances to start and end (B, T, 2), in strides, for every point of every level."""
+    """Class logits (B, T, K) and distances to start and end (B, T, 2), in strides, of every level."""
 
     def __init__(self, params: ModelParams) -> None:
         super().__init__()
         C = params.channels
-
-        def tower() -> nn.ModuleList:
-            return nn.ModuleList(
-                ConvNormReLU(C, C, eps=params.conv_norm_eps, mask_after_norm=params.mask_after_norm)
-                for _ in range(params.head_convs)
-            )
-
-        self.classification, self.regression = tower(), tower()
+        self.classification, self.regression = _tower(params), _tower(params)
         self.class_predictor = Conv3(C, params.num_classes, bias=True)
         prior = params.cls_prior_prob
         assert self.class_predictor.bias is not None
@@ -38,15 +28,26 @@ class Head(nn.Module):
         self.scales = nn.ModuleList(LearnedScale() for _ in params.strides)
 
     def forward(self, levels: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-        """Per level features (B, T, C) and mask (B, T) -> per level logits (B, T, K) and offsets (B, T, 2)."""
-        return [
-            self._one_level(x_BTC, mask_BT.unsqueeze(-1).to(x_BTC.dtype), scale)
-            for (x_BTC, mask_BT), scale in zip(levels, self.scales, strict=True)
-        ]
+        """Per level features (B, T, C) and mask (B, T) -> logits (B, T, K) and offsets (B, T, 2)."""
+        predicted = []
+        for (x_BTC, mask_BT), scale in zip(levels, self.scales, strict=True):
+            mask_BT1 = mask_BT.unsqueeze(-1).to(x_BTC.dtype)
+            class_BTC = offset_BTC = x_BTC
+            for classification, regression in zip(
+                self.classification, self.regression, strict=True
+            ):
+                class_BTC = classification(class_BTC, mask_BT1)
+                offset_BTC = regression(offset_BTC, mask_BT1)
+            logits_BTK = self.class_predictor(class_BTC)
+            offsets_BT2 = F.relu(scale(self.offset_predictor(offset_BTC)))
+            predicted.append((logits_BTK, offsets_BT2))
+        return predicted
 
-    def _one_level(self, x_BTC: Tensor, mask_BT1: Tensor, scale: nn.Module) -> tuple[Tensor, Tensor]:
-        class_BTC = offset_BTC = x_BTC
-        for classification, regression in zip(self.classification, self.regression, strict=True):
-            class_BTC = classification(class_BTC, mask_BT1)
-            offset_BTC = regression(offset_BTC, mask_BT1)
-        return self.class_predictor(class_BTC), F.relu(scale(self.offset_predictor(offset_BTC)))
+
+def _tower(params: ModelParams) -> nn.ModuleList:
+    """The convolutions of one head."""
+    C, eps = params.channels, params.conv_norm_eps
+    blocks = nn.ModuleList()
+    for _ in range(params.head_convs):
+        blocks.append(ConvNormReLU(C, C, eps=eps, mask_after_norm=params.mask_after_norm))
+    return blocks

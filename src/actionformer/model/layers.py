@@ -1,9 +1,7 @@
 """The layers that every part of the network shares. Sequences are (B, T, C) throughout.
 
-    B batch   T steps   C channels
-
-Parameters keep the shapes of `nn.Conv1d`, so that published weights fit; the arithmetic runs channels-last, so that
-no layer copies its input into another layout.
+Parameters keep the shapes of `nn.Conv1d`, so that published weights fit; the arithmetic runs
+channels-last, so that no layer copies its input into another layout.
 """
 
 from __future__ import annotations
@@ -17,9 +15,17 @@ class Conv3(nn.Conv1d):
     """Convolution with kernel 3 and padding 1 along T; `groups=C` makes it depthwise."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, stride: int = 1, groups: int = 1, bias: bool = False
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = False,
     ) -> None:
-        super().__init__(in_channels, out_channels, 3, stride=stride, padding=1, groups=groups, bias=bias)
+        super().__init__(
+            in_channels, out_channels, 3, stride=stride, padding=1, groups=groups, bias=bias
+        )
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
@@ -49,7 +55,9 @@ class ConvNormReLU(nn.Module):
     `mask_after_norm=False` leaves the last mask out, as actionformer_release does.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, eps: float, mask_after_norm: bool) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, eps: float, mask_after_norm: bool
+    ) -> None:
         super().__init__()
         self.conv = Conv3(in_channels, out_channels)
         self.norm = nn.LayerNorm(out_channels, eps=eps)
@@ -61,7 +69,10 @@ class ConvNormReLU(nn.Module):
 
 
 class ScaledDropPath(nn.Module):
-    """A residual branch times a learned scale per channel, dropped per sample with probability `rate` in training."""
+    """A residual branch times a learned scale per channel.
+
+    In training it is dropped, per sample, with probability `rate`.
+    """
 
     def __init__(self, channels: int, rate: float) -> None:
         super().__init__()

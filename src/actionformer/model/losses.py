@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def focal_loss(logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+def focal_loss(
+    logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: float = 2.0
+) -> Tensor:
     """Sum over all elements; `targets` may be smoothed (Lin et al., ICCV 2017, eq. 5)."""
     logits, targets = logits.float(), targets.float()
     probability = logits.sigmoid()
@@ -18,10 +20,14 @@ def focal_loss(logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: f
 
 
 def diou_loss(predicted_P2: Tensor, target_P2: Tensor, *, eps: float = 1e-7) -> Tensor:
-    """Sum of 1 - DIoU over P pairs of segments (start, end) (Zheng et al., AAAI 2020, in one dimension)."""
+    """Sum of 1 - DIoU over P pairs of segments (start, end).
+
+    Zheng et al.: Distance-IoU Loss, AAAI 2020, in one dimension.
+    """
     start, end = predicted_P2.float().unbind(-1)
     target_start, target_end = target_P2.float().unbind(-1)
-    intersection = (torch.minimum(end, target_end) - torch.maximum(start, target_start)).clamp(min=0)
+    first_end, last_start = torch.minimum(end, target_end), torch.maximum(start, target_start)
+    intersection = (first_end - last_start).clamp(min=0)
     union = (end - start) + (target_end - target_start) - intersection
     hull = torch.maximum(end, target_end) - torch.minimum(start, target_start)
     center_distance = 0.5 * (start + end) - 0.5 * (target_start + target_end)

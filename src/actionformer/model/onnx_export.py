@@ -1,7 +1,4 @@
-"""The network as an ONNX file, and the check that it computes the same.
-
-B = 1   C channels   T steps   P points of all levels   K classes
-"""
+"""The network as an ONNX file, and the check that it computes the same; B is 1 throughout."""
 
 from __future__ import annotations
 
@@ -25,7 +22,10 @@ OUTPUTS = ("segments", "scores", "valid")
 
 
 class Decoded(nn.Module):
-    """Features (B, C, T) and mask (B, T) -> segments (B, P, 2) in steps, scores (B, P, K) and valid (B, P)."""
+    """Features (B, C, T) and mask (B, T) -> what their detections are made from.
+
+    Segments (B, P, 2) in steps, scores (B, P, K) and valid (B, P).
+    """
 
     def __init__(self, network: ActionFormer) -> None:
         super().__init__()
@@ -34,43 +34,56 @@ class Decoded(nn.Module):
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         segments, scores, valid = [], [], []
         for level in self.network(features, mask):
-            position_T = torch.arange(level.mask_BT.shape[1], dtype=torch.float32) * level.stride
-            left_BT, right_BT = (level.offsets_BT2 * level.stride).unbind(-1)
-            segments.append(torch.stack([position_T - left_BT, position_T + right_BT], -1))
+            segments.append(level.segments_BT2())
             scores.append(level.logits_BTK.sigmoid())
             valid.append(level.mask_BT)
         return torch.cat(segments, 1), torch.cat(scores, 1), torch.cat(valid, 1)
 
 
 def export(network: ActionFormer, path: Path, *, length: int, facts: Mapping[str, str]) -> float:
-    """Write the network for videos of up to `length` steps, compare it with ours, return the largest difference.
+    """Write the network for videos of up to `length` steps; returns the largest difference from it.
 
-    A shorter video is padded with zeros, and its mask says how long it is. `facts` go into the file's metadata.
+    A shorter video is padded with zeros, and its mask says how long it is.
+
+    Args:
+        facts: go into the file's metadata.
 
     Raises:
         InputError: a length below 1, or a file that doesn't compute the same.
     """
+    # large, and of use for this one command
     import onnx
 
     if length < 1:
-        raise InputError(f"length {length}: expected the number of steps of the longest video")
+        wanted = "expected the number of steps of the longest video"
+        raise InputError(f"length {length}: {wanted}")
     decoded = Decoded(network.cpu()).eval()
     with warnings.catch_warnings(), atomic_path(path) as part:
         warnings.simplefilter("ignore")  # the exporter's own, about torch's inside
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            decoded, _example(network, length, valid=length), dynamo=True, opset_version=OPSET, verbose=False,
-            input_names=["features", "mask"], output_names=list(OUTPUTS), external_data=False,
-        )  # fmt: skip
+            decoded,
+            _example(network, length, valid=length),
+            dynamo=True,
+            opset_version=OPSET,
+            verbose=False,
+            input_names=["features", "mask"],
+            output_names=list(OUTPUTS),
+            external_data=False,
+        )
         assert program is not None
         model = program.model_proto
         onnx.helper.set_model_props(model, dict(facts))
         onnx.checker.check_model(model)
         part.write_bytes(model.SerializeToString())
-        examples = [_example(network, length, valid=valid) for valid in sorted({1, length // 2 + 1, length})]
-        worst = float(np.max([difference(decoded, part, example) for example in examples]))
+        differences = []
+        for valid in sorted({1, length // 2 + 1, length}):
+            example = _example(network, length, valid=valid)
+            differences.append(difference(decoded, part, example))
+        worst = float(np.max(differences))
         if not worst < TOLERANCE:  # NaN is not
-            raise InputError(f"{path}: the file differs from the network by {worst:.1e}, more than {TOLERANCE:g}")
+            found = f"the file differs from the network by {worst:.1e}"
+            raise InputError(f"{path}: {found}, more than {TOLERANCE:g}")
     return worst
 
 
@@ -83,16 +96,18 @@ def difference(decoded: Decoded, path: Path, example: tuple[Tensor, Tensor]) -> 
 
     with torch.inference_mode():
         segments, scores, valid = (output.numpy() for output in decoded(*example))
-        strides_P = np.concatenate(
-            [np.full(level.mask_BT.shape[1], level.stride) for level in decoded.network(*example)]
-        )
+        strides = []
+        for level in decoded.network(*example):
+            strides.append(np.full(level.mask_BT.shape[1], level.stride))
+    strides_P1 = np.concatenate(strides)[:, None]
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     feed = {"features": example[0].numpy(), "mask": example[1].numpy()}
     their_segments, their_scores, their_valid = session.run(list(OUTPUTS), feed)
     if (valid != their_valid).any():
         return float("inf")
-    of_segments = (np.abs(segments - their_segments) / strides_P[:, None])[valid]
-    return float(np.max([of_segments.max(), np.abs(scores - their_scores)[valid].max()]))
+    of_segments = (np.abs(segments - their_segments) / strides_P1)[valid]
+    of_scores = np.abs(scores - their_scores)[valid]
+    return float(np.max([of_segments.max(), of_scores.max()]))
 
 
 def _example(network: ActionFormer, length: int, *, valid: int) -> tuple[Tensor, Tensor]:

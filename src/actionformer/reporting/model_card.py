@@ -6,136 +6,181 @@ Markdown with the header that the Hugging Face Hub reads (https://huggingface.co
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import yaml
 
 from actionformer import provenance
-from actionformer.reporting import tables
+from actionformer.reporting import table_forms, tables
 from actionformer.reporting.tables import Row
 
 PAPER = "https://arxiv.org/abs/2202.07925"
+# of the arguments of `predict` that differ from video to video
+UNITS = {
+    "duration": "the video's seconds",
+    "fps": "the video's frames per second",
+    "stride": "frames per step",
+}
+
+Classes = Mapping[str, Mapping[str, Any]]
+"""label -> {"instances", "ap": per threshold}, as metrics.json has it"""
 
 
-def model_card(row: Row, classes: Mapping[str, Mapping[str, Any]], *, remark: str) -> str:
+def model_card(row: Row, classes: Sequence[Classes], *, remark: str) -> str:
     """The card of a row, with all its seeds.
 
     Args:
-        classes: label -> {"instances", "ap": mean over seeds per threshold}.
+        classes: those of every seed.
         remark: why the edition's numbers don't compare; empty where they do.
     """
-    experiment, cells = row.experiment, tables.records(row)
-    remark_of_data = f"; {cells[0]['remark']}" if cells[0]["remark"] else ""
-    title = f"ActionFormer on {experiment.dataset.name} ({experiment.row})"
+    experiment = row.experiment
+    header = yaml.safe_dump(_header(row, remark), sort_keys=False, allow_unicode=True)
     lines = [
         "---",
-        yaml.safe_dump(_header(row, remark), sort_keys=False, allow_unicode=True).rstrip(),
+        header.rstrip(),
         "---",
         "",
-        f"# {title}",
+        f"# ActionFormer on {experiment.dataset.name} ({experiment.row})",
         "",
-        f"Finds actions in untrimmed video: [ActionFormer]({PAPER}) (ECCV 2022), trained from scratch on features.",
-        *(["", f"**{experiment.edition} edition.** {remark}"] if remark else []),
-        "",
+        f"Finds actions in untrimmed video: [ActionFormer]({PAPER}) (ECCV 2022), trained from "
+        "scratch on features.",
+    ]
+    if remark:
+        lines += ["", f"**{experiment.edition} edition.** {remark}"]
+    lines += ["", *_results(row), "", *_per_class(classes)]
+    lines += ["", *_data(row), "", *_training(row), "", *_loading(row)]
+    return "\n".join(lines) + "\n"
+
+
+def _header(row: Row, remark: str) -> dict[str, Any]:
+    """What the Hub reads: licence, tags, and the score."""
+    experiment, last = row.experiment, tables.records(row)[-1]
+    header: dict[str, Any] = {"license": "other", "license_name": "that-of-the-data"}
+    if experiment.dataset.homepage:
+        header["license_link"] = experiment.dataset.homepage
+    dataset = experiment.dataset.name
+    if remark:
+        dataset += f", {experiment.edition} edition"
+    score = {"type": "mAP", "name": last["metric"], "value": round(last["reproduced"], 2)}
+    result = {
+        "task": {"type": "temporal-action-localization"},
+        "dataset": {"name": dataset, "type": experiment.data.dataset},
+        "metrics": [score],
+    }
+    return header | {
+        "library_name": "pytorch",
+        "pipeline_tag": "video-classification",
+        "tags": [
+            "temporal-action-localization",
+            "temporal-action-detection",
+            "actionformer",
+            experiment.edition,
+        ],
+        "metrics": ["mAP"],
+        "model-index": [{"name": experiment.name, "results": [result]}],
+    }
+
+
+def _results(row: Row) -> list[str]:
+    """Every cell of the results table."""
+    cells = tables.records(row)
+    first = cells[0]
+    seeds = f"{len(row.runs)} seed{'s' if len(row.runs) > 1 else ''}"
+    counted = f"{first['videos']} videos, {first['instances']} instances; {first['protocol']}"
+    remark = f"; {first['remark']}" if first["remark"] else ""
+    lines = [
         "## Results",
         "",
-        f"{cells[0]['videos']} videos, {cells[0]['instances']} instances; {cells[0]['protocol']}; "
-        f"loading: {cells[0]['loading']}{remark_of_data}. In percent; "
-        f"{len(row.runs)} seed{'s' if row.runs[1:] else ''}.",
+        f"{counted}; loading: {first['loading']}{remark}. In percent; {seeds}.",
         "",
         "| metric | published | here | difference | tolerance |",
         "|---|---:|---:|---:|---:|",
     ]
     for record in cells:
-        spread = "" if record["std"] is None else f" ± {record['std']:.2f}"
-        difference = "n/a" if record["difference"] is None else f"{record['difference']:+.2f}"
-        allowed = "n/a" if record["tolerance"] is None else f"± {record['tolerance']:.2f}"
-        values = [tables.cell(record["published"]), tables.cell(record["reproduced"]) + spread, difference, allowed]
-        lines.append(f"| {record['metric']} | {' | '.join(values)} |")
-    for key in (key for key in row.runs[0].percent if key.startswith("recall_")):
-        mean = tables.cell(statistics.fmean(row.values(key)))
-        lines.append(f"| {tables.recall_heading(key)} | | {mean} | | |")
-    lines += ["", "### Per class", "", "| class | instances | AP, mean over tIoU |", "|---|---:|---:|"]
-    lines += [
-        f"| {tables.in_cell(label)} | {entry['instances']} | {100 * statistics.fmean(entry['ap']):.2f} |"
-        for label, entry in sorted(classes.items(), key=lambda item: -statistics.fmean(item[1]["ap"]))
+        here = tables.cell(record["reproduced"])
+        if record["std"] is not None:
+            here += f" ± {record['std']:.2f}"
+        difference, tolerance = record["difference"], record["tolerance"]
+        values = [
+            record["metric"],
+            tables.cell(record["published"]),
+            here,
+            "n/a" if difference is None else f"{difference:+.2f}",
+            "n/a" if tolerance is None else f"± {tolerance:.2f}",
+        ]
+        lines.append(f"| {' | '.join(values)} |")
+    for key in row.runs[0].percent:
+        if key.startswith("recall_"):
+            mean = tables.cell(statistics.fmean(row.values(key)))
+            lines.append(f"| {tables.recall_heading(key)} | | {mean} | | |")
+    return lines
+
+
+def _per_class(classes: Sequence[Classes]) -> list[str]:
+    """AP of every class, mean over seeds and thresholds, best first."""
+    scores = {}
+    for label in classes[0]:
+        ap_U = np.mean([of_seed[label]["ap"] for of_seed in classes], axis=0)
+        scores[label] = statistics.fmean(ap_U.tolist())
+    lines = [
+        "### Per class",
+        "",
+        "| class | instances | AP, mean over tIoU |",
+        "|---|---:|---:|",
     ]
-    return "\n".join([*lines, "", *_data(row), "", *_training(row), "", *_loading(row)]) + "\n"
-
-
-def _header(row: Row, remark: str) -> dict[str, Any]:
-    experiment, last = row.experiment, tables.records(row)[-1]
-    return {
-        "license": "other",
-        "license_name": "that-of-the-data",
-        **({"license_link": experiment.dataset.homepage} if experiment.dataset.homepage else {}),
-        "library_name": "pytorch",
-        "pipeline_tag": "video-classification",
-        "tags": ["temporal-action-localization", "temporal-action-detection", "actionformer", experiment.edition],
-        "metrics": ["mAP"],
-        "model-index": [
-            {
-                "name": experiment.name,
-                "results": [
-                    {
-                        "task": {"type": "temporal-action-localization"},
-                        "dataset": {
-                            "name": experiment.dataset.name + ("" if not remark else f", {experiment.edition} edition"),
-                            "type": experiment.data.dataset,
-                        },
-                        "metrics": [
-                            {"type": "mAP", "name": last["metric"], "value": round(last["reproduced"], 2)},
-                        ],
-                    }
-                ],
-            }
-        ],
-    }
+    for label in sorted(scores, key=lambda label: -scores[label]):
+        instances = classes[0][label]["instances"]
+        lines.append(f"| {table_forms.in_cell(label)} | {instances} | {100 * scores[label]:.2f} |")
+    return lines
 
 
 def _data(row: Row) -> list[str]:
-    experiment = row.experiment
+    experiment, dataset = row.experiment, row.experiment.dataset
     lineage = row.runs[0].lineage
-    pinned = "as pinned in `data.dvc`" if lineage["pinned"] else "**not** as pinned in `data.dvc`"
+    homepage = f" ({dataset.homepage})" if dataset.homepage else ""
+    pinned = "as pinned in `data.dvc`"
+    if not lineage["pinned"]:
+        pinned = f"**not** {pinned}"
     lines = [
         "## Data",
         "",
-        f"- data set: {experiment.dataset.name}"
-        + (f" ({experiment.dataset.homepage})" if experiment.dataset.homepage else ""),
-        f"- licence: {experiment.dataset.licence}",
+        f"- data set: {dataset.name}{homepage}",
+        f"- licence: {dataset.licence}",
         f"- features: `{experiment.data.features}`, {experiment.features.dim} channels",
-        f"- trained on subset `{experiment.dataset.train_subset}`, evaluated on `{experiment.dataset.eval_subset}`",
+        f"- trained on subset `{dataset.train_subset}`, evaluated on `{dataset.eval_subset}`",
         f"- version `{lineage['data_version']}`, {pinned}; files:",
         "",
         "| file | md5 |",
         "|---|---|",
     ]
-    return [*lines, *(f"| `{path}` | `{md5}` |" for path, md5 in sorted(lineage["files"].items()))]
+    for path, md5 in sorted(lineage["files"].items()):
+        lines.append(f"| `{path}` | `{md5}` |")
+    return lines
 
 
 def _training(row: Row) -> list[str]:
     """Who trained which epochs, a line per seed and session."""
-    experiment = row.experiment
+    training = row.experiment.training
     lines = [
         "## Training",
         "",
-        f"{experiment.training.epochs} epochs, batch size {experiment.training.batch_size}, learning rate "
-        f"{experiment.training.lr:g}, {experiment.training.threads} CPU thread(s); every value in `params.yaml`.",
+        f"{training.epochs} epochs, batch size {training.batch_size}, learning rate "
+        f"{training.lr:g}, {training.threads} CPU thread(s); every value in `params.yaml`.",
         "",
         "| seed | epochs | commit | hardware | torch | MLflow run |",
         "|---|---|---|---|---|---|",
     ]
     for run in row.runs:
         for session in run.lineage["trained_by"]:
-            epochs = f"{session['first_epoch'] + 1}-{session['last_epoch'] + 1}"
-            hardware = f"{session['device']}, {session['environment']['processor']}"
+            environment = session["environment"]
             cells = [
                 str(run.seed),
-                epochs,
+                f"{session['first_epoch'] + 1}-{session['last_epoch'] + 1}",
                 provenance.commit_text(session["git"]),
-                hardware,
-                session["environment"]["torch"],
+                f"{session['device']}, {environment['processor']}",
+                environment["torch"],
                 run.mlflow_name,
             ]
             lines.append(f"| {' | '.join(cells)} |")
@@ -143,24 +188,31 @@ def _training(row: Row) -> list[str]:
 
 
 def _loading(row: Row) -> list[str]:
-    features, resized = row.experiment.features, row.experiment.data.loader == "resize"
-    grid = {"fps": features.fps, "stride": features.stride_frames}
-    # what differs from video to video stands there by name
-    known = ", ".join(f"{name}={name if value is None else f'{value:g}'}" for name, value in grid.items())
-    own = "duration" if resized else ", ".join(name for name, value in grid.items() if value is None)
-    units = {"duration": "the video's seconds", "fps": "the video's frames per second", "stride": "frames per step"}
+    """How to use the weights: the arguments that are known, and by name those that each video has."""
+    features = row.experiment.features
+    if row.experiment.data.loader == "resize":
+        arguments, own = "duration=duration", ["duration"]
+    else:
+        parts, own = [], []
+        for name, value in {"fps": features.fps, "stride": features.stride_frames}.items():
+            if value is None:
+                own.append(name)
+            parts.append(f"{name}={name if value is None else f'{value:g}'}")
+        arguments = ", ".join(parts)
+    units = " and ".join(f"`{name}`: {UNITS[name]}" for name in own)
+    if units:
+        units = f"; {units}"
+    weights = f"seed{row.runs[0].seed}/model.pt"
     return [
         "## Use",
         "",
         "```python",
         "from actionformer import predict",
         "",
-        f'detections = predict("seed{row.runs[0].seed}/model.pt", "video.npy", '
-        + ("duration=duration)" if resized else f"{known})"),
+        f'detections = predict("{weights}", "video.npy", {arguments})',
         "```",
         "",
-        f"`video.npy` holds an array of shape (steps, {features.dim})"
-        + (f"; {' and '.join(f'`{name}`: {units[name]}' for name in own.split(', '))}" if own else "")
-        + ". The weights are averaged over training (EMA); the file holds tensors and plain values alone and loads "
+        f"`video.npy` holds an array of shape (steps, {features.dim}){units}. The weights are "
+        "averaged over training (EMA); the file holds tensors and plain values alone and loads "
         "with `weights_only=True`.",
     ]

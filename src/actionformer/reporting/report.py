@@ -13,8 +13,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from actionformer.reporting import figures, tables
-from actionformer.reporting.figures import Figure
+from actionformer.reporting import table_forms, tables
+from actionformer.reporting.figures import primitives
+from actionformer.reporting.figures.primitives import Figure
 
 HERE = Path(__file__).parent
 
@@ -29,24 +30,62 @@ class Section:
     figures: Sequence[Figure]
 
 
-def page(title: str, *, lead: str, results: Sequence[tables.Table], sections: Sequence[Section]) -> str:
+def page(
+    title: str, *, lead: str, results: Sequence[tables.Table], sections: Sequence[Section]
+) -> str:
     """A report as HTML: all tables, then one section at a time, chosen by the reader.
 
     Args:
         lead: what the numbers are, in a sentence or two.
     """
+    specs = {}
+    for section in sections:
+        for figure in section.figures:
+            specs[f"{section.name}.{figure.name}"] = figure.spec
+    library = ""
+    if sections:
+        library = primitives.library().replace("</script", "<\\/script")
+    light = primitives.LIGHT | {"background": None}
     return _template("report.html").render(
         title=title,
         lead=lead,
-        legend=tables.LEGEND if results else "",
-        tables=[(table.name, table.title, Markup(tables.as_html(table))) for table in results],
+        legend=table_forms.LEGEND if results else "",
+        tables=[(table.name, table.title, Markup(table_forms.as_html(table))) for table in results],
         sections=sections,
         style=_asset("style.css"),
         script=_asset("report.js"),
-        library=Markup(figures.library().replace("</script", "<\\/script")) if sections else "",
-        themes=_json({"light": figures.LIGHT | {"background": None}, "dark": figures.DARK}),
-        specs=_json({f"{s.name}.{f.name}": f.spec for s in sections for f in s.figures}),
+        library=Markup(library),
+        themes=_json({"light": light, "dark": primitives.DARK}),
+        specs=_json(specs),
     )
+
+
+def facts(row: tables.Row) -> list[tuple[str, str]]:
+    """What a reader wants to know of a row before the figures: name and text of each fact."""
+    last = tables.records(row)[-1]
+    score = tables.cell(last["reproduced"])
+    if last["std"] is not None:
+        score += f" ± {last['std']:.2f}"
+    told = [(last["metric"], score)]
+    if last["published"] is not None and row.experiment.comparable:
+        told.append(("published", tables.cell(last["published"])))
+    counted = f"{last['videos']} videos, {last['instances']} instances"
+    told.append(("evaluated", f"{counted}; {last['protocol']}"))
+    told.append(("loading", last["loading"]))
+    if last["remark"]:
+        told.append(("remark", last["remark"]))
+    several = "; timelines are of the first, all else means" if len(row.runs) > 1 else ""
+    told.append(("seeds", last["seeds"] + several))
+    pinned = "" if last["data_pinned"] else " (not pinned)"
+    told.append(("data version", last["data_version"] + pinned))
+    told.append(("trained", last["trained"]))
+    processors = []
+    for run in row.runs:
+        for session in run.lineage["trained_by"]:
+            processors.append(f"{session['device']}, {session['environment']['processor']}")
+    told.append(("trained on", "; ".join(dict.fromkeys(processors))))
+    told.append(("MLflow runs", last["mlflow_runs"]))
+    return told
 
 
 def table_page(table: tables.Table) -> str:
@@ -56,7 +95,11 @@ def table_page(table: tables.Table) -> str:
 
 def _template(name: str) -> Template:
     environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template(name)
 
@@ -67,4 +110,6 @@ def _asset(name: str) -> Markup:
 
 def _json(content: object) -> Markup:
     """JSON that may stand inside a script element."""
-    return Markup(json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"))
+    return Markup(
+        json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    )

@@ -1,12 +1,16 @@
 """Detections in the forms that challenges take, and what is wrong with a file of such a form.
 
-activitynet   ActivityNet's detection task: {"version": "VERSION 1.3", "results": {video: [{"label", "score",
-              "segment"}]}, "external_data": {"used", "details"}} (http://activity-net.org/challenges)
-epic          EPIC-KITCHENS-100 Action Detection: {"version": "0.2", "challenge": "action_detection", "sls_pt",
-              "sls_tl", "sls_td", "results": {video: [{"verb", "noun", "action": "verb,noun", "score", "segment"}]}}
-              (https://github.com/epic-kitchens/C2-Action-Detection)
-ego4d         Ego4D Moment Queries: {"version": "1.0", "challenge": "ego4d_moment_queries", "detect_results": {clip:
-              [{"label", "score", "segment"}]}, "retrieve_results": the same for retrieval} (https://ego4d-data.org)
+activitynet   ActivityNet's detection task (http://activity-net.org/challenges):
+              {"version": "VERSION 1.3", "results": {video: [{"label", "score", "segment"}]},
+              "external_data": {"used", "details"}}
+epic          EPIC-KITCHENS-100 Action Detection
+              (https://github.com/epic-kitchens/C2-Action-Detection):
+              {"version": "0.2", "challenge": "action_detection", "sls_pt", "sls_tl", "sls_td",
+              "results": {video: [{"verb", "noun", "action": "verb,noun", "score", "segment"}]}}
+ego4d         Ego4D Moment Queries (https://ego4d-data.org):
+              {"version": "1.0", "challenge": "ego4d_moment_queries",
+              "detect_results": {clip: [{"label", "score", "segment"}]},
+              "retrieve_results": the same for retrieval}
 """
 
 from __future__ import annotations
@@ -16,11 +20,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from actionformer.data.detections import Detection, Results
 from actionformer.errors import InputError
 
 Challenge = Literal["activitynet", "epic", "ego4d"]
 CHALLENGES: tuple[Challenge, ...] = ("activitynet", "epic", "ego4d")
-Results = Mapping[str, Sequence[Mapping[str, Any]]]
+Labels = Callable[[Detection], str]
+"""what is wrong with a detection's labels; empty where nothing is"""
 
 ACTIVITYNET_VERSION = "VERSION 1.3"
 EPIC_VERSION, EPIC_CHALLENGE = "0.2", "action_detection"
@@ -31,6 +37,18 @@ EPIC_LEVELS = {
 }
 EPIC_VERBS, EPIC_NOUNS = 97, 300
 EGO4D_VERSION, EGO4D_CHALLENGE = "1.0", "ego4d_moment_queries"
+HEADS: dict[Challenge, dict[str, str]] = {
+    "activitynet": {"version": ACTIVITYNET_VERSION},
+    "epic": {"version": EPIC_VERSION, "challenge": EPIC_CHALLENGE},
+    "ego4d": {"version": EGO4D_VERSION, "challenge": EGO4D_CHALLENGE},
+}
+"""what a submission has to begin with"""
+PARTS: dict[Challenge, tuple[str, ...]] = {
+    "activitynet": ("results",),
+    "epic": ("results",),
+    "ego4d": ("detect_results", "retrieve_results"),
+}
+"""where its detections stand"""
 SLACK = 0.5
 """seconds that a segment may end after its video: published durations are rounded"""
 
@@ -45,23 +63,23 @@ def activitynet(results: Results, *, external_data: str) -> dict[str, Any]:
 
 
 def epic(results: Results, *, levels: Sequence[int]) -> dict[str, Any]:
-    """The submission; `levels` are sls_pt, sls_tl and sls_td, 0 to 5 as the challenge's page defines them."""
-    converted = {
-        video: [
-            {
+    """The submission; `levels` are sls_pt, sls_tl and sls_td, as the challenge's page defines them."""
+    converted: dict[str, list[dict[str, Any]]] = {}
+    for video, found in results.items():
+        converted[video] = []
+        for detection in found:
+            verb, noun = _number(detection.get("verb")), _number(detection.get("noun"))
+            numbered = {
                 "verb": verb,
                 "noun": noun,
                 "action": f"{verb},{noun}",
-                "score": d.get("score"),
-                "segment": d.get("segment"),
+                "score": detection.get("score"),
+                "segment": detection.get("segment"),
             }
-            for d in found
-            for verb, noun in [(_number(d.get("verb")), _number(d.get("noun")))]
-        ]
-        for video, found in results.items()
-    }
-    head = {"version": EPIC_VERSION, "challenge": EPIC_CHALLENGE}
-    return head | dict(zip(EPIC_LEVELS, levels, strict=True)) | {"results": converted}
+            converted[video].append(numbered)
+    head: dict[str, Any] = {"version": EPIC_VERSION, "challenge": EPIC_CHALLENGE}
+    head |= zip(EPIC_LEVELS, levels, strict=True)
+    return head | {"results": converted}
 
 
 def ego4d(results: Results) -> dict[str, Any]:
@@ -86,35 +104,29 @@ def problems(
     """
     if not isinstance(content, Mapping):
         return ["expected a JSON object"]
-    expected: dict[Challenge, tuple[dict[str, Any], tuple[str, ...]]] = {
-        "activitynet": ({"version": ACTIVITYNET_VERSION}, ("results",)),
-        "epic": ({"version": EPIC_VERSION, "challenge": EPIC_CHALLENGE}, ("results",)),
-        "ego4d": (
-            {"version": EGO4D_VERSION, "challenge": EGO4D_CHALLENGE},
-            ("detect_results", "retrieve_results"),
-        ),
-    }
-    head, parts = expected[challenge]
-    found = [
-        f"{key} is {content.get(key)!r}, expected {value!r}" for key, value in head.items() if content.get(key) != value
-    ]
+    found = []
+    for key, expected in HEADS[challenge].items():
+        if content.get(key) != expected:
+            found.append(f"{key} is {content.get(key)!r}, expected {expected!r}")
     if challenge == "activitynet":
         external = content.get("external_data")
-        if not (isinstance(external, Mapping) and isinstance(external.get("used"), bool) and "details" in external):
+        if not isinstance(external, Mapping):
+            external = {}
+        if type(external.get("used")) is not bool or "details" not in external:
             found.append("external_data: expected 'used' (true or false) and 'details'")
     if challenge == "epic":
         for key, what in EPIC_LEVELS.items():
-            if type(content.get(key)) is not int or content[key] not in range(6):
-                found.append(f"{key} is {content.get(key)!r}, expected 0 to 5 ({what})")
-    known = set(classes)
-    labels: Callable[[Mapping[str, Any]], str] = _epic_labels if challenge == "epic" else lambda d: _label(d, known)
-    for part in parts:
+            level = content.get(key)
+            if type(level) is not int or level not in range(6):
+                found.append(f"{key} is {level!r}, expected 0 to 5 ({what})")
+    labels = _epic_labels if challenge == "epic" else _known_labels(set(classes))
+    for part in PARTS[challenge]:
         found += _result_problems(part, content.get(part), durations, labels)
     return found
 
 
 def _result_problems(
-    part: str, results: Any, durations: Mapping[str, float], labels: Callable[[Mapping[str, Any]], str]
+    part: str, results: Any, durations: Mapping[str, float], labels: Labels
 ) -> list[str]:
     """At most one line per kind of problem, with the first place and the count."""
     if not isinstance(results, Mapping):
@@ -135,13 +147,16 @@ def _result_problems(
         for i, detection in enumerate(detections):
             for problem in _detection_problems(detection, durations[video], labels):
                 seen.setdefault(problem, []).append(f"'{video}', detection {i}")
-    return [
-        f"{part} {problem}: {places[0]}{f' and {len(places) - 1} more' if places[1:] else ''}"
-        for problem, places in seen.items()
-    ]
+    lines = []
+    for problem, places in seen.items():
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        lines.append(f"{part} {problem}: {places[0]}{more}")
+    return lines
 
 
-def _detection_problems(detection: Any, duration: float, labels: Callable[[Mapping[str, Any]], str]) -> Iterator[str]:
+def _detection_problems(
+    detection: Any, duration: float, labels: Callable[[Mapping[str, Any]], str]
+) -> Iterator[str]:
     if not isinstance(detection, Mapping):
         yield "has a detection that is no object"
         return
@@ -157,9 +172,16 @@ def _detection_problems(detection: Any, duration: float, labels: Callable[[Mappi
         yield wrong
 
 
-def _label(detection: Mapping[str, Any], known: set[str]) -> str:
-    label = detection.get("label")
-    return "" if isinstance(label, str) and label in known else f"has the label {label!r}, which is none of the classes"
+def _known_labels(known: set[str]) -> Labels:
+    """Labels have to be among these."""
+
+    def wrong(detection: Detection) -> str:
+        label = detection.get("label")
+        if isinstance(label, str) and label in known:
+            return ""
+        return f"has the label {label!r}, which is none of the classes"
+
+    return wrong
 
 
 def _epic_labels(detection: Mapping[str, Any]) -> str:
@@ -168,11 +190,18 @@ def _epic_labels(detection: Mapping[str, Any]) -> str:
         return f"has a verb that is no number from 0 to {EPIC_VERBS - 1}"
     if type(noun) is not int or not 0 <= noun < EPIC_NOUNS:
         return f"has a noun that is no number from 0 to {EPIC_NOUNS - 1}"
-    return "" if detection.get("action") == f"{verb},{noun}" else "has an action that is not 'verb,noun'"
+    return (
+        ""
+        if detection.get("action") == f"{verb},{noun}"
+        else "has an action that is not 'verb,noun'"
+    )
 
 
 def has_extent(detection: Mapping[str, Any]) -> bool:
-    """Can a detection match anything? One without extent, as rounding leaves some, cannot; malformed ones stay."""
+    """Can a detection match anything? One without extent, as rounding leaves some, cannot.
+
+    Malformed ones count as if they could: they are refused later.
+    """
     segment = detection.get("segment")
     return not (isinstance(segment, Sequence) and len(segment) == 2 and segment[0] == segment[1])
 

@@ -1,38 +1,44 @@
-"""Detections as files for other programs: csv for tables, WebVTT for players (https://www.w3.org/TR/webvtt1/)."""
+"""Detections as files for other programs: csv for tables, WebVTT for players.
+
+https://www.w3.org/TR/webvtt1/
+"""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-Detections = Sequence[Mapping[str, Any]]
+from actionformer.data.detections import Detection, Results
 
 
-def as_csv(results: Mapping[str, Detections]) -> str:
+def as_csv(results: Results) -> str:
     """One detection per line: video, start and end in seconds, label, score."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["video", "start", "end", "label", "score"])
     for video, detections in results.items():
-        writer.writerows([video, *d["segment"], d["label"], d["score"]] for d in detections)
+        for found in detections:
+            writer.writerow([video, *found["segment"], found["label"], found["score"]])
     return buffer.getvalue()
 
 
-def as_webvtt(detections: Detections, *, min_score: float) -> str:
+def as_webvtt(detections: Sequence[Detection], *, min_score: float) -> str:
     """Subtitles of one video: a cue per detection scored `min_score` or more, in order of time."""
     cues = ["WEBVTT"]
-    for d in sorted(detections, key=lambda d: (d["segment"], -d["score"])):
-        start, end = d["segment"]
-        if d["score"] >= min_score and round(1000 * end) > round(1000 * start):
-            text = str(d["label"]).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-            cues.append(f"{_clock(start)} --> {_clock(end)}\n{text} ({d['score']:.2f})")
+    for found in sorted(detections, key=lambda found: (found["segment"], -found["score"])):
+        start, end = found["segment"]
+        # a cue that starts and ends in the same millisecond is none
+        if found["score"] < min_score or round(1000 * end) <= round(1000 * start):
+            continue
+        label = str(found["label"])
+        label = label.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        cues.append(f"{_clock(start)} --> {_clock(end)}\n{label} ({found['score']:.2f})")
     return "\n\n".join(cues) + "\n"
 
 
 def _clock(seconds: float) -> str:
     """hh:mm:ss.mmm"""
-    total = round(1000 * seconds)
-    hours, minutes, rest, milliseconds = total // 3_600_000, total // 60_000 % 60, total // 1000 % 60, total % 1000
-    return f"{hours:02d}:{minutes:02d}:{rest:02d}.{milliseconds:03d}"
+    whole, milliseconds = divmod(round(1000 * seconds), 1000)
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}.{milliseconds:03d}"

@@ -1,17 +1,12 @@
 """The results tables: published value, our value, difference, and where our value comes from.
 
-A cell of the published page is one tIoU threshold or the average over all of the row's thresholds. `Table` is what a
-table says; `as_markdown`, `as_html` and `as_latex` say it in their language, `as_csv` gives every cell at full
-precision.
+A cell of the published page is one tIoU threshold or the average over all of the row's thresholds.
+`Table` is what a table says; `table_forms` writes it in several languages.
 """
 
 from __future__ import annotations
 
-import csv
-import html
-import io
 import math
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,19 +15,23 @@ from typing import Any
 from scipy import stats
 
 from actionformer import provenance
-from actionformer.experiment import Experiment
-
-COLUMNS = (
-    "table", "row", "experiment", "metric", "published", "reproduced", "std", "difference", "tolerance",
-    "released_checkpoint", "seeds", "protocol", "loading", "remark", "videos", "instances", "data_version",
-    "data_pinned", "trained", "threads", "mlflow_runs",
-)  # fmt: skip
-
+from actionformer.params.experiment import Experiment
 
 ORIGIN = (
-    "features", "seeds", "protocol", "loading", "evaluated", "data version", "pinned", "trained", "threads",
+    "features",
+    "seeds",
+    "protocol",
+    "loading",
+    "evaluated",
+    "data version",
+    "pinned",
+    "trained",
+    "threads",
     "MLflow run",
-)  # fmt: skip
+)
+"""columns of where the numbers come from"""
+
+AVERAGE = "average mAP"
 
 
 @dataclass(frozen=True)
@@ -68,15 +67,22 @@ class Row:
 
     def metrics(self) -> list[tuple[str, str]]:
         """(heading, key in metrics.json) per column, in the published order."""
-        published = self.experiment.expect.published
-        keys = list(published) or [*(f"{t:g}" for t in self.experiment.evaluation.tiou), "average"]
-        return [("average mAP" if key == "average" else f"mAP@{key}", f"mAP/{key}") for key in keys]
+        keys = list(self.experiment.expect.published)
+        if not keys:
+            keys = [*(f"{tiou:g}" for tiou in self.experiment.evaluation.tiou), "average"]
+        columns = []
+        for key in keys:
+            heading = AVERAGE if key == "average" else f"mAP@{key}"
+            columns.append((heading, f"mAP/{key}"))
+        return columns
 
     def published(self, heading: str) -> float | None:
-        key = "average" if heading == "average mAP" else heading.removeprefix("mAP@")
+        """The published value of a column, where there is one."""
+        key = "average" if heading == AVERAGE else heading.removeprefix("mAP@")
         return self.experiment.expect.published.get(key)
 
     def values(self, key: str) -> list[float]:
+        """A metric of every seed."""
         return [run.percent[key] for run in self.runs]
 
 
@@ -85,41 +91,54 @@ def cell(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.2f}"
 
 
+def cell_of_seeds(values: Sequence[float]) -> str:
+    """Mean and spread over seeds."""
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return cell(statistics.fmean(values)) + spread
+
+
 def records(row: Row) -> list[dict[str, Any]]:
-    """One record per cell of a row, with full precision; the keys are `COLUMNS`."""
+    """One record per cell of a row, with full precision, by the names of the csv's columns."""
     experiment = row.experiment
-    lineages = [run.lineage for run in row.runs]
+    common: dict[str, Any] = {
+        "seeds": " ".join(str(run.seed) for run in row.runs),
+        "protocol": experiment.dataset.protocol,
+        "loading": experiment.data.loading_text,
+        "remark": experiment.dataset.remark,
+        "videos": row.runs[0].videos,
+        "instances": row.runs[0].instances,
+        "data_version": data_version(row.runs),
+        "data_pinned": all(run.lineage["pinned"] for run in row.runs),
+        "trained": trained(row.runs),
+        "threads": experiment.training.threads,
+        "mlflow_runs": " ".join(run.mlflow_name for run in row.runs),
+    }
     result = []
     for heading, key in row.metrics():
         values, published = row.values(key), row.published(heading)
         mean = statistics.fmean(values)
-        comparable = experiment.comparable and published is not None
-        result.append(
-            {
-                "table": experiment.dataset.name,
-                "row": experiment.row,
-                "experiment": experiment.name,
-                "metric": heading,
-                "published": published,
-                "reproduced": mean,
-                "std": statistics.stdev(values) if len(values) > 1 else None,
-                "difference": mean - published if comparable and published is not None else None,
-                "tolerance": tolerance(values) if comparable else None,
-                "released_checkpoint": None if row.released is None else row.released.percent.get(key),
-                "seeds": " ".join(str(run.seed) for run in row.runs),
-                "protocol": experiment.dataset.protocol,
-                "loading": experiment.data.loading_text,
-                "remark": experiment.dataset.remark,
-                "videos": row.runs[0].videos,
-                "instances": row.runs[0].instances,
-                "data_version": " ".join(sorted({lineage["data_version"] for lineage in lineages})),
-                "data_pinned": all(lineage["pinned"] for lineage in lineages),
-                "trained": trained(row.runs),
-                "threads": experiment.training.threads,
-                "mlflow_runs": " ".join(run.mlflow_name for run in row.runs),
-            }
-        )
+        difference = allowed = None
+        if experiment.comparable and published is not None:
+            difference, allowed = mean - published, tolerance(values)
+        record: dict[str, Any] = {
+            "table": experiment.dataset.name,
+            "row": experiment.row,
+            "experiment": experiment.name,
+            "metric": heading,
+            "published": published,
+            "reproduced": mean,
+            "std": statistics.stdev(values) if len(values) > 1 else None,
+            "difference": difference,
+            "tolerance": allowed,
+            "released_checkpoint": None if row.released is None else row.released.percent.get(key),
+        }
+        result.append(record | common)
     return result
+
+
+def data_version(runs: Sequence[Run]) -> str:
+    """The version of the data that these runs used; all of them, if they differ."""
+    return " ".join(sorted({run.lineage["data_version"] for run in runs}))
 
 
 def trained(runs: Sequence[Run]) -> str:
@@ -131,17 +150,18 @@ def trained(runs: Sequence[Run]) -> str:
 
 
 def tolerance(values: Sequence[float]) -> float | None:
-    """How far one more run, such as the published one, may lie from the mean of these seeds by chance.
+    """How far one more run, such as the published one, may lie from the seeds' mean by chance.
 
     Half the width of Student's 95 % prediction interval; None for a single seed.
     """
     n = len(values)
     if n < 2:
         return None
-    return float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(values) * math.sqrt(1 + 1 / n)
+    quantile = float(stats.t.ppf(0.975, n - 1))
+    return quantile * statistics.stdev(values) * math.sqrt(1 + 1 / n)
 
 
-# ---------------------------------------------------------------------------------------------- what a table says
+# ------------------------------------------------------------------------------- what a table says
 
 
 class Code(str):
@@ -163,89 +183,93 @@ class Grid:
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the page: the published columns, a few lines per row, then where the numbers come from."""
+    """One table of the page: the published columns, then where the numbers come from."""
 
     name: str
     title: str
     edition: str
     remark: str
+    """why the edition's numbers don't compare, if they don't"""
     data_remark: str
     """what is to be said of the data set"""
     results: Grid
+    """a few lines per row"""
     recall: Grid | None
     actions: Grid | None
     """nouns and verbs fused; there is no published value in the tables reproduced here"""
     origin: Grid
     released: Sequence[str]
-    """a line per row about its published checkpoint, the first saying what they are; empty where there is none"""
+    """what the published checkpoints are, then a line per row; empty where there are none"""
 
 
 def table_of(name: str, title: str, rows: Sequence[Row], *, edition: str, remark: str) -> Table:
-    """What a table says of these rows; `remark` says why the edition's numbers don't compare, if they don't."""
-    headings = [
-        f"{heading} ({_span(rows[0].experiment.evaluation.tiou)})" if heading == "average mAP" else heading
-        for heading, _ in rows[0].metrics()
-    ]
-    lines = []
+    """What a table says of these rows; `remark` says why the edition's numbers don't compare."""
+    headings = []
+    for heading, _ in rows[0].metrics():
+        if heading == AVERAGE:
+            heading += f" ({_span(rows[0].experiment.evaluation.tiou)})"
+        headings.append(heading)
+    checkpoints = any(row.released is not None for row in rows)
+    results, origin = [], []
     for row in rows:
-        for i, (what, cells) in enumerate(_lines(row, edition, checkpoints=any(r.released is not None for r in rows))):
-            lines.append([row.experiment.row if i == 0 else "", what, *cells])
-    origin = []
-    for row in rows:
+        title_of_row = row.experiment.row
+        for what, cells in _lines(row, checkpoints=checkpoints):
+            results.append([title_of_row, what, *cells])
+            title_of_row = ""  # said once
         origin.append(_origin(row.experiment.row, row, row.runs))
         if row.actions:
             origin.append(_origin("nouns and verbs fused", row, row.actions))
     return Table(
-        name,
-        title,
-        edition,
-        remark,
-        rows[0].experiment.dataset.remark or "",
-        Grid(["features", "", *headings], lines, numbers=2),
-        _recall(rows),
-        _actions(rows, headings),
-        Grid(
-            ORIGIN,
-            origin,
-            numbers=len(ORIGIN),
-        ),
-        _released_lines(edition, rows),
+        name=name,
+        title=title,
+        edition=edition,
+        remark=remark,
+        data_remark=rows[0].experiment.dataset.remark or "",
+        results=Grid(["features", "", *headings], results, numbers=2),
+        recall=_recall(rows),
+        actions=_actions(rows, headings),
+        origin=Grid(ORIGIN, origin, numbers=len(ORIGIN)),
+        released=_released_lines(edition, rows),
     )
 
 
 def _origin(title: str, row: Row, runs: Sequence[Run]) -> list[str]:
-    """Where the numbers of these runs come from."""
+    """Where the numbers of these runs come from; the columns are `ORIGIN`."""
+    experiment = row.experiment
     names = ", ".join(run.mlflow_name for run in runs)
+    pinned = all(run.lineage["pinned"] for run in runs)
     return [
         title,
         " ".join(str(run.seed) for run in runs),
-        row.experiment.dataset.protocol,
-        row.experiment.data.loading_text,
+        experiment.dataset.protocol,
+        experiment.data.loading_text,
         f"{runs[0].videos} videos, {runs[0].instances} instances",
-        Code(" ".join(sorted({run.lineage["data_version"] for run in runs}))),
-        "yes" if all(run.lineage["pinned"] for run in runs) else Strong("no"),
+        Code(data_version(runs)),
+        "yes" if pinned else Strong("no"),
         trained(runs),
-        str(row.experiment.training.threads),
-        Code(f"{row.experiment.edition}/{row.experiment.table} > {names}"),
+        str(experiment.training.threads),
+        Code(f"{experiment.edition}/{experiment.table} > {names}"),
     ]
 
 
-def _lines(row: Row, edition: str, *, checkpoints: bool) -> list[tuple[str, list[str]]]:
+def _lines(row: Row, *, checkpoints: bool) -> list[tuple[str, list[str]]]:
     """What stands in a row's lines, and its cells."""
     found = records(row)
-    reproduced = [cell(r["reproduced"]) + (f" ± {r['std']:.2f}" if r["std"] is not None else "") for r in found]
-    if not row.experiment.expect.published:
-        lines = [(ours(row.experiment), reproduced)]
-    else:
-        lines = [
-            ("published", [cell(r["published"]) for r in found]),
-            (ours(row.experiment), reproduced),
-            ("difference", ["n/a" if r["difference"] is None else f"{r['difference']:+.2f}" for r in found]),
-        ]
-        if any(r["tolerance"] is not None for r in found):
-            lines.append(("tolerance", [f"± {r['tolerance']:.2f}" for r in found]))
+    reproduced = [cell_of_seeds(row.values(key)) for _, key in row.metrics()]
+    lines = [(ours(row.experiment), reproduced)]
+    if row.experiment.expect.published:
+        differences = []
+        for record in found:
+            difference = record["difference"]
+            differences.append("n/a" if difference is None else f"{difference:+.2f}")
+        published = [cell(record["published"]) for record in found]
+        lines = [("published", published), *lines, ("difference", differences)]
+        if any(record["tolerance"] is not None for record in found):
+            tolerances = [f"± {record['tolerance']:.2f}" for record in found]
+            lines.append(("tolerance", tolerances))
     if checkpoints:
-        lines.append((checkpoint(row.experiment), [cell(r["released_checkpoint"]) for r in found]))
+        scores = [cell(record["released_checkpoint"]) for record in found]
+        lines.append((checkpoint(row.experiment), scores))
     return lines
 
 
@@ -256,12 +280,20 @@ def _span(tiou: Sequence[float]) -> str:
 
 
 def ours(experiment: Experiment) -> str:
-    """What a table calls the numbers made here: where there are others to compare with, the edition's are its own."""
-    return "reproduced" if experiment.comparable or not experiment.expect.published else experiment.edition
+    """What a table calls the numbers made here.
+
+    Where there are others to compare with, the edition's are its own.
+    """
+    if experiment.comparable or not experiment.expect.published:
+        return "reproduced"
+    return experiment.edition
 
 
 def checkpoint(experiment: Experiment) -> str:
-    """What a table calls a checkpoint that is evaluated without training: the demo's were not released by anybody."""
+    """What a table calls a checkpoint that is evaluated without training.
+
+    The demo's were not released by anybody.
+    """
     return f"{'released' if experiment.comparable else experiment.edition} checkpoint"
 
 
@@ -269,7 +301,8 @@ def _released_lines(edition: str, rows: Sequence[Row]) -> list[str]:
     """Which checkpoints were evaluated, and which rows have none, if any has one."""
     if all(row.released is None for row in rows):
         return []
-    lines = [f"{checkpoint(rows[0].experiment).capitalize()}, evaluated without training:"]
+    what = checkpoint(rows[0].experiment).capitalize()
+    lines = [f"{what}, evaluated without training:"]
     for row in rows:
         if row.released is None:
             found = f"none in the {edition} edition"
@@ -282,166 +315,36 @@ def _released_lines(edition: str, rows: Sequence[Row]) -> list[str]:
 
 
 def _recall(rows: Sequence[Row]) -> Grid | None:
+    """Recall@kx of every row, for the data sets whose params ask for it."""
     keys = [key for key in rows[0].runs[0].percent if key.startswith("recall_")]
     if not keys:
         return None
-    body = [[row.experiment.row, *(cell(statistics.fmean(row.values(k))) for k in keys)] for row in rows]
-    return Grid(["features", *map(recall_heading, keys)], body, numbers=1)
+    body = []
+    for row in rows:
+        means = [cell(statistics.fmean(row.values(key))) for key in keys]
+        body.append([row.experiment.row, *means])
+    header = ["features", *(recall_heading(key) for key in keys)]
+    return Grid(header, body, numbers=1)
 
 
 def _actions(rows: Sequence[Row], headings: Sequence[str]) -> Grid | None:
     """Nouns, verbs and actions of the fused detections, mean over seeds."""
     body = []
     for row in rows:
-        for task in ("noun", "verb", "action") if row.actions else ():
+        if not row.actions:
+            continue
+        for task in ("noun", "verb", "action"):
             cells = []
             for _, key in row.metrics():
                 values = [run.percent[f"{task}/{key}"] for run in row.actions]
-                spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-                cells.append(cell(statistics.fmean(values)) + spread)
+                cells.append(cell_of_seeds(values))
             body.append([f"fused: {task}", *cells])
-    return Grid(["noun and verb rows fused", *headings], body, numbers=1) if body else None
+    if not body:
+        return None
+    return Grid(["noun and verb rows fused", *headings], body, numbers=1)
 
 
 def recall_heading(key: str) -> str:
     """recall_1x/0.5 -> R@1x, 0.5"""
     multiple, tiou = key.removeprefix("recall_").split("/")
     return f"R@{multiple}, {tiou}"
-
-
-# ---------------------------------------------------------------------------------------------- how it is written
-
-
-def as_csv(rows: Sequence[Row]) -> str:
-    """All cells of a table, one per line."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerows({k: "n/a" if v is None else v for k, v in record.items()} for record in records(row))
-    return buffer.getvalue()
-
-
-def as_markdown(table: Table) -> str:
-    """A section with the table, its recall and origin, and its published checkpoints."""
-
-    def written(text: str) -> str:
-        safe = in_cell(text)
-        return f"`{safe}`" if isinstance(text, Code) else f"**{safe}**" if isinstance(text, Strong) else safe
-
-    def grid(grid: Grid) -> list[str]:
-        rule = "|" + "".join("---|" if c < grid.numbers else "---:|" for c in range(len(grid.header)))
-        return [f"| {' | '.join(grid.header)} |", rule, *(f"| {' | '.join(map(written, row))} |" for row in grid.rows)]
-
-    lines = [f"## {table.title}", ""]
-    if table.remark:
-        lines += [f"**{table.edition} edition.** {table.remark}", ""]
-    if table.data_remark:
-        lines += [f"Data: {table.data_remark}.", ""]
-    lines += grid(table.results)
-    for more in (table.recall, table.actions):
-        lines += [] if more is None else ["", *grid(more)]
-    lines += ["", *grid(table.origin)]
-    if table.released:
-        lines += ["", table.released[0], "", *(f"- {line}" for line in table.released[1:])]
-    return "\n".join(lines) + "\n"
-
-
-def in_cell(text: str) -> str:
-    """Text that stays within its cell of a Markdown table."""
-    return " ".join(str(text).split()).replace("|", "\\|")
-
-
-def as_html(table: Table) -> str:
-    """The same as an HTML section; the page around it brings the style."""
-
-    def written(text: str) -> str:
-        tag = "code" if isinstance(text, Code) else "strong" if isinstance(text, Strong) else ""
-        return f"<{tag}>{html.escape(text)}</{tag}>" if tag else html.escape(text)
-
-    def grid(grid: Grid) -> str:
-        def line(cells: Sequence[str], tag: str) -> str:
-            classes = ["" if c < grid.numbers else ' class="number"' for c in range(len(cells))]
-            inner = "".join(f"<{tag}{k}>{written(text)}</{tag}>" for text, k in zip(cells, classes, strict=True))
-            return f'<tr class="first">{inner}</tr>' if tag == "td" and cells[0] else f"<tr>{inner}</tr>"
-
-        body = "".join(line(row, "td") + "\n" for row in grid.rows)
-        head = line(grid.header, "th")
-        return f'<div class="scroll"><table>\n<thead>{head}</thead>\n<tbody>\n{body}</tbody>\n</table></div>\n'
-
-    parts = [f'<section class="results" id="table-{html.escape(table.name)}">\n<h3>{html.escape(table.title)}</h3>\n']
-    if table.remark:
-        parts.append(f"<p><strong>{html.escape(table.edition)} edition.</strong> {html.escape(table.remark)}</p>\n")
-    if table.data_remark:
-        parts.append(f"<p>Data: {html.escape(table.data_remark)}.</p>\n")
-    parts.append(grid(table.results))
-    parts += [grid(more) for more in (table.recall, table.actions) if more is not None]
-    parts.append(f"<details><summary>Where these numbers come from</summary>\n{grid(table.origin)}")
-    if table.released:
-        items = "".join(f"<li>{html.escape(line)}</li>" for line in table.released[1:])
-        parts.append(f"<p>{html.escape(table.released[0])}</p><ul>{items}</ul>\n")
-    parts.append("</details>\n</section>\n")
-    return "".join(parts)
-
-
-def as_latex(table: Table) -> str:
-    """A table environment with booktabs rules (needs the package booktabs); its caption says where it comes from."""
-
-    def grid(grid: Grid) -> list[str]:
-        columns = "l" * grid.numbers + "r" * (len(grid.header) - grid.numbers)
-        lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", _latex_row(grid.header), r"\midrule"]
-        for i, row in enumerate(grid.rows):
-            if i and row[0] and grid is table.results:
-                lines.append(r"\midrule")
-            lines.append(_latex_row(row))
-        return [*lines, r"\bottomrule", r"\end{tabular}"]
-
-    origin = [
-        f"{features}: seeds {seeds}; {protocol}; loading {loading}; {evaluated}; data {version[:8]}"
-        + ("" if pinned == "yes" else " (not pinned)")
-        for features, seeds, protocol, loading, evaluated, version, pinned, *_ in table.origin.rows
-    ]
-    remark = f"{table.edition} edition. {table.remark} " if table.remark else ""
-    data = f"Data: {table.data_remark}. " if table.data_remark else ""
-    caption = _latex(f"{table.title}: mAP in percent. {remark}{data}{'. '.join(origin)}.")
-    lines = [
-        "% needs \\usepackage{booktabs}",
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{caption}}}",
-        rf"\label{{tab:{table.name.replace('_', '-')}}}",
-        r"\small",
-        *grid(table.results),
-    ]
-    for more in (table.recall, table.actions):
-        lines += [] if more is None else [r"\par\medskip", *grid(more)]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
-
-
-def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(map(_latex, cells)) + r" \\"
-
-
-def _latex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
-    special |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
-    text = re.sub(r"[\\~^±<>|]|[&%$#_{}]", lambda found: special.get(found[0], "\\" + found[0]), text)
-    return re.sub(r"(^|\s)-(?=\d)", r"\1$-$", text)
-
-
-LEGEND = """\
-mAP in percent at a temporal IoU threshold, and its average over the thresholds named; R@kx is the share of ground
-truth that the best k * n detections of its class find, n being their number in the video. *Protocol* says which
-videos and instances count, *evaluated* how many those are; *loading* how videos were cut and resampled, as published
-or corrected. *Data version* is the md5 of `data/` in `data.dvc`; *pinned* says whether the files used are that
-version's. *Tolerance*: half of Student's 95 % prediction interval for one more run, from the spread of the seeds; a
-difference within it is what another seed alone would make. *Released checkpoint*: the published weights, evaluated
-here without training. *Demo checkpoint*: weights that are drawn, in the published layout, whose scores mean nothing.
-*Trained* says which commit trained which epochs, and on what; *threads* are those of training. An MLflow run stands
-in `mlflow ui` under its experiment and its row.
-"""
-
-
-def page(title: str, tables: Sequence[str]) -> str:
-    """All tables on one page."""
-    return f"# {title}\n\n{LEGEND}\n" + "\n".join(tables)

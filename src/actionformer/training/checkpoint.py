@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from actionformer.errors import InputError
-from actionformer.experiment import Experiment, stored_experiment
 from actionformer.files import atomic_path
 from actionformer.model.actionformer import ActionFormer
+from actionformer.params.experiment import Experiment
+from actionformer.params.files import stored_experiment
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
@@ -33,7 +34,9 @@ def load(path: Path, *, maker: str = "train", tensors: bool = True) -> dict[str,
         raise InputError(f"{path}: no such file; {maker} first") from None
     except Exception as error:  # a damaged file can raise anything
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{path}: not a complete checkpoint ({reason}); delete it and {maker} again") from None
+        raise InputError(
+            f"{path}: not a complete checkpoint ({reason}); delete it and {maker} again"
+        ) from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a checkpoint of this project")
     return content
@@ -45,11 +48,15 @@ def load_model(path: Path) -> tuple[ActionFormer, Experiment, list[str]]:
         content = load(path)
     except InputError:
         if path.exists():
-            raise InputError(f"{path}: not a model.pt that training has written, or not a complete one") from None
+            raise InputError(
+                f"{path}: not a model.pt that training has written, or not a complete one"
+            ) from None
         raise
     missing = {"state_dict", "experiment", "classes"} - set(content)
     if missing:
-        raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; not a model.pt of this project")
+        raise InputError(
+            f"{path}: lacks {', '.join(sorted(missing))}; not a model.pt of this project"
+        )
     experiment = stored_experiment(content["experiment"], str(path))
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and then replaced
         model = ActionFormer(experiment.model)
@@ -73,7 +80,11 @@ def load_published(path: Path) -> dict[str, Tensor]:
     """
     content = load(path, maker="fetch")
     weights = content.get("state_dict_ema", content)
-    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(tensor, Tensor) for tensor in weights.values()
+    ):
         found = ", ".join(str(key) for key in content)
-        raise InputError(f"{path}: holds {found or 'nothing'}; expected the averaged weights, state_dict_ema")
+        raise InputError(
+            f"{path}: holds {found or 'nothing'}; expected the averaged weights, state_dict_ema"
+        )
     return weights

@@ -53,7 +53,9 @@ def leased_device(wanted: str = "auto") -> Iterator[str]:
     folder.mkdir(exist_ok=True)
     while True:
         for index in range(torch.cuda.device_count()):
-            uuid = torch.cuda.get_device_properties(index).uuid  # the same whatever CUDA_VISIBLE_DEVICES says
+            uuid = torch.cuda.get_device_properties(
+                index
+            ).uuid  # the same whatever CUDA_VISIBLE_DEVICES says
             lock = FileLock(folder / f"{uuid}.lock")
             try:
                 lock.acquire(timeout=0)
@@ -74,4 +76,6 @@ def _refuse_absent(wanted: str) -> None:
     except RuntimeError:
         raise InputError(f"device '{wanted}': expected auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device '{wanted}': torch sees {torch.cuda.device_count()} CUDA devices here")
+        raise InputError(
+            f"device '{wanted}': torch sees {torch.cuda.device_count()} CUDA devices here"
+        )

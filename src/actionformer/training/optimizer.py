@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from actionformer.experiment import TrainingParams
+from actionformer.params.experiment import TrainingParams
 
 ETA_MIN = 1e-8
 
@@ -16,7 +16,9 @@ ETA_MIN = 1e-8
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Two groups, parameters sorted by name: convolution and linear weights decay, everything else doesn't."""
     decaying = {
-        f"{prefix}.weight" for prefix, module in model.named_modules() if isinstance(module, (nn.Conv1d, nn.Linear))
+        f"{prefix}.weight"
+        for prefix, module in model.named_modules()
+        if isinstance(module, (nn.Conv1d, nn.Linear))
     }
     named = sorted(model.named_parameters())
     return [

@@ -18,8 +18,8 @@ from actionformer.data.publishers import (
     thumos14,
 )
 from actionformer.errors import InputError
-from actionformer.experiment import Dataset
 from actionformer.files import read_json
+from actionformer.params.dataset import Dataset
 
 VIDEO_INFO = "*video_info*.csv"
 # format -> the forms that a folder may hold it in, best first: patterns that must match, then those that may
@@ -63,13 +63,17 @@ def convert(dataset: Dataset, root: Path) -> dict[str, Any]:
     paths = [root / name for name in dataset.annotations]
     for path in paths:
         if not path.exists():
-            raise InputError(f"{path}: no such annotation file; `dvc pull` or the fetch rule brings it")
+            raise InputError(
+                f"{path}: no such annotation file; `dvc pull` or the fetch rule brings it"
+            )
     lists = {field: root / name for field, name in dataset.class_lists.items()}
     blocked = None if dataset.blocked is None else root / dataset.blocked
     return convert_files(dataset, paths, class_lists=lists, blocked=blocked)
 
 
-def convert_folder(dataset: Dataset, folder: Path, video_info: Path | None = None) -> dict[str, Any]:
+def convert_folder(
+    dataset: Dataset, folder: Path, video_info: Path | None = None
+) -> dict[str, Any]:
     """The database of a data set from whatever form of its annotations a folder holds.
 
     Class lists (`category_idx*.txt`) and the blocked list (`blocked.json`) are used where they are.
@@ -84,22 +88,32 @@ def convert_folder(dataset: Dataset, folder: Path, video_info: Path | None = Non
     else:
         raise InputError(f"{folder}: no such folder or file")
     listed = sorted(folder.rglob("category_idx*.txt"))
-    fields = {next((f for f in ("noun", "verb") if f in path.stem), "label"): path for path in listed}
+    fields = {
+        next((f for f in ("noun", "verb") if f in path.stem), "label"): path for path in listed
+    }
     blocked = sorted(folder.rglob("blocked.json"))
-    return convert_files(dataset, paths, class_lists=fields, blocked=blocked[0] if blocked else None)
+    return convert_files(
+        dataset, paths, class_lists=fields, blocked=blocked[0] if blocked else None
+    )
 
 
 def found_in(folder: Path, form: str, video_info: Path | None = None) -> list[Path]:
     """The annotation files of one form in a folder, the publisher's own before others'."""
     for needed, optional in FORMS[form]:
         matches = [
-            [video_info] if pattern == VIDEO_INFO and video_info is not None else sorted(folder.rglob(pattern))
+            [video_info]
+            if pattern == VIDEO_INFO and video_info is not None
+            else sorted(folder.rglob(pattern))
             for pattern in needed
         ]
         if all(matches):
             more = [path for pattern in optional for path in sorted(folder.rglob(pattern))[:1]]
             # several files match only where there is one per class
-            some = [path for found in matches for path in (found if found[0].suffix == ".txt" else found[:1])]
+            some = [
+                path
+                for found in matches
+                for path in (found if found[0].suffix == ".txt" else found[:1])
+            ]
             return list(dict.fromkeys([*some, *more]))
     expected = "; or ".join(", ".join(needed) for needed, _ in FORMS[form])
     hint = ", or give the durations with --video-info" if VIDEO_INFO in expected else ""
@@ -127,7 +141,9 @@ def convert_files(
         database.pop(video, None)
     if dataset.drop_segments_past_end:
         for entry in database.values():
-            entry["annotations"] = [a for a in entry["annotations"] if not _starts_after(a, entry["duration"])]
+            entry["annotations"] = [
+                a for a in entry["annotations"] if not _starts_after(a, entry["duration"])
+            ]
     if not database:
         raise InputError(f"no video in {', '.join(map(str, paths))}")
     content: dict[str, Any] = {"database": database}
@@ -145,5 +161,9 @@ def convert_files(
 
 def _starts_after(annotation: dict[str, Any], end: float) -> bool:
     """Whether an instance starts at or after a time; what is no number is left to the database's own checks."""
-    start = annotation["segment"][0] if isinstance(annotation["segment"], list) and annotation["segment"] else None
+    start = (
+        annotation["segment"][0]
+        if isinstance(annotation["segment"], list) and annotation["segment"]
+        else None
+    )
     return isinstance(start, int | float) and start >= end

@@ -37,10 +37,14 @@ def convert(paths: list[Path]) -> dict[str, Any]:
                 database[row["id"]] = {
                     "subset": subset,
                     "duration": float(row["length"]),
-                    "annotations": [_action(action) for action in row["actions"].split(";") if action],
+                    "annotations": [
+                        _action(action) for action in row["actions"].split(";") if action
+                    ],
                 }
             except (KeyError, ValueError, TypeError, AttributeError) as error:
-                raise InputError(f"{path}: video '{row.get('id', '?')}': malformed line ({error})") from None
+                raise InputError(
+                    f"{path}: video '{row.get('id', '?')}': malformed line ({error})"
+                ) from None
     return database
 
 

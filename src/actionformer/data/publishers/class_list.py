@@ -24,5 +24,7 @@ def read(path: Path) -> list[str]:
         lines = [name.strip('"') for _, name in sorted(numbered, key=lambda parts: int(parts[0]))]
     twice = sorted({name for name in lines if lines.count(name) > 1})
     if twice or not lines:
-        raise InputError(f"{path}: {f'class {twice[0]!r} occurs twice' if twice else 'no class in it'}")
+        raise InputError(
+            f"{path}: {f'class {twice[0]!r} occurs twice' if twice else 'no class in it'}"
+        )
     return lines

@@ -42,11 +42,15 @@ def convert(
             try:
                 database[video] = _entry(entry, subsets or {})
                 if label_from_id is not None:
-                    for annotation, source in zip(database[video]["annotations"], entry["annotations"], strict=True):
+                    for annotation, source in zip(
+                        database[video]["annotations"], entry["annotations"], strict=True
+                    ):
                         if "label_id" in source:
                             annotation["label"] = label_from_id.format(int(source["label_id"]))
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise InputError(f"{path}: video '{video}': missing or malformed key ({error})") from None
+                raise InputError(
+                    f"{path}: video '{video}': missing or malformed key ({error})"
+                ) from None
     return database
 
 
@@ -71,7 +75,10 @@ def _read(path: Path) -> dict[str, Any]:
 def _entry(entry: Mapping[str, Any], subsets: Mapping[str, str]) -> dict[str, Any]:
     duration = float(entry["duration"])
     subset = str(entry["subset"])
-    converted: dict[str, Any] = {"subset": subsets.get(subset.lower(), subset), "duration": duration}
+    converted: dict[str, Any] = {
+        "subset": subsets.get(subset.lower(), subset),
+        "duration": duration,
+    }
     if entry.get("frame") is not None:
         converted["frame"] = entry["frame"]
     elif entry.get("fps") is not None:

@@ -40,7 +40,9 @@ def convert(paths: list[Path]) -> dict[str, Any]:
                     database[clip["clip_uid"]] = _clip(clip, video["split"])
             except (KeyError, TypeError, AttributeError) as error:
                 uid = video.get("video_uid", "?") if isinstance(video, dict) else "?"
-                raise InputError(f"{path}: video '{uid}': missing or malformed key ({error})") from None
+                raise InputError(
+                    f"{path}: video '{uid}': missing or malformed key ({error})"
+                ) from None
     return database
 
 

@@ -36,7 +36,9 @@ def convert(paths: list[Path]) -> dict[str, Any]:
     for path in paths:
         if "video_info" in path.name:
             for row in _rows(path, ("video_id", "duration")):
-                durations[row["video_id"]] = _number(row["duration"], f"{path}: video '{row['video_id']}'")
+                durations[row["video_id"]] = _number(
+                    row["duration"], f"{path}: video '{row['video_id']}'"
+                )
     database: dict[str, Any] = {}
     for path in paths:
         if "video_info" in path.name:
@@ -44,15 +46,22 @@ def convert(paths: list[Path]) -> dict[str, Any]:
         subset = next((name for word, name in SUBSETS.items() if word in path.name), None)
         if subset is None:
             raise InputError(f"{path}: expected 'train' or 'validation' in the file's name")
-        for row in _rows(path, ("video_id", "start_timestamp", "stop_timestamp", "verb_class", "noun_class")):
+        for row in _rows(
+            path, ("video_id", "start_timestamp", "stop_timestamp", "verb_class", "noun_class")
+        ):
             video = row["video_id"]
             if video not in durations:
                 raise InputError(f"{path}: video '{video}' is not in the video-info csv")
-            entry = database.setdefault(video, {"subset": subset, "duration": durations[video], "annotations": []})
+            entry = database.setdefault(
+                video, {"subset": subset, "duration": durations[video], "annotations": []}
+            )
             where = f"{path}: segment {row.get('narration_id', '?')}"
             entry["annotations"].append(
                 {
-                    "segment": [seconds(row["start_timestamp"], where), seconds(row["stop_timestamp"], where)],
+                    "segment": [
+                        seconds(row["start_timestamp"], where),
+                        seconds(row["stop_timestamp"], where),
+                    ],
                     "verb": f"id_{int(_number(row['verb_class'], where)):03d}",
                     "noun": f"id_{int(_number(row['noun_class'], where)):03d}",
                 }
@@ -67,13 +76,23 @@ def _merged(paths: list[Path]) -> dict[str, Any]:
         field = next((name for name in ("noun", "verb") if name in path.stem), None)
         if field is None:
             raise InputError(f"{path}: expected 'noun' or 'verb' in the file's name")
-        for video, entry in database_json.convert([path], subsets=JSON_SUBSETS, label_from_id="id_{:03d}").items():
-            annotations = [{"segment": a["segment"], field: a["label"]} for a in entry["annotations"]]
+        for video, entry in database_json.convert(
+            [path], subsets=JSON_SUBSETS, label_from_id="id_{:03d}"
+        ).items():
+            annotations = [
+                {"segment": a["segment"], field: a["label"]} for a in entry["annotations"]
+            ]
             known = database.get(video)
             if known is not None:
-                if [a["segment"] for a in known["annotations"]] != [a["segment"] for a in annotations]:
-                    raise InputError(f"{path}: video '{video}' has other segments than in {paths[0]}")
-                annotations = [a | b for a, b in zip(known["annotations"], annotations, strict=True)]
+                if [a["segment"] for a in known["annotations"]] != [
+                    a["segment"] for a in annotations
+                ]:
+                    raise InputError(
+                        f"{path}: video '{video}' has other segments than in {paths[0]}"
+                    )
+                annotations = [
+                    a | b for a, b in zip(known["annotations"], annotations, strict=True)
+                ]
             database[video] = entry | {"annotations": annotations}
     return database
 

@@ -38,7 +38,9 @@ def _numbered(path: Path, names: list[Path]) -> dict[str, Any]:
         )
     if names[0].suffix == ".json":
         content = read_json(names[0])
-        label_of = {int(number): str(label) for number, label in content.get("map", content).items()}
+        label_of = {
+            int(number): str(label) for number, label in content.get("map", content).items()
+        }
     else:
         label_of = dict(enumerate(class_list.read(names[0]), 1))
     database: dict[str, Any] = {}
@@ -49,7 +51,13 @@ def _numbered(path: Path, names: list[Path]) -> dict[str, Any]:
                 for number, start, end in entry["actions"]
             ]
             subset = "training" if entry["subset"] == "training" else "validation"
-            database[video] = {"subset": subset, "duration": float(entry["duration"]), "annotations": annotations}
+            database[video] = {
+                "subset": subset,
+                "duration": float(entry["duration"]),
+                "annotations": annotations,
+            }
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: video '{video}': missing or malformed key ({error})") from None
+            raise InputError(
+                f"{path}: video '{video}': missing or malformed key ({error})"
+            ) from None
     return database

@@ -48,7 +48,9 @@ def convert(paths: list[Path]) -> dict[str, Any]:
             continue
         for video, start, end in lines(text, f"{path}: {name}"):
             if video not in durations:
-                raise InputError(f"{path}: {name}: video '{video}' is not in {informed[0]}, which gives the durations")
+                raise InputError(
+                    f"{path}: {name}: video '{video}' is not in {informed[0]}, which gives the durations"
+                )
             duration, frames = durations[video]
             entry = database.setdefault(video, _entry(video, duration, frames))
             entry["annotations"].append({"segment": [start, end], "label": label})
@@ -63,7 +65,9 @@ def _renamed(database: dict[str, Any]) -> dict[str, Any]:
 def _subset(video: str) -> str:
     subset = next((subset for prefix, subset in SUBSETS.items() if video.startswith(prefix)), None)
     if subset is None:
-        raise InputError(f"video '{video}': expected a name that begins with {' or '.join(SUBSETS)}")
+        raise InputError(
+            f"video '{video}': expected a name that begins with {' or '.join(SUBSETS)}"
+        )
     return subset
 
 
@@ -83,7 +87,9 @@ def class_files(path: Path) -> Iterator[tuple[str, str]]:
                     if name.endswith(".txt") and "/annotation" in f"/{name}":
                         yield name, archive.read(name).decode("utf-8")
         except (zipfile.BadZipFile, OSError, zlib.error, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: corrupt or truncated archive ({error}); delete it and fetch it again") from None
+            raise InputError(
+                f"{path}: corrupt or truncated archive ({error}); delete it and fetch it again"
+            ) from None
     else:
         yield path.name, read_text(path)
 
@@ -97,7 +103,9 @@ def lines(text: str, where: str) -> Iterator[tuple[str, float, float]]:
         try:
             video, start, end = fields[0], float(fields[1]), float(fields[2])
         except (IndexError, ValueError):
-            raise InputError(f"{where}, line {number}: expected 'video start end', found '{line.strip()}'") from None
+            raise InputError(
+                f"{where}, line {number}: expected 'video start end', found '{line.strip()}'"
+            ) from None
         yield video, start, end
 
 

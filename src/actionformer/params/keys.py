@@ -23,21 +23,18 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from actionformer.errors import InputError
-from actionformer.experiment import (
-    Classifier,
+from actionformer.files import digest, read_json
+from actionformer.params.dataset import Classifier, Dataset, FeatureSet, Params
+from actionformer.params.experiment import (
     DataParams,
-    Dataset,
     EvaluationParams,
     Experiment,
-    FeatureSet,
     InferenceParams,
     ModelParams,
-    Params,
     Released,
     TrainingParams,
-    renamed,
 )
-from actionformer.files import digest, read_json
+from actionformer.params.files import renamed
 
 Values = dict[str, Any]
 Record = dict[str, Any]
@@ -65,9 +62,13 @@ PAGES = {"draw": 1, "card": 1, "tabulate": 1, "report": 1}
 
 def _conversion(dataset: Dataset) -> Values:
     parts = {
-        "format", "annotations", "blocked", "class_lists", "excluded_videos",
+        "format",
+        "annotations",
+        "blocked",
+        "class_lists",
+        "excluded_videos",
         "drop_segments_past_end",
-    }  # fmt: skip
+    }
     return dataset.model_dump(mode="json", include=parts)
 
 
@@ -80,7 +81,9 @@ def _audit(experiment: Experiment) -> Values:
     values = experiment.dataset.model_dump(mode="json", include=parts)
     values |= experiment.model_dump(mode="json", include={"comparable"})
     values["label_field"] = experiment.data.label_field
-    values["features"] = experiment.features.model_dump(mode="json", include={"stride_frames", "fps"})
+    values["features"] = experiment.features.model_dump(
+        mode="json", include={"stride_frames", "fps"}
+    )
     return values
 
 
@@ -90,7 +93,9 @@ def _training(experiment: Experiment) -> Values:
         "data": {"dataset", "features", "window_size", "window_overlap_ratio", "test_pad_length"},
         "training": {"first_eval_epoch"},
     }
-    values = experiment.model_dump(mode="json", include={"data", "model", "training"}, exclude=unread)
+    values = experiment.model_dump(
+        mode="json", include={"data", "model", "training"}, exclude=unread
+    )
     values["features"] = _grid(experiment)
     values["train_subset"] = experiment.dataset.train_subset
     return values
@@ -99,10 +104,16 @@ def _training(experiment: Experiment) -> Values:
 def _detection(experiment: Experiment) -> Values:
     # what is only done to ground truth and crops in training
     unread = {
-        "dataset", "features", "truncate_to_frames", "drop_short_gt_in_training",
-        "drop_outside_gt_in_training", "random_trunc",
-    }  # fmt: skip
-    values = experiment.model_dump(mode="json", include={"data", "inference"}, exclude={"data": unread})
+        "dataset",
+        "features",
+        "truncate_to_frames",
+        "drop_short_gt_in_training",
+        "drop_outside_gt_in_training",
+        "random_trunc",
+    }
+    values = experiment.model_dump(
+        mode="json", include={"data", "inference"}, exclude={"data": unread}
+    )
     values["features"] = _grid(experiment)
     values["eval_subset"] = experiment.dataset.eval_subset
     classifier = experiment.dataset.classifier
@@ -217,7 +228,10 @@ def key(stage: str, subject: AnySubject, made: Mapping[str, Any] | None) -> str:
 
 
 def record(
-    stage: str, subject: AnySubject, inputs: Mapping[str, Any], before: Mapping[str, Any] | None = None
+    stage: str,
+    subject: AnySubject,
+    inputs: Mapping[str, Any],
+    before: Mapping[str, Any] | None = None,
 ) -> Record:
     """What a product is made with, to be stored beside it.
 
@@ -303,7 +317,11 @@ def _filled(kind: type[Params], stored: Values, now: Values) -> Values:
         inner = fields[key].annotation if key in fields else None
         if key not in result and key in fields and not fields[key].is_required():
             result[key] = to_jsonable_python(fields[key].get_default(call_default_factory=True))
-        elif isinstance(inner, type) and issubclass(inner, Params) and isinstance(result.get(key), Mapping):
+        elif (
+            isinstance(inner, type)
+            and issubclass(inner, Params)
+            and isinstance(result.get(key), Mapping)
+        ):
             result[key] = _filled(inner, renamed(inner, result[key]), value)
     return result
 

@@ -1,8 +1,8 @@
-"""Writes the demo edition's "published" checkpoints: OpenTAD's names and shapes, weights that are drawn.
+"""Checkpoints in the published form: OpenTAD's names and shapes, weights that are drawn.
 
-They stand in for the checkpoints that were published with the rows, so that loading and evaluating one runs in the
-demo, too. Nothing was trained: their scores mean nothing. The layout is transcribed from the published state dicts
-(tests/oracles/*/state_dict.json), not made from our network.
+They stand in for the checkpoints that were published with the rows, so that loading and evaluating
+one runs in the demo, too. Nothing was trained: their scores mean nothing. The layout is transcribed
+from the published state dicts (tests/oracles/*/state_dict.json), not made from our network.
 """
 
 from __future__ import annotations
@@ -16,19 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from actionformer.experiment import ModelParams, load_experiment
 from actionformer.files import atomic_path
-
-# row -> file under data/demo/: one row per loader, and the one that two rows share
-CHECKPOINTS = {
-    "activitynet_tsp": "activitynet/checkpoints/activitynet_tsp.pth",
-    "thumos14_i3d": "thumos14/checkpoints/thumos14_i3d.pth",
-    "ego4d_slowfast": "ego4d/checkpoints/ego4d_slowfast.pth",
-    "multithumos_i3d_rgb": "multithumos/checkpoints/multithumos.pth",
-    "charades_i3d_rgb": "charades/checkpoints/charades_i3d_rgb.pth",
-}
+from actionformer.params.experiment import ModelParams
 
 Entry = tuple[str, tuple[int, ...], str]
+"""name, shape and kind of a tensor"""
+MEANS = {"weight": 0.0, "bias": 0.0, "cls_bias": round(-math.log(99), 2)}
+"""kind of tensor -> what its values are spread around; 1 for the others"""
 
 
 def opentad_layout(params: ModelParams) -> Iterator[Entry]:
@@ -74,23 +68,22 @@ def opentad_layout(params: ModelParams) -> Iterator[Entry]:
 
 
 def write_checkpoint(path: Path, params: ModelParams) -> None:
-    """A checkpoint as OpenTAD saves one: the averaged weights under "state_dict_ema", names with "module."."""
+    """A checkpoint as OpenTAD saves one.
+
+    The averaged weights lie under "state_dict_ema", their names begin with "module.".
+    """
     weights = {}
     for name, shape, kind in sorted(opentad_layout(params)):
         if kind == "keep":
+            # whole until the first training step, as published
             weights[f"module.{name}"] = torch.tensor(int(params.loss_normalizer_init))
             continue
         # whole numbers over a power of two: the same bytes everywhere; spread as the oracles' weights
-        drawn = np.random.default_rng(zlib.crc32(name.encode())).integers(-35, 36, shape) / np.float32(1024)
-        base = {"weight": 0.0, "bias": 0.0, "cls_bias": round(-math.log(99), 2)}.get(kind, 1.0)
-        weights[f"module.{name}"] = torch.from_numpy(np.asarray(drawn + np.float32(base), np.float32))
+        rng = np.random.default_rng(zlib.crc32(name.encode()))
+        drawn = rng.integers(-35, 36, shape) / np.float32(1024)
+        values = np.asarray(drawn + np.float32(MEANS.get(kind, 1.0)), np.float32)
+        weights[f"module.{name}"] = torch.from_numpy(values)
     buffer = io.BytesIO()
     torch.save({"epoch": 0, "state_dict_ema": weights}, buffer)
     with atomic_path(path) as part:
         part.write_bytes(buffer.getvalue())
-
-
-def write_all(root: Path) -> None:
-    """Every checkpoint of the demo edition under `root`."""
-    for row, file in CHECKPOINTS.items():
-        write_checkpoint(root / file, load_experiment(row, "demo").model)

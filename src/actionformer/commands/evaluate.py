@@ -1,0 +1,123 @@
+"""Detections and their scores: detect, evaluate, actions, evaluate-released."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from actionformer.commands.options import (
+    Command,
+    chosen_row,
+    device_option,
+    files_options,
+    row_options,
+    seed_option,
+    use_threads,
+)
+from actionformer.errors import InputError
+from actionformer.params.experiment import EvaluationParams
+
+
+def detect_options(parser: argparse.ArgumentParser) -> None:
+    row_options(parser)
+    seed_option(parser)
+    device_option(parser)
+
+
+def detect(args: argparse.Namespace) -> None:
+    from actionformer.stages import evaluate as stage
+
+    experiment = chosen_row(args)
+    use_threads(experiment)
+    print(stage.detect(experiment, args.seed, device=args.device))
+
+
+def evaluate_options(parser: argparse.ArgumentParser) -> None:
+    row_options(parser, optional=True)
+    seed_option(parser)
+    files_options(parser, required=False)
+    text = (
+        "also recall at k times the ground truth of a video and class, as for Ego4D (such as 1 5)"
+    )
+    parser.add_argument("--recall-top-k", type=int, nargs="+", default=[], metavar="K", help=text)
+    text = "of --annotations: JSON to write (default: evaluation.json)"
+    parser.add_argument("--out", type=Path, default=Path("evaluation.json"), help=text)
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    from actionformer.stages import evaluate as stage
+
+    if args.annotations is None:
+        _print_percent(stage.evaluate(chosen_row(args), args.seed))
+        return
+    if args.detections is None or args.subset is None:
+        raise InputError("--annotations needs --detections and --subset, too")
+    params = EvaluationParams(
+        tiou=args.tiou, recall_top_k=args.recall_top_k, use_blocked_list=args.blocked
+    )
+    said, percent = stage.evaluate_files(
+        args.annotations,
+        args.detections,
+        params,
+        subset=args.subset,
+        label_field=args.label_field,
+        out=args.out,
+    )
+    print(said)
+    _print_percent(percent)
+    print(f"written to {args.out}")
+
+
+def _print_percent(percent: dict[str, float]) -> None:
+    for key, value in percent.items():
+        print(f"{key:<16} {value:6.2f}")
+
+
+def actions_options(parser: argparse.ArgumentParser) -> None:
+    row_options(parser)
+    seed_option(parser)
+    device_option(parser)
+
+
+def actions(args: argparse.Namespace) -> None:
+    from actionformer.stages import actions as stage
+
+    experiment = chosen_row(args)
+    use_threads(experiment)
+    print(stage.detect_actions(experiment, args.params, args.seed, device=args.device))
+
+
+def evaluate_released_options(parser: argparse.ArgumentParser) -> None:
+    row_options(parser)
+    device_option(parser)
+
+
+def evaluate_released(args: argparse.Namespace) -> None:
+    from actionformer.stages import released as stage
+
+    experiment = chosen_row(args)
+    use_threads(experiment)
+    print(stage.evaluate_released(experiment, args.params, device=args.device))
+
+
+COMMANDS = (
+    Command("detect", "run a trained row over its evaluated videos", detect_options, detect),
+    Command(
+        "evaluate",
+        "score a row's detections, or any two files in the published form",
+        evaluate_options,
+        evaluate,
+    ),
+    Command(
+        "actions",
+        "fuse a row of nouns with its row of verbs, and score the actions",
+        actions_options,
+        actions,
+    ),
+    Command(
+        "evaluate-released",
+        "score a row's published checkpoint, without training",
+        evaluate_released_options,
+        evaluate_released,
+    ),
+)

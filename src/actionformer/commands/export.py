@@ -1,0 +1,134 @@
+"""Files for others: predict, export."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from actionformer import layout
+from actionformer.commands.options import (
+    Command,
+    chosen_row,
+    device_option,
+    row_options,
+    seed_option,
+    use_threads,
+)
+
+
+def predict_options(parser: argparse.ArgumentParser) -> None:
+    text = "a model.pt; it says the classes and the params"
+    parser.add_argument("--weights", type=Path, required=True, help=text)
+    text = "npy, npz, pt or h5 files, folders, archives, stores"
+    parser.add_argument("--features", type=Path, nargs="+", required=True, help=text)
+    text = "frames per second of the videos (default: as trained, if all alike)"
+    parser.add_argument("--fps", type=float, help=text)
+    text = "frames between two steps (default: as trained)"
+    parser.add_argument("--stride", type=float, help=text)
+    text = "frame at the centre of step 0 (default: as trained, or stride / 2)"
+    parser.add_argument("--offset", type=float, help=text)
+    text = "seconds, of a single video (default: as far as its features go)"
+    parser.add_argument("--duration", type=float, help=text)
+    text = "a database file: only its videos, with their durations"
+    parser.add_argument("--annotations", type=Path, help=text)
+    text = "with --annotations: only the videos of this subset"
+    parser.add_argument("--subset", help=text)
+    text = "scores of whole videos, for class-agnostic weights"
+    parser.add_argument("--classifier", type=Path, help=text)
+    text = "subtitles without pictures"
+    parser.add_argument("--no-pictures", dest="pictures", action="store_false", help=text)
+    text = "of subtitles and pictures (default: 0.2)"
+    parser.add_argument("--min-score", type=float, default=0.2, help=text)
+    text = "folder to write (default: predictions)"
+    parser.add_argument("--out", type=Path, default=Path("predictions"), help=text)
+    device_option(parser)
+
+
+def predict(args: argparse.Namespace) -> None:
+    from actionformer.stages import export as stage
+
+    use_threads(stage.experiment_of(args.weights))
+    timing = stage.Timing(
+        fps=args.fps,
+        stride=args.stride,
+        offset=args.offset,
+        duration=args.duration,
+        annotations=args.annotations,
+        subset=args.subset,
+    )
+    said = stage.predict(
+        args.weights,
+        args.features,
+        timing,
+        classifier=args.classifier,
+        device=args.device,
+        wanted=stage.Wanted(args.min_score, args.pictures),
+        out=args.out,
+    )
+    print("\n".join(said))
+
+
+def export_options(parser: argparse.ArgumentParser) -> None:
+    forms = ["activitynet", "epic", "ego4d", "onnx"]
+    parser.add_argument("form", choices=forms, help="what to write")
+    row_options(parser)
+    seed_option(parser)
+    text = "file to write (default: ROW-FORM.json, or model.onnx beside model.pt)"
+    parser.add_argument("--out", type=Path, help=text)
+    text = "JSON of `predict` to submit (default: the row's detections)"
+    parser.add_argument("--detections", type=Path, help=text)
+    text = "whose videos have to be there (default: the evaluated subset)"
+    parser.add_argument("--subset", help=text)
+    text = "validate this submission instead of writing one"
+    parser.add_argument("--check", type=Path, metavar="FILE", help=text)
+    text = "activitynet: external data used (default: the features)"
+    parser.add_argument("--external-data", metavar="TEXT", help=text)
+    text = "epic: supervision of pretraining, labels and data, 0 to 5 each (default: 2 3 3)"
+    levels = ("PT", "TL", "TD")
+    parser.add_argument(
+        "--sls", type=int, nargs=3, choices=range(6), default=[2, 3, 3], metavar=levels, help=text
+    )
+    parser.add_argument("--weights", type=Path, help="onnx: a model.pt (default: the row's)")
+    text = "onnx: steps of the longest video (default: the params' max_seq_len)"
+    parser.add_argument("--length", type=int, help=text)
+
+
+def export(args: argparse.Namespace) -> None:
+    from actionformer.stages import export as stage
+
+    experiment = chosen_row(args)
+    if args.form == "onnx":
+        weights = layout.run(experiment.edition, experiment.name, args.seed) / "model.pt"
+        out = args.out or weights.with_name("model.onnx")
+        print(stage.export_onnx(args.weights or weights, length=args.length, out=out))
+    elif args.check is not None:
+        print(stage.check_submission(args.form, experiment, args.check, subset=args.subset))
+    else:
+        said = stage.export(
+            args.form,
+            experiment,
+            args.seed,
+            subset=args.subset,
+            detections=args.detections,
+            external_data=args.external_data,
+            levels=args.sls,
+            out=args.out or Path(f"{experiment.name}-{args.form}.json"),
+        )
+        print(said)
+
+
+COMMANDS = (
+    Command(
+        "predict",
+        "detect actions in feature files with trained weights",
+        predict_options,
+        predict,
+    ),
+    Command(
+        "export",
+        "a submission to ActivityNet, EPIC-Kitchens or Ego4D Moment Queries, validated; or the "
+        "network as ONNX, checked",
+        export_options,
+        export,
+    ),
+)

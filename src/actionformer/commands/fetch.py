@@ -1,0 +1,76 @@
+"""Raw files: demo-data, fetch, plan."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from actionformer.commands.options import Command, edition_options, say
+from actionformer.errors import InputError
+from actionformer.params.files import load_dataset, load_edition, load_experiment, published_rows
+
+
+def demo_data_options(parser: argparse.ArgumentParser) -> None:
+    text = "folder to write (default: data/demo)"
+    parser.add_argument("--out", type=Path, default=Path("data/demo"), help=text)
+
+
+def demo_data(args: argparse.Namespace) -> None:
+    from actionformer.stages import fetch as stage
+
+    print(stage.demo_data(args.out))
+
+
+def fetch_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DATASET", help="a data set of params/datasets")
+    parser.add_argument("--files", nargs="+", metavar="FILE", help="only these (default: all)")
+    text = "folder or http address that holds the same files; tried first"
+    parser.add_argument("--mirror", help=text)
+    text = "you hold the licences that gated files need"
+    parser.add_argument("--accepted", action="store_true", help=text)
+    edition_options(parser, "paper")
+
+
+def fetch(args: argparse.Namespace) -> None:
+    from actionformer.stages import fetch as stage
+
+    if load_edition(args.edition, args.params).origin == "dvc":
+        files = f"the files of the {args.edition} edition"
+        raise InputError(f"{files} come with `dvc pull`, not from their publishers")
+    dataset = load_dataset(args.dataset, args.edition, args.params)
+    stage.fetch(
+        dataset,
+        args.dataset,
+        args.edition,
+        args.files or dataset.needed_files(),
+        mirror=args.mirror,
+        accepted=args.accepted,
+        say=say,
+    )
+
+
+def plan_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("rows", metavar="ROW", nargs="*", help="rows (default: all)")
+    parser.add_argument("--markdown", action="store_true", help="the table of docs/data.md")
+    edition_options(parser, "paper")
+
+
+def plan(args: argparse.Namespace) -> None:
+    from actionformer.stages import fetch as stage
+
+    rows = []
+    for name in args.rows or published_rows(args.params):
+        rows.append(load_experiment(name, args.edition, params=args.params))
+    print(stage.plan(rows, markdown=args.markdown), end="")
+
+
+COMMANDS = (
+    Command("demo-data", "write the demo edition's publisher files", demo_data_options, demo_data),
+    Command("fetch", "download a data set's files from their publishers", fetch_options, fetch),
+    Command(
+        "plan",
+        "what each row needs: files, sources, sizes, what is gated, and the disk it takes",
+        plan_options,
+        plan,
+    ),
+)

@@ -1,0 +1,76 @@
+"""`actionformer COMMAND`: all commands in one parser, and what a command's end looks like."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+
+from actionformer.commands import build, evaluate, export, fetch, report, status, train
+from actionformer.errors import InputError
+
+# in the order of the way from raw file to report
+COMMANDS = (
+    *fetch.COMMANDS,
+    *build.COMMANDS,
+    *train.COMMANDS,
+    *evaluate.COMMANDS,
+    *export.COMMANDS,
+    *report.COMMANDS,
+    *status.COMMANDS,
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a sub-command; returns its exit code.
+
+    0, or 1 with one line on stderr for bad input, or 128 + signal when interrupted.
+    """
+    parsed = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _terminate)
+    # a failed job's own message should stand out on stderr
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    try:
+        parsed.run(parsed)
+    except KeyboardInterrupt:
+        return _stopped(parsed, "interrupted; the same command goes on from here", 130)
+    except Terminated:
+        return _stopped(parsed, "terminated; the same command goes on from here", 143)
+    except BrokenPipeError:  # as when piped into `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except (InputError, OSError) as error:
+        return _stopped(parsed, str(error), 1)
+    except Exception as error:
+        if not type(error).__module__.startswith("mlflow"):
+            raise
+        return _stopped(parsed, f"MLflow: {error}", 1)
+    return 0
+
+
+class Terminated(BaseException):
+    """SIGTERM: unwinds like Ctrl-C."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
+
+
+def _stopped(parsed: argparse.Namespace, why: str, code: int) -> int:
+    print(f"actionformer {parsed.command}: {' '.join(why.split())}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="actionformer",
+        description="ActionFormer's published results, reproducible from data to table.",
+        epilog="`snakemake --cores all` runs every stage in order; each is also a command here.",
+    )
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        sub = subparsers.add_parser(command.name, help=command.text, description=command.text)
+        command.options(sub)
+        sub.set_defaults(run=command.run)
+    return parser

@@ -1,0 +1,154 @@
+"""What the commands share: what a command is, options that several of them take, and what these mean."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from actionformer.errors import InputError
+from actionformer.params.dataset import Dataset
+from actionformer.params.experiment import OWN, Experiment
+from actionformer.params.files import (
+    PARAMS,
+    YAML,
+    load_dataset,
+    load_experiment,
+    published_rows,
+    seeds_of,
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A sub-command."""
+
+    name: str
+    text: str
+    """what it does, for --help"""
+    options: Callable[[argparse.ArgumentParser], None]
+    """adds its options"""
+    run: Callable[[argparse.Namespace], None]
+
+
+def say(line: str) -> None:
+    """Print a line at once: a log is read while a job runs."""
+    print(line, flush=True)
+
+
+# ------------------------------------------------------------------------------------------ options
+
+
+def edition_options(parser: argparse.ArgumentParser, default: str | None = "demo") -> None:
+    """Which params are read."""
+    text = "demo, paper, ... (params/editions; default: demo)"
+    parser.add_argument("--edition", default=default, help=text)
+    text = "folder of params (default: the checkout's)"
+    parser.add_argument("--params", type=Path, default=PARAMS, help=text)
+
+
+def dataset_argument(parser: argparse.ArgumentParser) -> None:
+    """A data set."""
+    text = "a data set of params/datasets, or the path of a YAML file"
+    parser.add_argument("dataset", metavar="DATASET", help=text)
+
+
+def row_options(
+    parser: argparse.ArgumentParser, *, optional: bool = False, edition: str | None = "demo"
+) -> None:
+    """One row of the tables."""
+    text = "a row of params/experiments, or the path of an experiment's YAML file"
+    parser.add_argument("row", metavar="ROW", nargs="?" if optional else None, help=text)
+    edition_options(parser, edition)
+    text = "data set to use instead of the row's (name or path of a YAML file)"
+    parser.add_argument("--dataset", help=text)
+
+
+def seed_option(parser: argparse.ArgumentParser) -> None:
+    """One seed."""
+    text = "seed of weights, crops and dropout (default: 0)"
+    parser.add_argument("--seed", type=int, default=0, help=text)
+
+
+def device_option(parser: argparse.ArgumentParser) -> None:
+    """What a job runs on."""
+    text = "auto, cpu, cuda:0, ... (default: a free GPU, or the CPU)"
+    parser.add_argument("--device", default="auto", help=text)
+
+
+def seeds_options(parser: argparse.ArgumentParser) -> None:
+    """All seeds of a row, and its published checkpoint."""
+    text = "seeds (default: those of the edition)"
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help=text)
+    text = "without the published checkpoints"
+    parser.add_argument("--no-released", dest="released", action="store_false", help=text)
+
+
+def rows_options(parser: argparse.ArgumentParser) -> None:
+    """Several rows with all their seeds."""
+    edition_options(parser)
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help="rows (default: all)")
+    text = "data set to use instead of the rows' (name or path of a YAML file)"
+    parser.add_argument("--dataset", help=text)
+    seeds_options(parser)
+
+
+def files_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """Any detections, and the ground truth that they are held against."""
+    text = "a database file" if required else "a database file, instead of a row"
+    parser.add_argument("--annotations", type=Path, required=required, help=text)
+    text = "a result file {'results': {video: [...]}}"
+    parser.add_argument("--detections", type=Path, required=required, help=text)
+    parser.add_argument("--subset", required=required, help="the subset to evaluate")
+    tiou = [0.3, 0.4, 0.5, 0.6, 0.7]
+    parser.add_argument("--tiou", type=float, nargs="+", default=tiou, help="tIoU thresholds")
+    text = "noun or verb in EPIC's database (default: label)"
+    parser.add_argument("--label-field", default="label", help=text)
+    text = (
+        "evaluate the videos of the database's blocked list, too (default: without them, as "
+        "published)"
+    )
+    parser.add_argument("--no-blocked", dest="blocked", action="store_false", help=text)
+
+
+# ---------------------------------------------------------------------------------- what they mean
+
+
+def chosen_dataset(args: argparse.Namespace) -> tuple[Dataset, str, str]:
+    """A data set, its name and its edition: 'own' for one given by path."""
+    dataset = load_dataset(args.dataset, args.edition, args.params)
+    edition = OWN if args.dataset.endswith(YAML) else args.edition
+    return dataset, Path(args.dataset).stem, edition
+
+
+def chosen_row(args: argparse.Namespace) -> Experiment:
+    """The row that a command is about."""
+    if args.row is None:
+        raise InputError("name a row, or the path of an experiment's YAML file")
+    return load_experiment(args.row, args.edition, dataset=args.dataset, params=args.params)
+
+
+def chosen_seeds(args: argparse.Namespace, experiment: Experiment) -> Sequence[int]:
+    """The seeds named, or those of the row's edition."""
+    return args.seeds or seeds_of(experiment, args.params)
+
+
+def chosen_rows(args: argparse.Namespace) -> tuple[list[Experiment], Sequence[int]]:
+    """The rows of a table or report, and their seeds."""
+    rows = []
+    for name in args.rows or published_rows(args.params):
+        row = load_experiment(name, args.edition, dataset=args.dataset, params=args.params)
+        rows.append(row)
+    return rows, chosen_seeds(args, rows[0])
+
+
+def use_threads(experiment: Experiment) -> None:
+    """Use as many threads as the params say, and keep freed memory.
+
+    For commands alone: both change the whole process.
+    """
+    # torch, which most commands do without
+    from actionformer.training.device import prepare_cpu
+
+    prepare_cpu(experiment.training.threads)

@@ -1,0 +1,88 @@
+"""Where things stand: status, params; and results of an earlier version: adopt."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from actionformer.commands.options import (
+    Command,
+    chosen_row,
+    chosen_rows,
+    row_options,
+    rows_options,
+)
+from actionformer.files import write_text
+from actionformer.params.experiment import OWN, Experiment
+from actionformer.params.files import as_yaml, load_edition, schemas
+
+
+def status_options(parser: argparse.ArgumentParser) -> None:
+    rows_options(parser)
+    text = "hours and disk per row (always shown for the paper edition)"
+    parser.add_argument("--cost", action="store_true", help=text)
+
+
+def status(args: argparse.Namespace) -> None:
+    from actionformer.stages import status as stage
+
+    rows, seeds = chosen_rows(args)
+    cost = args.cost or load_edition(args.edition, args.params).origin == "publisher"
+    print(stage.status(rows, seeds, released=args.released, cost=cost), end="")
+
+
+def params_options(parser: argparse.ArgumentParser) -> None:
+    row_options(parser, optional=True)
+    text = "write the JSON Schemas of all params files to this folder instead"
+    parser.add_argument("--schemas", type=Path, help=text)
+
+
+def params(args: argparse.Namespace) -> None:
+    if args.schemas is None:
+        print(as_yaml(chosen_row(args)), end="")
+        return
+    for name, text in schemas().items():
+        write_text(args.schemas / name, text)
+
+
+def adopt(args: argparse.Namespace) -> None:
+    from actionformer.stages import adopt as stage
+
+    rows, seeds = chosen_rows(args)
+    config = _snakemake_config(args, rows, seeds)
+    stage.adopt(rows, seeds, config, released=args.released, say=print)
+
+
+def _snakemake_config(
+    args: argparse.Namespace, rows: Sequence[Experiment], seeds: Sequence[int]
+) -> list[str]:
+    """What Snakemake is called with, so that it plans these rows and seeds."""
+    config = [f"params={args.params}", f"seeds={','.join(map(str, seeds))}"]
+    if rows[0].edition == OWN:
+        config.append(f"experiment={args.rows[0]}")
+        if args.dataset:
+            config.append(f"dataset={args.dataset}")
+    else:
+        config.append(f"edition={args.edition}")
+        config.append(f"rows={','.join(row.name for row in rows)}")
+    if not args.released:
+        config.append("released=false")
+    return config
+
+
+COMMANDS = (
+    Command(
+        "status",
+        "which rows are done, running or missing, what is next, and what it will take",
+        status_options,
+        status,
+    ),
+    Command("params", "print a row with every value resolved", params_options, params),
+    Command(
+        "adopt",
+        "take over results of an earlier version, or a copy of results, where they are up to date",
+        rows_options,
+        adopt,
+    ),
+)

@@ -1,0 +1,34 @@
+"""Training: train."""
+
+from __future__ import annotations
+
+import argparse
+
+from actionformer.commands.options import (
+    Command,
+    chosen_row,
+    device_option,
+    row_options,
+    say,
+    seed_option,
+    use_threads,
+)
+
+
+def train_options(parser: argparse.ArgumentParser) -> None:
+    row_options(parser)
+    seed_option(parser)
+    device_option(parser)
+    text = "start over; what lies in the run's folder is kept under earlier/"
+    parser.add_argument("--anew", action="store_true", help=text)
+
+
+def train(args: argparse.Namespace) -> None:
+    from actionformer.stages import train as stage
+
+    experiment = chosen_row(args)
+    use_threads(experiment)
+    stage.train(experiment, args.seed, device=args.device, anew=args.anew, say=say)
+
+
+COMMANDS = (Command("train", "train a row with one seed, or go on with it", train_options, train),)

@@ -1,0 +1,1 @@
+"""Typed params: everything that defines a run, and nothing that computes."""

@@ -1,0 +1,150 @@
+"""Params of a data set: where its files come from, what they are, and what is known of them.
+
+`params/datasets/*.yaml` are files of this form; `params.files` reads them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Params(BaseModel):
+    """Base of all params: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(Params):
+    """One address of a file. Addresses are tried in order."""
+
+    kind: Literal["google_drive", "google_drive_folder", "https", "hugging_face", "local", "manual"]
+    address: str
+    path: str | None = Field(
+        None, description="the file's name inside a folder or a Hugging Face data set"
+    )
+    member: str | None = Field(
+        None, description="where the address is an archive, of which only this file is kept"
+    )
+    md5: str = Field("unknown", description="of what lies at the address, as published beside it")
+    note: str | None = None
+
+
+class File(Params):
+    """One publisher's file of a data set, as it lies under data/{edition}/{dataset}/."""
+
+    sources: list[Source] = []
+    md5: str = Field(
+        "unknown", description="as published; 'unknown' where the publisher names none"
+    )
+    size: int | Literal["unknown"] = Field("unknown", description="bytes, as published")
+    estimate: int | None = Field(
+        None, description="bytes, reckoned from steps x channels, where no size is published"
+    )
+    licence: str = "unknown"
+    gated: str | None = Field(
+        None, description="what to ask for, and where, before this file can be had"
+    )
+    only_by_name: bool = Field(
+        False, description="no stage reads it: fetched only where it is named"
+    )
+
+
+class FeatureSet(Params):
+    """One set of per-snippet features, shared by every row that reads it."""
+
+    file: str = Field(
+        description="archive or folder under data/{edition}/{dataset}/, one (T, C) array per video"
+    )
+    dim: int = Field(gt=0)
+    stride_frames: float | None = Field(
+        None, gt=0, description="frames between two steps; null: features span the video"
+    )
+    offset_frames: float | None = Field(None, description="frame of the centre of step 0")
+    fps: float | None = Field(None, gt=0, description="null: the video's own, frames / duration")
+    prefix: str = Field("", description="what the publisher puts before the video's name")
+    dataset: str | None = Field(
+        None, description="the data set that owns the file, where it is another one"
+    )
+
+
+class Classifier(Params):
+    """Video-level scores of an external classifier, for class-agnostic rows."""
+
+    kind: Literal["cuhk", "tcanet", "standard"]
+    file: str
+    top_k: int
+
+
+class Counts(Params):
+    """Published size of one subset under the published protocol."""
+
+    videos: int | None = None
+    instances: int | None = None
+
+
+class Dataset(Params):
+    """A data set: where its files come from, what they are, and what is known of them."""
+
+    name: str = Field(description="as the results table writes it")
+    format: Literal[
+        "database",
+        "thumos14",
+        "multithumos",
+        "activitynet",
+        "hacs",
+        "epic",
+        "ego4d",
+        "charades",
+        "fineaction",
+    ] = "database"
+    homepage: str | None = None
+    licence: str = "unknown"
+    root: str | None = Field(
+        None, description="folder of the files; null: data/{edition}/{dataset}"
+    )
+    annotations: list[str] = Field(
+        description="files and folders that the converter reads, relative to the root"
+    )
+    files: dict[str, File] = {}
+    features: dict[str, FeatureSet]
+    classifier: Classifier | None = None
+    blocked: str | None = Field(None, description="JSON list of videos left out of the evaluation")
+    class_lists: dict[str, str] = Field(
+        {},
+        description="label field -> published class order, one class per line; none: labels by code point",
+    )
+    excluded_videos: list[str] = Field(
+        [], description="left out of the database by the published protocol"
+    )
+    drop_segments_past_end: bool = Field(
+        False, description="drop instances that start after their video's end"
+    )
+    train_subset: str = "training"
+    eval_subset: str = "validation"
+    num_classes: int | dict[str, int] = Field(description="per label field where there are several")
+    remark: str | None = Field(
+        None, description="what a table says of the data beside the protocol"
+    )
+    published: dict[str, Counts] = Field({}, description="subset -> counts")
+    bin_edges: dict[Literal["coverage", "length", "instances"], tuple[float, ...]] = Field(
+        {},
+        description="of the diagnosis: upper edges of all bins but the last; none: fifths of the ground truth",
+    )
+
+    @property
+    def protocol(self) -> str:
+        """Which videos and instances count, in words, from the params that leave some out."""
+        parts = []
+        if self.excluded_videos:
+            parts.append(f"without {', '.join(self.excluded_videos)}")
+        if self.drop_segments_past_end:
+            parts.append("without instances past their video's end")
+        if self.blocked is not None:
+            parts.append("without the blocked list")
+        return "; ".join(parts or ["all videos and instances"])
+
+    def needed_files(self) -> list[str]:
+        """Files that a stage reads, of those that have sources."""
+        return [name for name, file in self.files.items() if not file.only_by_name]

@@ -1,0 +1,354 @@
+"""Params files: found, merged key by key, validated strictly, and written.
+
+    params/workflow.yaml             the rows of all tables, and what a call of Snakemake can change
+    params/experiments/ROW.yaml      what a row changes against the defaults
+    params/datasets/DATASET.yaml     the publisher's files, feature sets and subsets
+    params/editions/EDITION.yaml     what the edition overrides in both
+
+An unknown key is an error that names the file. Params that a run has stored are read here, too, also
+those that an earlier version has written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from actionformer.errors import InputError
+from actionformer.params.dataset import Dataset, Params
+from actionformer.params.experiment import OWN, OWN_EDITION, DataParams, Edition, Experiment
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+PARAMS = CHECKOUT / "params"
+YAML = (".yaml", ".yml")
+
+AnyParams = TypeVar("AnyParams", bound=Params)
+
+# ------------------------------------------------------------------------------------------ reading
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping, or one line that says why not."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such params file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not readable as YAML ({reason})") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        found = type(content).__name__
+        raise InputError(f"{path}: expected a mapping of keys, found {found}")
+    return content
+
+
+def merged(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `override` on top.
+
+    Mappings are merged, everything else is replaced.
+    """
+    result = dict(base)
+    for key, value in override.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def validated(kind: type[AnyParams], content: dict[str, Any], origin: str) -> AnyParams:
+    """Params of a kind, or one line that names every key that is wrong."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        problems = []
+        for item in error.errors():
+            key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+            reason = item["msg"]
+            if item["type"] == "extra_forbidden":
+                reason = "unknown key"
+                today = RENAMED.get(kind, {}).get(key)
+                if today is not None:
+                    reason += f" (called {today} now)"
+            problems.append(f"{key}: {reason}")
+        raise InputError(f"{origin}: {'; '.join(problems)}") from None
+
+
+def names(kind: Literal["experiments", "datasets", "editions"], params: Path = PARAMS) -> list[str]:
+    """Names of all experiments, data sets or editions of a params folder."""
+    return sorted(path.stem for path in (params / kind).glob("*.yaml"))
+
+
+def published_rows(params: Path = PARAMS) -> list[str]:
+    """The rows of all tables, in the order of the published page."""
+    return list(read_yaml(params / "workflow.yaml")["rows"])
+
+
+def load_edition(name: str, params: Path = PARAMS) -> Edition:
+    """An edition by name; raises `InputError` if there is none of that name."""
+    if name == OWN:
+        return OWN_EDITION
+    path = params / "editions" / f"{name}.yaml"
+    if not path.exists():
+        known = ", ".join(names("editions", params))
+        raise InputError(f"{path}: no edition '{name}'; there are {known}")
+    edition = validated(Edition, read_yaml(path), str(path))
+    for kind, given in (("experiments", edition.experiments), ("datasets", edition.datasets)):
+        for key in given:
+            if not (params / kind / f"{key}.yaml").exists():
+                raise InputError(f"{path}: {kind}.{key}: there is no such file in {params / kind}")
+    return edition
+
+
+def load_dataset(name: str, edition: str = OWN, params: Path = PARAMS) -> Dataset:
+    """A data set by name, as the edition sees it, or by the path of a YAML file, as written."""
+    if name.endswith(YAML):
+        path = Path(name)
+        content = read_yaml(path)
+        content["root"] = str((path.parent / str(content.get("root") or ".")).resolve())
+        return validated(Dataset, content, str(path))
+    path = params / "datasets" / f"{name}.yaml"
+    if not path.exists():
+        known = ", ".join(names("datasets", params))
+        raise InputError(f"{path}: no data set '{name}'; there are {known}")
+    content = read_yaml(path)
+    origin = str(path)
+    if edition != OWN:
+        override = load_edition(edition, params).datasets.get(name)
+        if override:
+            content = merged(content, override)
+            origin = f"{path} with edition '{edition}'"
+    return validated(Dataset, content, origin)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """An experiment as its files say it, before its data set is known."""
+
+    name: str
+    edition: str
+    chosen: Edition
+    content: dict[str, Any]
+    path: Path
+    origin: str
+    """the files, in words"""
+
+
+def load_experiment(
+    name: str, edition: str = "paper", *, dataset: str | None = None, params: Path = PARAMS
+) -> Experiment:
+    """One row with every value resolved.
+
+    Args:
+        name: a row of `params/experiments`, or the path of a YAML file, which is taken as written.
+        edition: 'demo', 'paper', ...; without effect on a YAML file given by path.
+        dataset: name or path of a data set to use instead of the one that the experiment names.
+        params: the params folder.
+
+    Raises:
+        InputError: unknown row, data set or key; a value of the wrong type; sizes that don't fit
+            together.
+    """
+    written = _written(name, edition, params)
+    content, path = written.content, written.path
+    data = content.get("data")
+    if not isinstance(data, dict) or not isinstance(data.get("dataset"), str):
+        raise InputError(f"{path}: data.dataset must name a data set")
+    wanted = dataset or data["dataset"]
+    if dataset is None and wanted.endswith(YAML):
+        wanted = str(path.parent / wanted)
+    facts = load_dataset(wanted, written.edition, params)
+    _check_owner(data.get("features"), facts, written.edition, params)
+
+    named = data | {"dataset": Path(wanted).stem}
+    data_params = validated(DataParams, named, f"{written.origin}, data")
+    if data_params.features not in facts.features:
+        wrong = f"data.features '{data_params.features}' is not a feature set of {wanted}"
+        raise InputError(f"{path}: {wrong}: {', '.join(facts.features)}")
+    # what the data set says of the model, so that a row need not repeat it
+    defaults = {
+        "in_channels": _in_channels(data_params, facts, path),
+        "num_classes": _num_classes(data_params, facts, path),
+    }
+    resolved = content | {
+        "name": written.name,
+        "edition": written.edition,
+        "comparable": written.chosen.comparable,
+        "table": content.get("table", written.name),
+        "row": content.get("row", written.name),
+        "dataset": facts.model_dump(),
+        "dataset_file": wanted if wanted.endswith(YAML) else None,
+        "data": data_params.model_dump(),
+        "model": defaults | (content.get("model") or {}),
+    }
+    experiment = validated(Experiment, resolved, written.origin)
+    if experiment.inference.use_classifier and facts.classifier is None:
+        raise InputError(
+            f"{path}: inference.use_classifier needs a classifier in data set {wanted}"
+        )
+    channels = experiment.model.in_channels
+    if channels != defaults["in_channels"]:
+        wrong = f"model.in_channels is {channels}, the features have {defaults['in_channels']}"
+        raise InputError(f"{path}: {wrong}")
+    return experiment
+
+
+def _written(name: str, edition: str, params: Path) -> _Written:
+    """The experiment's own file, with what the edition overrides in it."""
+    if name.endswith(YAML):
+        path = Path(name)
+        return _Written(path.stem, OWN, OWN_EDITION, read_yaml(path), path, str(path))
+    path = params / "experiments" / f"{name}.yaml"
+    if not path.exists():
+        known = ", ".join(names("experiments", params))
+        raise InputError(f"{path}: no experiment '{name}'; there are {known}")
+    chosen = load_edition(edition, params)
+    content = merged(read_yaml(path), chosen.all_experiments)
+    content = merged(content, chosen.experiments.get(name, {}))
+    return _Written(name, edition, chosen, content, path, f"{path} with edition '{edition}'")
+
+
+def _check_owner(name: Any, dataset: Dataset, edition: str, params: Path) -> None:
+    """Features that another data set owns must be described there in the same way."""
+    features = dataset.features.get(str(name))
+    if features is None or features.dataset is None:
+        return
+    owner = load_dataset(features.dataset, edition, params).features.get(str(name))
+    if owner is None or owner.model_copy(update={"dataset": features.dataset}) != features:
+        both = f"{dataset.name} and {features.dataset}"
+        raise InputError(f"{params / 'datasets'}: features '{name}' differ between {both}")
+
+
+def _in_channels(data: DataParams, dataset: Dataset, path: Path) -> int:
+    dim = dataset.features[data.features].dim
+    if data.channels_used is None:
+        return dim
+    start, stop = data.channels_used
+    if not 0 <= start < stop <= dim:
+        wrong = f"data.channels_used {start}..{stop} does not lie within the {dim} channels"
+        raise InputError(f"{path}: {wrong}")
+    return stop - start
+
+
+def _num_classes(data: DataParams, dataset: Dataset, path: Path) -> int:
+    if data.class_agnostic:
+        return 1
+    if isinstance(dataset.num_classes, int):
+        return dataset.num_classes
+    if data.label_field not in dataset.num_classes:
+        known = ", ".join(dataset.num_classes)
+        raise InputError(f"{path}: data.label_field '{data.label_field}' is none of {known}")
+    return dataset.num_classes[data.label_field]
+
+
+def seeds_of(experiment: Experiment, params: Path = PARAMS) -> tuple[int, ...]:
+    """The seeds of an experiment's edition."""
+    return load_edition(experiment.edition, params).seeds
+
+
+def why_not_comparable(experiment: Experiment, params: Path = PARAMS) -> str:
+    """The sentence that tables of an edition print; empty where numbers are comparable."""
+    return load_edition(experiment.edition, params).why_not_comparable
+
+
+# ------------------------------------------------------------------------- params that a run stored
+
+RENAMED: dict[type[Params], dict[str, str]] = {
+    DataParams: {"protocol": "loading"},
+    Dataset: {"protocol": "remark"},
+}
+"""kind of params -> name in an earlier version -> today's; the only place that knows old names"""
+
+BEFORE_LOADING = "published"
+"""what `data.loading` was, in effect, before there was such a param"""
+
+
+def renamed(kind: type[Params], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Params of one kind as an earlier version wrote them, under today's names."""
+    today = RENAMED.get(kind, {})
+    return {today.get(key, key): value for key, value in values.items()}
+
+
+def migrated(kind: type[Params], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Resolved params as an earlier version wrote them, under today's names."""
+    result = renamed(kind, content)
+    if kind is not Experiment:
+        return result
+    for part, field in Experiment.model_fields.items():
+        schema = field.annotation
+        if not isinstance(schema, type) or not issubclass(schema, Params):
+            continue
+        if isinstance(result.get(part), Mapping):
+            result[part] = renamed(schema, result[part])
+    if isinstance(result.get("data"), dict) and "loading" not in result["data"]:
+        # its windows alone had a param then, everything else was as published
+        result["data"].pop("window_protocol", None)
+        result["data"]["loading"] = BEFORE_LOADING
+    return result
+
+
+def stored_experiment(content: Any, origin: str) -> Experiment:
+    """An experiment from a file of ours, written by this or an earlier version.
+
+    A param that did not exist then counts as its default, a renamed one by its new name; what is a
+    param no longer is left out.
+
+    Raises:
+        InputError: what today's schema cannot read at all.
+    """
+    if not isinstance(content, Mapping):
+        raise InputError(f"{origin}: expected params, found {type(content).__name__}")
+    current = migrated(Experiment, content)
+    try:
+        return Experiment.model_validate(current)
+    except ValidationError as error:
+        for item in error.errors():
+            if item["type"] == "extra_forbidden":
+                _remove(current, item["loc"])
+    return validated(Experiment, current, origin)
+
+
+def _remove(content: Any, location: Sequence[Any]) -> None:
+    """Remove a key that lies deep in mappings and lists, in a copy of each of those above it."""
+    for part in location[:-1]:
+        inner = content[part]
+        content[part] = dict(inner) if isinstance(inner, Mapping) else list(inner)
+        content = content[part]
+    del content[location[-1]]
+
+
+def evaluated_experiment(metrics: Mapping[str, Any], origin: str) -> Experiment:
+    """The experiment of a metrics.json; earlier versions kept it under 'experiment'."""
+    made = metrics.get("made_with")
+    return stored_experiment(made["params"] if made else metrics.get("experiment"), origin)
+
+
+# ------------------------------------------------------------------------------------------ writing
+
+
+def as_yaml(experiment: Experiment) -> str:
+    """A row with every value resolved, as YAML."""
+    return yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, width=120)
+
+
+def schemas() -> dict[str, str]:
+    """JSON Schema of every kind of params file, by file name."""
+    row = Experiment.model_json_schema()
+    for resolved in ("name", "edition", "comparable", "dataset", "dataset_file"):
+        row["properties"].pop(resolved)
+    row["required"] = ["data"]
+    row["$defs"]["ModelParams"]["required"] = []  # the data set gives channels and classes
+    kinds = {
+        "dataset": Dataset.model_json_schema(),
+        "experiment": row,
+        "edition": Edition.model_json_schema(),
+    }
+    return {
+        f"{name}.schema.json": json.dumps(kind, indent=1) + "\n" for name, kind in kinds.items()
+    }

@@ -1,0 +1,179 @@
+"""What figures are made of, and how they are drawn; no figure is in here.
+
+Colours of text and axes are not part of a specification: `LIGHT` or `DARK` gives them where it is
+drawn.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import vl_convert
+
+Spec = dict[str, Any]
+
+VEGA_LITE = "6.4"
+WIDTH = 640
+"""of a drawn picture; on a page a figure is as wide as its place"""
+BLUE, ORANGE, GREEN, RED = "#4c78a8", "#e07b39", "#3d9970", "#c8504b"
+PURPLE, GREY, YELLOW = "#8d6cab", "#8c8c8c", "#c9a227"
+
+# fields of numbers whose digits are all meant, and fields of words; other numbers get two digits
+EXACT = {"epoch", "seed", "instances", "detections", "count", "tiou", "score"}
+WORDS = {"series", "part", "class", "kind", "split", "what", "bin", "edges", "characteristic"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure with what is written over and under it."""
+
+    name: str
+    title: str
+    caption: str
+    spec: Spec
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """What the figures of a row need of one seed."""
+
+    seed: int
+    history: Sequence[Mapping[str, float]]
+    """one record per epoch; empty where nothing was trained here"""
+    metrics: Mapping[str, Any]
+    diagnosis: Mapping[str, Any]
+
+
+# ------------------------------------------------------------------------------------------ drawing
+
+
+def _theme(text: str, lines: str, background: str | None) -> Spec:
+    return {
+        "background": background,
+        "font": "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif",
+        "axis": {
+            "labelColor": text,
+            "titleColor": text,
+            "gridColor": lines,
+            "domainColor": lines,
+            "tickColor": lines,
+            "labelFontSize": 11,
+            "titleFontSize": 12,
+            "titleFontWeight": "normal",
+            "labelLimit": 150,
+        },
+        "legend": {
+            "labelColor": text,
+            "titleColor": text,
+            "labelFontSize": 11,
+            "titleFontWeight": "normal",
+            "orient": "bottom",
+            "columns": 2,
+            "symbolLimit": 40,
+            "labelLimit": 200,
+        },
+        "title": {"color": text, "subtitleColor": text},
+        "view": {"stroke": None},
+        "text": {"color": text},
+        "rule": {"color": text},
+    }
+
+
+LIGHT = _theme("#333333", "#dddddd", "white")
+DARK = _theme("#d8d8d8", "#444444", None)
+
+
+def svg(spec: Spec) -> str:
+    """A figure drawn for a light background."""
+    return vl_convert.vegalite_to_svg(_fixed_width(spec), vl_version=VEGA_LITE, config=LIGHT)
+
+
+def png(spec: Spec) -> bytes:
+    """A figure drawn for a light background, at twice the usual density."""
+    text = _fixed_width(spec)
+    return vl_convert.vegalite_to_png(text, vl_version=VEGA_LITE, config=LIGHT, scale=2)
+
+
+def pdf(spec: Spec) -> bytes:
+    """A figure drawn for a light background."""
+    return vl_convert.vegalite_to_pdf(_fixed_width(spec), vl_version=VEGA_LITE, config=LIGHT)
+
+
+def _svg_bytes(spec: Spec) -> bytes:
+    return svg(spec).encode()
+
+
+WRITERS: dict[str, Callable[[Spec], bytes]] = {".png": png, ".svg": _svg_bytes, ".pdf": pdf}
+"""how a file's name ends -> what draws it"""
+
+
+def library() -> str:
+    """The JavaScript that draws specifications in a browser; defines `vegaEmbed`."""
+    start = "window.vegaEmbed = vegaEmbed;"
+    return vl_convert.javascript_bundle(start, vl_version=VEGA_LITE)
+
+
+def _fixed_width(spec: Spec) -> str:
+    if spec.get("width") == "container":
+        spec = spec | {"width": WIDTH}
+    return json.dumps(spec)
+
+
+# ------------------------------------------------------------------------- parts of a specification
+
+
+def base() -> Spec:
+    """What every figure begins with: as wide as its place, and not too high."""
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "width": "container",
+        "height": 260,
+        "autosize": {"type": "fit-x", "contains": "padding"},
+    }
+
+
+def base_of_lanes(height: int) -> Spec:
+    """The same for a figure of lanes, which each have this height."""
+    spec = base() | {"height": {"step": height}}
+    del spec["autosize"]
+    return spec
+
+
+def chart(
+    values: Iterable[Mapping[str, Any]], mark: Spec, *, start: Spec | None = None, **encoding: Any
+) -> Spec:
+    """A figure of one mark; `start` is what it begins with, if that is not `base`."""
+    spec = {"data": {"values": list(values)}, "mark": mark, "encoding": encoding}
+    return (start or base()) | spec
+
+
+def number(
+    field: str, title: str, *, zero: bool = True, domain: Sequence[float] | None = None
+) -> Spec:
+    """An axis of numbers, from 0 on or not, or over a fixed domain."""
+    scale: Spec = {"zero": zero, "nice": True} if domain is None else {"domain": list(domain)}
+    return {"field": field, "type": "quantitative", "title": title, "scale": scale}
+
+
+def nominal(field: str, title: str, domain: Sequence[str], colors: Sequence[str]) -> Spec:
+    """Names in their order, each with its colour."""
+    scale = {"domain": list(domain), "range": list(colors)}
+    return {"field": field, "type": "nominal", "title": title or None, "scale": scale}
+
+
+FLAT = {"labelAngle": 0}
+"""labels of an axis that lie as one reads"""
+
+
+def tooltip(**fields: str) -> list[Spec]:
+    """What is said on hover: field -> what it is called."""
+    shown = []
+    for field, title in fields.items():
+        spec: Spec = {"field": field, "title": title}
+        if field not in EXACT | WORDS:
+            spec |= {"format": ".2f", "type": "quantitative"}
+        shown.append(spec)
+    return shown

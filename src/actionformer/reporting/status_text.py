@@ -1,0 +1,113 @@
+"""Where the rows of an edition stand, in words: a line per row and seed, then what is next."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from actionformer.data import plan
+from actionformer.params.experiment import Experiment
+from actionformer.progress import clock
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """One row with one seed."""
+
+    experiment: Experiment
+    seed: int
+    state: str
+    """done, outdated, running, stopped, trained or missing"""
+    epoch: int
+    """epochs finished"""
+    seconds: float | None
+    """that they took; None where it isn't known"""
+    score: float | None
+    next_stage: str
+    """the first command that has yet to run; empty when done"""
+    why: Sequence[str] = ()
+    """of an outdated run: what has changed since"""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of training, at the rate so far."""
+        if not self.epoch or self.seconds is None:
+            return None
+        return self.seconds / self.epoch * (self.experiment.training.epochs - self.epoch)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the trainings of rows take on a machine."""
+
+    device: str
+    rate: float
+    """float32 operations a second in matrix products"""
+    hours: Mapping[str, float | None]
+    """row -> at most, of one seed; None where nobody says how many videos there are"""
+
+
+def as_text(runs: Sequence[RunStatus], *, others: Sequence[str], costs: Costs | None) -> str:
+    """A line per run, what is outdated and why, `others` as they are, and what is next."""
+    width = max(len(run.experiment.name) for run in runs)
+    head = f"{'row':<{width}}  seed  {'state':<26} {'mAP':>6} {'trained':>9} {'left':>9}"
+    lines = [head + ("  one seed takes      disk" if costs is not None else "")]
+    told: set[str] = set()
+    for run in runs:
+        line = _line(run, width)
+        name = run.experiment.name
+        if costs is not None and name not in told:  # once per row
+            told.add(name)
+            line += f"  {_hours(run, costs):<18}  {plan.disk([run.experiment])}"
+        lines.append(line.rstrip())
+    counted = Counter(run.state for run in runs)
+    states = ", ".join(f"{number} {state}" for state, number in counted.items())
+    lines += ["", f"{states} of {len(runs)}"]
+    for run in runs:
+        if run.why:
+            where = f"{run.experiment.name}, seed {run.seed}, {run.next_stage}"
+            lines.append(f"outdated: {where}: {'; '.join(run.why)}")
+    lines += others
+    waiting = [run for run in runs if run.state not in ("done", "running")]
+    if waiting:
+        lines.append(_next(waiting[0]))
+    if costs is not None:
+        lines.append(
+            "hours: measured where a seed has been trained here; otherwise at most, reckoned from "
+            "the network's operations on full-length crops at this machine's "
+            f"{costs.rate / 1e9:.0f} GFLOP/s of float32 matrix products ({costs.device}); unknown "
+            "until a data set's annotations say how many videos it has"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _line(run: RunStatus, width: int) -> str:
+    """Row, seed, state, score, and the time that training took and will take."""
+    state, left = run.state, None
+    if state in ("running", "stopped"):
+        state += f", {run.epoch} of {run.experiment.training.epochs} epochs"
+        left = run.seconds_left
+    score = "" if run.score is None else f"{run.score:.2f}"
+    times = ["" if seconds is None else clock(seconds) for seconds in (run.seconds, left)]
+    name = f"{run.experiment.name:<{width}}"
+    return f"{name}  {run.seed:>4}  {state:<26} {score:>6} {times[0]:>9} {times[1]:>9}"
+
+
+def _next(run: RunStatus) -> str:
+    """The stage that a run waits for, and what makes it."""
+    name, stage, edition = run.experiment.name, run.next_stage, run.experiment.edition
+    words = stage
+    if stage in ("train", "detect", "evaluate"):
+        words = f"{stage} {name}, seed {run.seed}"
+    elif stage == "fetch":
+        words = f"fetch for {name}"
+    config = "" if edition == "demo" else f" --config edition={edition}"
+    return f"next: {words} (snakemake --cores all{config})"
+
+
+def _hours(run: RunStatus, costs: Costs) -> str:
+    if run.state == "done" and run.seconds is not None:
+        return f"{run.seconds / 3600:.2f} h (measured)"
+    hours = costs.hours[run.experiment.name]
+    return "unknown" if hours is None else f"at most {hours:.1f} h"

@@ -1,0 +1,109 @@
+"""Actions: a row of nouns fused with its row of verbs, and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from actionformer import layout, provenance, tracking
+from actionformer.data.annotations import load_database
+from actionformer.data.view import views
+from actionformer.detection.actions import predict_actions
+from actionformer.errors import InputError
+from actionformer.evaluation.summary import action_metrics_of
+from actionformer.files import digest, read_json, write_json
+from actionformer.params import keys
+from actionformer.params.experiment import Experiment
+from actionformer.params.files import load_experiment
+from actionformer.stages import inputs
+from actionformer.training.checkpoint import load_model
+from actionformer.training.device import leased_device
+
+
+def detect_actions(experiment: Experiment, params: Path, seed: int, *, device: str) -> str:
+    """Fuse a row of nouns with its row of verbs, both trained with `seed`; says what it found.
+
+    The actions are scored, and so are their nouns and verbs.
+    """
+    _refuse_other_points(experiment, params)
+    database, features = inputs.of(experiment)
+    noun_run, verb_run = _fused(experiment, seed).values()
+    noun, _, nouns = load_model(noun_run / "model.pt")
+    verb, _, verbs = load_model(verb_run / "model.pt")
+    shown = views(database, features, experiment, "test")
+    with leased_device(device) as chosen:
+        noun, verb = noun.to(chosen), verb.to(chosen)
+        results = predict_actions(noun, verb, shown, experiment.inference, nouns, verbs, chosen)
+        evaluated_by = provenance.who(chosen)
+    run = layout.run(experiment.edition, layout.actions(experiment), seed)
+    said = inputs.write_detections(run, results)
+    before = keys.stored(run / "metrics.json")
+    made = keys.record("actions", experiment, actions_inputs(experiment, seed), before)
+    lineage = actions_lineage(experiment, seed, made) | {"evaluated_by": evaluated_by}
+    write_json(run / "lineage.json", lineage)
+    metrics = action_metrics_of(
+        database,
+        load_database(layout.database_of(experiment), "verb"),
+        results,
+        experiment.evaluation,
+        experiment.dataset.eval_subset,
+    )
+    write_json(run / "metrics.json", metrics | {"lineage": lineage, "made_with": made})
+    tracking.Careful(run)(tracking.log_result, run)
+    return said
+
+
+def _refuse_other_points(experiment: Experiment, params: Path) -> None:
+    """Two networks can be fused where they see videos alike and have the same points."""
+    if experiment.actions_with is None:
+        none = "names no row of verbs to be fused with (params: actions_with)"
+        raise InputError(f"{experiment.name}: {none}")
+    other = load_experiment(experiment.actions_with, experiment.edition, params=params)
+    both = f"{experiment.name} and {other.name}"
+    labelled_alike = {"label_field": other.data.label_field}
+    if experiment.data.model_copy(update=labelled_alike) != other.data:
+        raise InputError(f"{both} see videos in different ways (params: data)")
+    if _points(experiment) != _points(other):
+        raise InputError(f"{both} have other points (params: model)")
+
+
+def _points(experiment: Experiment) -> tuple[Any, ...]:
+    """What decides which points a network has."""
+    model = experiment.model
+    return model.max_seq_len, model.strides, model.attention_windows
+
+
+def _fused(experiment: Experiment, seed: int) -> dict[str, Path]:
+    """Run folders that are fused into actions, by row: that of nouns, that of verbs."""
+    rows = [experiment.name, str(experiment.actions_with)]
+    return {row: layout.run(experiment.edition, row, seed) for row in rows}
+
+
+def actions_inputs(experiment: Experiment, seed: int) -> dict[str, str]:
+    """md5 of everything that fused detections and their metrics are made from."""
+    models = {}
+    for row, run in _fused(experiment, seed).items():
+        models[row] = inputs.recorded_md5(run / "model.pt")
+    return models | inputs.md5s(experiment)
+
+
+def actions_lineage(experiment: Experiment, seed: int, made: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the metrics of fused actions come from; `made` is their record."""
+    weights, trained_by = [], []
+    for row, run in _fused(experiment, seed).items():
+        unknown = {"stage": row, "key": "", "inputs": {}}
+        trained = keys.stored(layout.manifest(run / "model.pt")) or unknown
+        weights.append(keys.identity(trained))
+        lineage = read_json(run / "lineage.json")
+        for session in provenance.trained_by(lineage, experiment.training.epochs):
+            trained_by.append({"row": row, **session})
+    return {
+        "kind": "actions",
+        "seed": seed,
+        "trained_by": trained_by,
+        "weights": digest(weights),
+        "params": made["key"],
+        "identity": digest([weights, made["key"], inputs.md5s(experiment)]),
+        **inputs.data_lineage(experiment),
+    }

@@ -1,0 +1,217 @@
+"""Files for others: predictions on any features, submissions to challenges, ONNX.
+
+What is checked is written only once the check has passed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from actionformer import layout
+from actionformer.data.annotations import Video, load_database
+from actionformer.data.detections import Detection, Results, read_results
+from actionformer.detection.from_files import Timing as Timing  # a command makes one
+from actionformer.detection.from_files import predict_files, timed_as
+from actionformer.errors import InputError
+from actionformer.files import read_json, write_bytes, write_json, write_text
+from actionformer.model import onnx_export
+from actionformer.params.experiment import Experiment
+from actionformer.progress import progress
+from actionformer.reporting import submissions, subtitles
+from actionformer.reporting.figures import primitives
+from actionformer.reporting.figures.what_happens_when import Timeline, timelines
+from actionformer.reporting.submissions import Challenge
+from actionformer.training.checkpoint import experiment_of as experiment_of
+from actionformer.training.checkpoint import load_model
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `predict` writes beside predictions.json and .csv, which hold everything."""
+
+    min_score: float
+    """of subtitles and pictures"""
+    pictures: bool
+
+
+def predict(
+    weights: Path,
+    features: Sequence[Path],
+    timing: Timing,
+    *,
+    classifier: Path | None,
+    device: str,
+    wanted: Wanted,
+    out: Path,
+) -> list[str]:
+    """Detect in feature files and write what was found to folder `out`; returns what to say.
+
+    predictions.json and .csv have everything; subtitles and picture of a video what is scored
+    `wanted.min_score` or more.
+
+    Args:
+        timing: when which step of the features is, and which videos are looked at.
+        classifier: of class-agnostic weights, scores of whole videos.
+    """
+    said = [timed_as(experiment_of(weights), timing)]
+    results = predict_files(
+        weights,
+        features,
+        fps=timing.fps,
+        stride=timing.stride,
+        offset=timing.offset,
+        duration=timing.duration,
+        annotations=timing.annotations,
+        subset=timing.subset,
+        classifier=classifier,
+        device=device,
+    )
+    files = {video: video.replace("/", "_") for video in results}
+    if len(set(files.values())) < len(files):
+        raise InputError("two videos differ by / and _ alone; give their files other names")
+    content = {"version": "actionformer", "results": results}
+    write_json(out / "predictions.json", content, indent=None)
+    write_text(out / "predictions.csv", subtitles.as_csv(results))
+    for video, detections in progress(results.items(), "draw", unit="video"):
+        shown = [found for found in detections if found["score"] >= wanted.min_score]
+        said.append(f"{video}: {_counted(detections, shown, wanted.min_score)}")
+        cues = subtitles.as_webvtt(detections, min_score=wanted.min_score)
+        write_text(out / f"{files[video]}.vtt", cues)
+        if wanted.pictures:
+            picture = _picture(video, detections, shown, wanted.min_score)
+            write_bytes(out / f"{files[video]}.png", picture)
+    return [*said, f"written to {out}"]
+
+
+def _counted(detections: Sequence[Detection], shown: Sequence[Detection], min_score: float) -> str:
+    """How much was found in a video, in words."""
+    best = max((found["score"] for found in detections), default=0.0)
+    remark = f"none reaches --min-score {min_score:g}"
+    if shown:
+        remark = f"{len(shown)} action{'s' if len(shown) > 1 else ''}"
+    return f"{remark} ({len(detections)} detections, the best scored {best:.2f})"
+
+
+def _picture(
+    video: str, detections: Sequence[Detection], shown: Sequence[Detection], min_score: float
+) -> bytes:
+    """What is shown of a video on one axis of seconds, as PNG."""
+    last = max((found["segment"][1] for found in detections), default=1.0)
+    empty = Video(video, "", last, None, np.zeros((0, 2)), ())
+    labels = sorted({found["label"] for found in shown})
+    figure = timelines([Timeline(empty, shown)], labels, min_score=min_score)
+    return primitives.png(figure.spec)
+
+
+# -------------------------------------------------------------------------------------- submissions
+
+
+def export(
+    challenge: Challenge,
+    experiment: Experiment,
+    seed: int,
+    *,
+    subset: str | None,
+    detections: Path | None,
+    external_data: str | None,
+    levels: Sequence[int],
+    out: Path,
+) -> str:
+    """Write a submission from a row's detections, or from those of a file; says what it wrote.
+
+    EPIC takes the fused actions of a row of nouns. The videos are those of `subset`, by default the
+    evaluated one. Detections without extent, which nothing can match, are left out.
+
+    Raises:
+        InputError: detections that the challenge would refuse; nothing is written then.
+    """
+    durations, classes = _challenge_videos(challenge, experiment, subset)
+    name = layout.actions(experiment) if challenge == "epic" else experiment.name
+    path = detections or layout.run(experiment.edition, name, seed) / "detections.json"
+    if challenge == "epic" and experiment.actions_with is None:
+        wrong = "EPIC takes actions; name the row of nouns that is fused with verbs"
+        raise InputError(f"{experiment.name}: {wrong}")
+    results = read_results(path)
+    found: Results = {
+        video: [d for d in results.get(video, []) if submissions.has_extent(d)]
+        for video in {**durations, **results}
+    }
+    if challenge == "activitynet":
+        if external_data is None:
+            external_data = f"features: {experiment.row}"
+            if experiment.inference.use_classifier:
+                external_data += "; scores of a video classifier"
+        submission = submissions.activitynet(found, external_data=external_data)
+    elif challenge == "epic":
+        submission = submissions.epic(found, levels=levels)
+    else:
+        submission = submissions.ego4d(found)
+    wrong_in_it = submissions.problems(challenge, submission, durations=durations, classes=classes)
+    _refuse_invalid(path, wrong_in_it)
+    write_json(out, submission, indent=None)
+    count = sum(len(in_video) for in_video in found.values())
+    return f"{out}: {count} detections in {len(found)} videos, valid for {challenge}"
+
+
+def check_submission(
+    challenge: Challenge, experiment: Experiment, path: Path, *, subset: str | None
+) -> str:
+    """Validate a submission against the videos of a subset; says that it is valid.
+
+    Raises:
+        InputError: what is not valid in it.
+    """
+    durations, classes = _challenge_videos(challenge, experiment, subset)
+    content = read_json(path)
+    wrong = submissions.problems(challenge, content, durations=durations, classes=classes)
+    _refuse_invalid(path, wrong)
+    return f"{path}: valid for {challenge}"
+
+
+def _challenge_videos(
+    challenge: Challenge, experiment: Experiment, subset: str | None
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Durations of the videos of a subset, by default the evaluated one, and the classes."""
+    if experiment.dataset.format not in (challenge, "database"):
+        dataset = experiment.dataset.name
+        raise InputError(
+            f"{experiment.name}: {dataset} is not what the challenge '{challenge}' is about"
+        )
+    path = layout.database_of(experiment)
+    database = load_database(path, experiment.data.label_field)
+    videos = database.subset(subset or experiment.dataset.eval_subset)
+    if not videos:
+        known = ", ".join(sorted({video.subset for video in database.videos.values()}))
+        raise InputError(f"{path}: no video of subset '{subset}'; there are {known}")
+    return {video.name: video.duration for video in videos}, database.classes
+
+
+def _refuse_invalid(path: Path, found: Sequence[str]) -> None:
+    if found:
+        more = f" (and {len(found) - 1} more problems)" if len(found) > 1 else ""
+        raise InputError(f"{path}: {found[0]}{more}")
+
+
+# --------------------------------------------------------------------------------------------- ONNX
+
+
+def export_onnx(weights: Path, *, length: int | None, out: Path) -> str:
+    """Write the network of a weights file as ONNX, checked in onnxruntime; says what it wrote.
+
+    Args:
+        length: steps of the longest video; the params' max_seq_len, if None.
+    """
+    network, experiment, classes = load_model(weights)
+    steps = experiment.model.max_seq_len if length is None else length
+    facts = {
+        "classes": json.dumps(classes),
+        "experiment": json.dumps(experiment.model_dump(mode="json")),
+    }
+    worst = onnx_export.export(network, out, length=steps, facts=facts)
+    told = f"{experiment.name}, for videos of up to {steps} steps"
+    return f"{out}: {told}, differs from the network by at most {worst:.1e}"

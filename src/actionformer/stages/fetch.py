@@ -1,0 +1,69 @@
+"""Raw files: brought from their publishers, planned, or written for the demo edition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from actionformer import layout
+from actionformer.data import fetch as fetching
+from actionformer.data import plan as plans
+from actionformer.errors import InputError
+from actionformer.params.dataset import Dataset
+from actionformer.params.experiment import Experiment
+from actionformer.stages import inputs
+
+
+def fetch(
+    dataset: Dataset,
+    name: str,
+    edition: str,
+    files: Sequence[str],
+    *,
+    mirror: str | None,
+    accepted: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Bring files of a data set from their publishers, and remember what came.
+
+    Args:
+        mirror: folder or http address that holds the same files; tried first.
+        accepted: the caller holds the licences that gated files need.
+    """
+    root = layout.raw_root(dataset, name, edition)
+    for file in files:
+        if file not in dataset.files:
+            known = ", ".join(dataset.files)
+            raise InputError(f"data set {name} has no file '{file}'; it has {known}")
+        target = root / file
+        with layout.locked(target):
+            fetched = fetching.fetch(
+                target,
+                dataset.files[file],
+                known=inputs.known_md5s(root, file),
+                mirror=mirror,
+                name=f"{name}/{file}",
+                accepted=accepted,
+                again=f"actionformer fetch {name} --edition {edition} --files {file}",
+            )
+        inputs.remember_raw_file(root, file, fetched)
+        say(f"{target}: md5 {fetched.md5}, {fetched.source}")
+    for key, features in dataset.features.items():
+        owner = features.dataset
+        if owner is not None:
+            say(f"features '{key}' are those of {owner}: actionformer fetch {owner}")
+    say(f"to make these files part of the version: dvc add {root}")
+
+
+def plan(rows: Sequence[Experiment], *, markdown: bool) -> str:
+    """What rows need before they can run: files, sources, sizes, what is gated, and the disk."""
+    return plans.as_markdown(rows) if markdown else plans.as_text(rows)
+
+
+def demo_data(out: Path) -> str:
+    """Write the demo edition's publisher files to a folder; says what it wrote."""
+    # torch, for the checkpoints: fetching does without
+    from actionformer.synthetic import demo
+
+    demo.write_all(out)
+    return f"wrote the demo edition's publisher files under {out}"

@@ -1,0 +1,194 @@
+"""What several stages share: their inputs, opened and named by md5, and what a lineage says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from actionformer import layout, provenance
+from actionformer.data import annotations as databases
+from actionformer.data import fetch as fetching
+from actionformer.data.annotations import Database, load_database
+from actionformer.data.features import FeatureStore, read_manifest
+from actionformer.errors import InputError
+from actionformer.files import digest, file_md5, read_json, write_json
+from actionformer.params import keys
+from actionformer.params.dataset import Dataset
+from actionformer.params.experiment import Experiment
+
+NO_RECORD: Mapping[str, Any] = {"stage": "unknown", "key": "unknown", "inputs": {}}
+"""stands for what a product was made with, where that is not known"""
+
+
+# ---------------------------------------------------------------------------------------- raw files
+
+
+@contextmanager
+def raw_files(dataset: Dataset, paths: Sequence[Path]) -> Iterator[None]:
+    """Use publishers' files: they must be what is published, or what they were at their first use.
+
+    What they are is recorded once they have been used. Files of the pinned version are DVC's:
+    another content there is a change of the data, and tables say so.
+    """
+    used = []
+    pinned = provenance.pinned_md5s()
+    for path in paths:
+        file = _name_of(dataset, path)
+        if file is None or path.as_posix() in pinned or not path.exists():
+            continue
+        root = Path(path.as_posix().removesuffix(f"/{file}"))
+        used.append((root, file, path))
+        wanted = {"published": dataset.files[file].md5, **known_md5s(root, file)}
+        found = provenance.source_md5(path)
+        for where, expected in wanted.items():
+            if expected not in ("unknown", found):
+                raise InputError(
+                    f"{path}: md5 is {found}, {where} is {expected}; fetch it again, or, if the "
+                    "change is meant, delete what says otherwise"
+                )
+    yield
+    for root, file, path in used:
+        fetched = fetching.Fetched(provenance.source_md5(path), "put there by hand")
+        remember_raw_file(root, file, fetched)
+
+
+def _name_of(dataset: Dataset, path: Path) -> str | None:
+    """How a data set's params call one of its raw files."""
+    for name in dataset.files:
+        if path.as_posix().endswith(f"/{name}"):
+            return name
+    return None
+
+
+def known_md5s(root: Path, file: str) -> dict[str, str]:
+    """Which md5 a raw file must have, beside the published one: where that is said -> md5."""
+    known = {}
+    pinned = provenance.pinned_md5s().get((root / file).as_posix())
+    if pinned is not None:
+        known["pinned in data.dvc"] = pinned
+    entry = fetching.recorded(root).get(file)
+    if entry is not None:
+        known[f"recorded in {root / fetching.RECORD} at its first use"] = entry["md5"]
+    return known
+
+
+def remember_raw_file(root: Path, file: str, fetched: fetching.Fetched) -> None:
+    """Record what a raw file is; several jobs may do so at once."""
+    with layout.locked(root):
+        fetching.record(root, file, fetched)
+
+
+# ---------------------------------------------------------------------------- databases and features
+
+
+def of(experiment: Experiment) -> tuple[Database, FeatureStore]:
+    """Database and features of a row."""
+    maker = f"pack {experiment.feature_owner} {experiment.data.features}"
+    store = made(layout.store_of(experiment), maker)
+    return database_of(experiment), FeatureStore(store)
+
+
+def database_of(experiment: Experiment) -> Database:
+    """The database of a row, with the labels that it reads."""
+    path = made(layout.database_of(experiment), f"convert {experiment.data.dataset}")
+    return load_database(path, experiment.data.label_field)
+
+
+def made(path: Path, maker: str) -> Path:
+    """The path, or one line that says which command makes the file."""
+    if not path.exists():
+        raise InputError(f"{path}: not there yet; `actionformer {maker}` makes it")
+    return path
+
+
+# --------------------------------------------------------------------------------------------- md5s
+
+
+def md5s(experiment: Experiment) -> dict[str, str]:
+    """md5 of the content of database and feature store, as their manifests tell it."""
+    store = read_manifest(layout.store_of(experiment))["md5"]
+    return {"database": database_md5(experiment), "store": store}
+
+
+def database_md5(experiment: Experiment) -> str:
+    """md5 of a row's database, as its manifest tells it."""
+    return str(read_json(databases.manifest_path(layout.database_of(experiment)))["md5"])
+
+
+def classifier_md5(experiment: Experiment) -> dict[str, str]:
+    """md5 of the external classifier's scores, for the rows that read them."""
+    path = layout.classifier_of(experiment)
+    return {} if path is None else {"classifier": provenance.source_md5(path)}
+
+
+def recorded_md5(product: Path) -> str:
+    """md5 of a product as its manifest tells it; of its content where there is no manifest."""
+    manifest = layout.manifest(product)
+    return str(read_json(manifest)["md5"]) if manifest.exists() else file_md5(product)
+
+
+def write_manifest(product: Path, made_with: Mapping[str, Any], **facts: Any) -> None:
+    """The small file beside a product of any size, by which the next stage knows its content."""
+    content = {"md5": file_md5(product), "made_with": made_with, **facts}
+    write_json(layout.manifest(product), content)
+
+
+def write_detections(run: Path, results: Mapping[str, Sequence[Any]]) -> str:
+    """Write detections.json into a run's folder; says what it wrote."""
+    content = {"version": "actionformer", "results": results}
+    write_json(run / "detections.json", content, indent=None)
+    count = sum(len(found) for found in results.values())
+    return f"{run / 'detections.json'}: {count} detections in {len(results)} videos"
+
+
+# ------------------------------------------------------------------------------------------ lineage
+
+
+def training_record(experiment: Experiment, seed: int) -> keys.Record:
+    """What a training of today is made with."""
+    model = layout.run(experiment.edition, experiment.name, seed) / "model.pt"
+    made_from = {"seed": seed, **md5s(experiment)}
+    before = keys.stored(layout.manifest(model))
+    return keys.record("train", experiment, made_from, before)
+
+
+def data_lineage(experiment: Experiment, checkpoint: Path | None = None) -> dict[str, Any]:
+    """Which data a run's numbers are a function of.
+
+    The version, the md5 of every raw file that was used, and whether all are the pinned ones.
+
+    Args:
+        checkpoint: the published one, where that was used.
+    """
+    database = read_json(databases.manifest_path(layout.database_of(experiment)))
+    store = read_manifest(layout.store_of(experiment))
+    files = {**database["sources"], **store["sources"]}
+    used = [layout.classifier_of(experiment), checkpoint]
+    files |= provenance.sources([path for path in used if path is not None])
+    return {
+        "data_version": provenance.data_version(),
+        "files": files,
+        "pinned": provenance.is_pinned(files),
+    }
+
+
+def lineage_names(
+    weights: str, train_key: str, detected: Mapping[str, Any], evaluated: Mapping[str, Any]
+) -> dict[str, str]:
+    """Names of a run: equal for equal params, data and seed, on whatever machine it was trained.
+
+    `weights` names what the weights depend on, `params` the params in all, `identity` what the
+    metrics depend on.
+
+    Args:
+        detected: the record of the detections.
+        evaluated: the record of the metrics.
+    """
+    made_with = [detected["key"], evaluated["key"]]
+    return {
+        "weights": weights,
+        "params": digest([train_key, *made_with]),
+        "identity": digest([weights, *made_with, detected["inputs"].get("classifier")]),
+    }

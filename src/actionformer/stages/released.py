@@ -1,0 +1,95 @@
+"""Published checkpoints: run over a row's evaluated videos and scored, without any training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from actionformer import layout, provenance, tracking
+from actionformer.errors import InputError
+from actionformer.files import digest, write_json
+from actionformer.model.state_dict_adapter import published_model, why_not_fitting
+from actionformer.params import keys
+from actionformer.params.experiment import Experiment
+from actionformer.params.files import load_experiment
+from actionformer.stages import inputs
+from actionformer.stages.evaluate import detector, row_metrics
+from actionformer.training.checkpoint import load_published
+from actionformer.training.device import leased_device
+
+
+def evaluate_released(experiment: Experiment, params: Path, *, device: str) -> str:
+    """Score a row's published checkpoint; says what it found.
+
+    A checkpoint that two rows share fits one of them; of the other the metrics say that it has
+    none.
+    """
+    path, run = layout.released_checkpoint_of(experiment), layout.released_run(experiment)
+    if path is None:
+        none = "no checkpoint was published with this row (params: released)"
+        raise InputError(f"{experiment.name}: {none}")
+    with inputs.raw_files(experiment.dataset, [path]):
+        weights = load_published(path)
+    why_none = _fits_the_other_row(experiment, path, weights, params)
+    before = keys.stored(run / "metrics.json")
+    made = keys.record("released", experiment, released_inputs(experiment, path), before)
+    lineage = released_lineage(experiment, path, made)
+    if why_none:
+        (run / "detections.json").unlink(missing_ok=True)
+        write_json(run / "lineage.json", lineage)
+        metrics = {"none": why_none, "lineage": lineage, "made_with": made}
+        write_json(run / "metrics.json", metrics)
+        return f"{experiment.name}: no checkpoint of its own: {why_none}"
+    database, features = inputs.of(experiment)
+    with leased_device(device) as chosen:
+        network = published_model(experiment.model, weights).to(chosen)
+        run_detector = detector(experiment, database, features)
+        results = run_detector(network, database.classes, chosen)
+        lineage["evaluated_by"] = provenance.who(chosen)
+    said = inputs.write_detections(run, results)
+    write_json(run / "lineage.json", lineage)
+    metrics = row_metrics(experiment, database, results)
+    write_json(run / "metrics.json", metrics | {"lineage": lineage, "made_with": made})
+    tracking.Careful(run)(tracking.log_result, run)
+    return said
+
+
+def released_inputs(experiment: Experiment, path: Path) -> dict[str, str]:
+    """md5 of everything that the evaluation of a published checkpoint is made from."""
+    checkpoint = {"checkpoint": provenance.source_md5(path)}
+    return checkpoint | inputs.md5s(experiment) | inputs.classifier_md5(experiment)
+
+
+def released_lineage(experiment: Experiment, path: Path, made: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the metrics of a published checkpoint come from; `made` is their record."""
+    return {
+        "seed": None,
+        "trained_by": [],
+        "weights": digest(["released", made["inputs"]["checkpoint"]]),
+        "params": made["key"],
+        "identity": keys.identity(made),
+        **inputs.data_lineage(experiment, path),
+    }
+
+
+def _fits_the_other_row(
+    experiment: Experiment, path: Path, weights: Mapping[str, Any], params: Path
+) -> str:
+    """Why a checkpoint that two rows share is the other row's; empty where it fits this one.
+
+    Raises:
+        InputError: it fits neither.
+    """
+    try:
+        misfit = why_not_fitting(experiment.model, weights)
+        shared_with = experiment.released.shared_with if experiment.released is not None else None
+        if misfit and shared_with is not None:
+            other = load_experiment(shared_with, experiment.edition, params=params)
+            if not why_not_fitting(other.model, weights):
+                return f"the checkpoint linked is that of {other.row}: {misfit}"
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if misfit:
+        raise InputError(f"{path}: {misfit}")
+    return ""

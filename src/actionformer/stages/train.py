@@ -1,0 +1,162 @@
+"""Training of a row with one seed; what lies in its folder is gone on with or moved aside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from torch import nn
+
+from actionformer import layout, provenance
+from actionformer.data.view import views
+from actionformer.errors import InputError
+from actionformer.files import read_json, write_json, write_text
+from actionformer.params import keys
+from actionformer.params.experiment import Experiment
+from actionformer.params.files import as_yaml
+from actionformer.run_log import RunLog
+from actionformer.stages import inputs
+from actionformer.stages.evaluate import detector, row_metrics
+from actionformer.training import checkpoint, loop
+from actionformer.training.device import leased_device
+
+Say = Callable[[str], None]
+
+
+def train(experiment: Experiment, seed: int, *, device: str, anew: bool = False, say: Say) -> None:
+    """Train a row with one seed, or go on with it; MLflow sees every epoch.
+
+    What lies in the run's folder and was made with other params, data or arithmetic is moved aside,
+    never overwritten; a run that is there and the same is left as it is.
+
+    Args:
+        anew: move aside and start over, whatever lies there.
+    """
+    run = layout.run(experiment.edition, experiment.name, seed)
+    with ExitStack() as stack:
+        stack.enter_context(alone_in(run))
+        made = inputs.training_record(experiment, seed)
+        begun = _record_of_checkpoint(run)
+        goes_on = begun is not None and keys.same("train", experiment, begun, made)
+        if not anew and _is_trained(experiment, run, made):
+            if begun is not None and not goes_on:  # a later training, which was given up
+                unfinished = [run / "checkpoint.pt", run / layout.PROGRESS]
+                say(_set_aside(run, unfinished, begun, experiment))
+            say(f"{run}: trained with these params, data and seed already; `--anew` starts over")
+            told = read_json(run / "lineage.json") | training_lineage(experiment, seed, made)
+            write_json(run / "lineage.json", told)
+            return
+        if anew or not goes_on:
+            there = _record_of_model(run) or begun
+            if there is None and (run / "metrics.json").exists():
+                there = inputs.NO_RECORD
+            if there is not None:
+                say(_set_aside(run, sorted(run.iterdir()), there, experiment))
+            begun = None
+        # it must never lie beside another model than its own
+        layout.manifest(run / "model.pt").unlink(missing_ok=True)
+        lineage = training_lineage(experiment, seed, made)
+        database, features = inputs.of(experiment)
+        training_views = views(database, features, experiment, "train")
+        run_detector = detector(experiment, database, features)
+        chosen = stack.enter_context(leased_device(device))
+        say(f"{experiment.name}, seed {seed}: {chosen}, {experiment.training.threads} threads")
+
+        def evaluate(network: nn.Module) -> dict[str, float]:
+            """mAP of the averaged weights, after an epoch."""
+            results = run_detector(network, database.classes, chosen)
+            percent: dict[str, float] = row_metrics(experiment, database, results)["percent"]
+            return percent
+
+        who = provenance.who(chosen)
+        log = RunLog(experiment, run, lineage | {"seed": seed}, who, say)
+        stack.enter_context(log)
+        loop.train(
+            experiment,
+            training_views,
+            database.classes,
+            seed=seed,
+            run=run,
+            device=chosen,
+            evaluate=evaluate,
+            origin=loop.Origin(keys.identity(begun or made), begun or made, who),
+            observer=log,
+        )
+        # Only now, and the manifest last: with it the run is whole. What a workflow was promised
+        # must not lie there half-way, after an interruption.
+        write_text(run / "params.yaml", as_yaml(experiment))
+        facts = {"seed": seed, "trained_by": log.trained_by, "mlflow_run": log.run_id}
+        write_json(run / "lineage.json", facts | lineage)
+        inputs.write_manifest(run / "model.pt", made)
+
+
+def alone_in(run: Path) -> Any:
+    """A lock on a run folder: two processes must not train the same run."""
+    run.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(layout.run_lock(run))
+    try:
+        return lock.acquire(timeout=1)  # `status` holds it for a moment to see whether anybody does
+    except Timeout:
+        raise InputError(f"{run}: another process trains here; wait for it, or end it") from None
+
+
+def _record_of_model(run: Path) -> Mapping[str, Any] | None:
+    """What the model in a run's folder was made with; a record of nothing where it is not known."""
+    if not (run / "model.pt").exists():
+        return None
+    return keys.stored(layout.manifest(run / "model.pt")) or inputs.NO_RECORD
+
+
+def _record_of_checkpoint(run: Path) -> Mapping[str, Any] | None:
+    """The same of a checkpoint."""
+    if not (run / "checkpoint.pt").exists():
+        return None
+    content = checkpoint.load(run / "checkpoint.pt", tensors=False)
+    return content.get("made_with") or inputs.NO_RECORD
+
+
+def _is_trained(experiment: Experiment, run: Path, made: Mapping[str, Any]) -> bool:
+    """Is the model of this record there, with all that belongs to it?"""
+    there = keys.stored(layout.manifest(run / "model.pt"))
+    files = [run / name for name in layout.TRAINED]
+    whole = all(file.exists() for file in files)
+    return whole and there is not None and keys.same("train", experiment, there, made)
+
+
+def _set_aside(
+    run: Path, files: Sequence[Path], there: Mapping[str, Any], experiment: Experiment
+) -> str:
+    """Move files of a run's folder to where nothing overwrites them; says where to and why.
+
+    Args:
+        there: the record that they were made with.
+    """
+    aside = layout.earlier(run, keys.identity(there))
+    aside.mkdir(parents=True)
+    for path in files:
+        if path != layout.run_lock(run) and path.exists():
+            path.rename(aside / path.name)
+    why = keys.changes("train", experiment, there)
+    if not why:
+        why = ["its data or seed are others, or it starts over"]
+    return f"{run}: the run that lay there is kept in {aside} ({'; '.join(why[:3])})"
+
+
+def training_lineage(
+    experiment: Experiment, seed: int, trained: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What is known of a run when its training begins: its data, and names for what it is made of.
+
+    Args:
+        trained: the record of the training.
+    """
+    run = layout.run(experiment.edition, experiment.name, seed)
+    before = keys.stored(layout.manifest(run / "detections.json"))
+    detected = keys.record("detect", experiment, inputs.classifier_md5(experiment), before)
+    evaluated = keys.record("evaluate", experiment, {}, keys.stored(run / "metrics.json"))
+    weights = keys.identity(trained)
+    named = inputs.lineage_names(weights, trained["key"], detected, evaluated)
+    return named | inputs.data_lineage(experiment)

@@ -1,0 +1,132 @@
+"""Charades (https://prior.allenai.org/projects/charades).
+
+`Charades_v1_train.csv`, `Charades_v1_test.csv` in the columns below, `Charades_v1_classes.txt` with
+lines `c000 Holding some clothes`. I3D features (stride 8 at 24 fps, `missing_files.txt` inside) and
+VideoMAE-L features (stride 4 at 30 fps), each a zip of one npy per video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from actionformer.files import write_text
+from actionformer.synthetic import archives
+from actionformer.synthetic.recordings import (
+    Content,
+    Recording,
+    at_frames,
+    draw,
+    features,
+    generator,
+    names,
+)
+
+CLASSES = {
+    "c000": "Holding some clothes",
+    "c006": "Closing a door",
+    "c008": "Opening a door",
+    "c011": "Sitting at a table",
+    "c015": "Holding a phone/camera",
+    "c020": "Holding a bag",
+    "c026": "Holding a book",
+    "c032": "Reading a book",
+    "c033": "Holding a towel/s",
+    "c047": "Holding a laptop",
+    "c059": "Sitting in a chair",
+    "c061": "Holding some food",
+    "c092": "Lying on a bed",
+    "c097": "Walking through a doorway",
+    "c106": "Drinking from a cup/glass/bottle",
+    "c118": "Holding a dish",
+    "c123": "Sitting on sofa/couch",
+    "c147": "Someone is cooking something",
+    "c149": "Someone is laughing",
+    "c151": "Someone is going from standing to sitting",
+    "c154": "Someone is standing up from somewhere",
+    "c156": "Someone is eating something",
+}
+COLUMNS = (
+    "id",
+    "subject",
+    "scene",
+    "quality",
+    "relevance",
+    "verified",
+    "script",
+    "objects",
+    "descriptions",
+    "actions",
+    "length",
+)
+I3D = "i3d_charades_finetuned_stride8"
+VIDEOMAE = "videomae-large_16x4x1_img224_stride4_len16_interval1_charades_30fps"
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+
+def write(root: Path) -> None:
+    """Charades' files under `root`."""
+    annotations = root / "charades/annotations"
+    recordings = _recordings()
+    for subset in ("train", "test"):
+        rows = []
+        for i, recording in enumerate(recordings):
+            if recording.subset == subset:
+                rows.append(_row(recording, i))
+        archives.write_csv(annotations / f"Charades_v1_{subset}.csv", COLUMNS, rows)
+    classes = "".join(f"{label} {text}\n" for label, text in CLASSES.items())
+    write_text(annotations / "Charades_v1_classes.txt", classes)
+    archives.write_classes(annotations / "category_idx.txt", list(CLASSES))
+
+    missing = [recordings[6].name]
+    shown = [recording for recording in recordings if recording.name not in missing]
+    i3d, videomae = {}, {}
+    for recording in shown:
+        centres_T = at_frames(recording, stride=8, offset=0, fps=24)
+        i3d[recording.name] = features(recording, "i3d-charades", centres_T, 32, noise=0.5)
+        centres_T = at_frames(recording, stride=4, offset=2, fps=30)
+        videomae[recording.name] = features(recording, "videomae_l", centres_T, 32, noise=0.5)
+    folder = root / "charades/features"
+    members = archives.feature_members(I3D, i3d, missing=missing)
+    archives.write_zip(folder / f"{I3D}.zip", members)
+    archives.write_zip(folder / f"{VIDEOMAE}.zip", archives.feature_members(VIDEOMAE, videomae))
+
+
+def _recordings() -> Sequence[Recording]:
+    rng = generator("charades")
+    labels = tuple(CLASSES)
+    content = Content(labels, (8.0, 26.0), (2, 5), (3.0, 9.0), overlapping=True, decimals=2)
+    recordings = []
+    for i, name in enumerate(names(rng, 120, 5, LETTERS)):
+        subset = "test" if i % 3 == 2 else "train"
+        # two are longer than the model's window
+        duration = 95.0 if i in (10, 11) else None
+        recordings.append(draw(rng, name, subset, 30.0, content, duration))
+    return recordings
+
+
+def _row(recording: Recording, number: int) -> tuple[Any, ...]:
+    """A line of the csv; some have a duplicate and an action past the end, one has no action."""
+    actions = []
+    for action in recording.actions:
+        actions.append(f"{action.label} {action.start:.2f} {action.end:.2f}")
+    if number % 20 == 0:
+        label, duration = recording.actions[-1].label, recording.duration
+        actions.append(actions[0])
+        actions.append(f"{label} {duration - 1:.2f} {duration + 2:.2f}")
+    if number == 8:
+        actions = []
+    return (
+        recording.name,
+        "ABCD",
+        "Kitchen",
+        6,
+        7,
+        "Yes",
+        "A person moves.",
+        "cup",
+        "A person moves.",
+        ";".join(actions),
+        recording.duration,
+    )
