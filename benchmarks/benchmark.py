@@ -1,11 +1,14 @@
-"""How fast is it, against the published implementations? One command, one table: docs/performance.md and a plot.
+"""How fast is it, against the published implementations?
+
+One command, one table: docs/performance.md and a plot.
 
     python benchmarks/benchmark.py [--out docs/performance.md] [--quick]
 
-The peers' times (the faster of OpenTAD and actionformer_release, everything padded to `max_seq_len`, two threads) were
-measured on a machine that multiplies float32 matrices of 2048 x 2048 at 131 GFLOP/s. What the network does is compared
-through that rate: a peer's time counts as time * 131 / the rate measured here, in the same run. Post-processing,
-evaluation and loading are compared as they stand.
+The peers' times (the faster of OpenTAD and actionformer_release, everything padded to
+`max_seq_len`, two threads) were measured on a machine that multiplies float32 matrices of 2048 x
+2048 at 131 GFLOP/s. What the network does is compared through that rate: a peer's time counts as
+time * 131 / the rate measured here, in the same run. Post-processing, evaluation and loading are
+compared as they stand.
 """
 
 from __future__ import annotations
@@ -49,7 +52,9 @@ THREADS = 2
 
 @dataclass(frozen=True)
 class Peer:
-    """The faster published implementation at full length: seconds of a training step and of one video's forward."""
+    """The faster published implementation at full length: seconds of a training step and of one
+    video's forward.
+    """
 
     batch: int
     step: float
@@ -91,7 +96,7 @@ CHARADES = {
 REAL = Path(__file__).resolve().parents[2] / "shared/real"
 
 
-# ---------------------------------------------------------------------------------------------- measuring
+# --------------------------------------------------------------------------------------- measuring
 
 
 def seconds(work: Callable[[], Any], *, repeats: int, warm: int = 1) -> float:
@@ -158,7 +163,7 @@ def training_flops(experiment: Experiment, lengths: Sequence[int]) -> float:
     return float(counter.get_total_flops())
 
 
-# ---------------------------------------------------------------------------------------------- what is measured
+# -------------------------------------------------------------------------------- what is measured
 
 
 def batch_at_full_length(row: str) -> int:
@@ -185,7 +190,9 @@ def full_length(row: str, repeats: int) -> dict[str, float]:
 
 
 def real_lengths(row: str, batches: int) -> dict[str, float] | None:
-    """Seconds of a training step on batches drawn from the real lengths, and of a test video's forward pass."""
+    """Seconds of a training step on batches drawn from the real lengths, and of a test video's
+    forward pass.
+    """
     experiment = load_experiment(row)
     train, test = lengths_of(row, "train"), lengths_of(row, "test")
     if train is None or test is None:
@@ -383,7 +390,7 @@ def growth(repeats: int) -> dict[str, tuple[list[float], list[float]]]:
     return found
 
 
-# ---------------------------------------------------------------------------------------------- the page
+# ---------------------------------------------------------------------------------------- the page
 
 HEADER = """\
 # Performance

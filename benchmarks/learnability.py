@@ -1,10 +1,13 @@
-"""Can the demo edition be learnt? Every row trained on its labels, and the same training on shuffled labels.
+"""Can the demo edition be learnt?
+
+Every row trained on its labels, and the same training on shuffled labels.
 
     python benchmarks/learnability.py [ROW ...]
 
-Shuffled: all annotations of the training videos are pooled and dealt anew at random, each video keeping its number;
-times keep their place relative to the video. Prints a table; fails if a row scores below 30 average mAP, below 5 at
-its highest threshold, or below five times the score on shuffled labels.
+Shuffled: all annotations of the training videos are pooled and dealt anew at random, each video
+keeping its number; times keep their place relative to the video. Prints a table; fails if a row
+scores below 30 average mAP, below 5 at its highest threshold, or below five times the score on
+shuffled labels.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     workflow/schemas/*.json               from the typed params
     workflow/report/*.rst                 from the figures' captions
 
-Also: every params file is valid, every link within the prose leads somewhere, the repository's DVC store holds no more
-than 15 MB, no path of one machine is committed.
+Also: every params file is valid, every link within the prose leads somewhere, the repository's DVC
+store holds no more than 15 MB, no path of one machine is committed.
 """
 
 from __future__ import annotations
@@ -49,11 +49,13 @@ NOT_LOCKED = {
 }  # the last two: .ci/run
 
 LOCK_HEAD = """\
-# Every package of the environment, pinned; `make lock` writes it. No hashes, index lines or local version labels:
+# Every package of the environment, pinned; `make lock` writes it. No hashes, index lines or local
+# version labels:
 # CPU and CUDA builds of torch differ in all three.
 """
 ENVIRONMENT_HEAD = """\
-# The environment for conda users; `make lock` writes it from requirements.lock, `make check` compares the two.
+# The environment for conda users; `make lock` writes it from requirements.lock, `make check`
+# compares the two.
 name: actionformer
 channels:
   - conda-forge

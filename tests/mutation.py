@@ -1,12 +1,14 @@
-"""Do the tests notice a fault? Puts small faults into the code, one at a time, and runs the tests of its room.
+"""Do the tests notice a fault?
+
+Puts small faults into the code, one at a time, and runs the tests of its room.
 
     make mutants                       600 faults, drawn with a seed; some hours, not part of `make test`
     python tests/mutation.py --help
 
-Which faults there are is cosmic-ray's answer (its operators are used, its runner is not). A worker imports torch and
-numba once and forks for every fault, so that a fault costs seconds. A fault that changes nothing that runs (an
-annotation, a docstring, the words of an error) is not counted. `build/mutation/results-SEED.jsonl` has a line per
-fault; an interrupted run goes on from there.
+Which faults there are is cosmic-ray's answer (its operators are used, its runner is not). A worker
+imports torch and numba once and forks for every fault, so that a fault costs seconds. A fault that
+changes nothing that runs (an annotation, a docstring, the words of an error) is not counted.
+`build/mutation/results-SEED.jsonl` has a line per fault; an interrupted run goes on from there.
 """
 
 from __future__ import annotations
@@ -78,11 +80,13 @@ def tests_of(file: str) -> list[str]:
     return TESTS.get(file) or TESTS[file.partition("/")[0]]
 
 
-# ---------------------------------------------------------------------------------------------- faults
+# ------------------------------------------------------------------------------------------ faults
 
 
 def faults(seed: int, count: int) -> list[Fault]:
-    """`count` faults of all that there are in these rooms, drawn with a seed, in the order of the draw."""
+    """`count` faults of all that there are in these rooms, drawn with a seed, in the order of the
+    draw.
+    """
     from cosmic_ray.ast import ast_nodes, get_ast
     from cosmic_ray.plugins import get_operator, operator_names
 
@@ -121,7 +125,9 @@ def with_fault(fault: Fault) -> tuple[str, str]:
 
 
 class _Bare(ast.NodeTransformer):
-    """Without what does nothing: annotations, docstrings and other texts that stand alone, words of errors."""
+    """Without what does nothing: annotations, docstrings and other texts that stand alone, words of
+    errors.
+    """
 
     def visit_arg(self, node: ast.arg) -> ast.arg:
         node.annotation = None
@@ -150,7 +156,7 @@ def bare(code: str) -> str:
         return code
 
 
-# ---------------------------------------------------------------------------------------------- running
+# ----------------------------------------------------------------------------------------- running
 
 
 def a_copy() -> Path:

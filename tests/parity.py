@@ -1,9 +1,11 @@
-"""How far ours is from the published implementations: what the parity tests judge and docs/parity.md shows.
+"""How far ours is from the published implementations: what the parity tests judge and
+docs/parity.md shows.
 
 python tests/parity.py [--out docs/parity.md]
 
-Each function runs one part of ours on the oracles' inputs and returns its worst deviation per quantity; `TOLERANCE`
-says how large each may be. Quantities whose name begins with "differing" count what has to be equal and isn't.
+Each function runs one part of ours on the oracles' inputs and returns its worst deviation per
+quantity; `TOLERANCE` says how large each may be. Quantities whose name begins with "differing"
+count what has to be equal and isn't.
 """
 
 from __future__ import annotations
@@ -75,8 +77,11 @@ TOLERANCE = {
     "recall": 1e-9,
     "mAP with ties": 5e-3,
 }
-"""Relative for losses, norms, rates and trajectories (a tensor's gradient norm: to the whole gradient's); absolute for
-the rest, in strides for segments, where float32 resolves 2.4e-4 at step 2304. Not named here: must be 0."""
+"""Relative for losses, norms, rates and trajectories (a tensor's gradient norm: to the whole
+gradient's); absolute for
+the rest, in strides for segments, where float32 resolves 2.4e-4 at step 2304. Not named here: must
+be 0.
+"""
 
 NETWORKS = sorted(p.parent.name for p in oracle.ORACLES.glob("*/state_dict.json"))
 RELEASES = sorted(p.parent.name for p in oracle.ORACLES.glob("release/*/state_dict.json"))
@@ -91,11 +96,13 @@ def beyond(found: Deviations) -> Deviations:
     return {name: value for name, value in found.items() if not value <= TOLERANCE.get(name, 0)}
 
 
-# ---------------------------------------------------------------------------------------------- network and losses
+# ------------------------------------------------------------------------------ network and losses
 
 
 def network(config: str) -> Deviations:
-    """Names and shapes, outputs, losses, normaliser, gradients and targets of one row's full-size network."""
+    """Names and shapes, outputs, losses, normaliser, gradients and targets of one row's full-size
+    network.
+    """
     params = oracle.without_randomness(oracle.experiment_of(config).model)
     entries = oracle.read(f"{config}/state_dict.json")["entries"]
     state = {
@@ -149,7 +156,9 @@ def _batch(model: ActionFormer, record: dict[str, Any]) -> tuple[torch.Tensor, t
 
 
 def _losses(model: ActionFormer, inputs: Any, expected: Any, truth: Any, stored: Any) -> Deviations:
-    """Three training batches in a row on one running normaliser, then the first one again in evaluation mode."""
+    """Three training batches in a row on one running normaliser, then the first one again in
+    evaluation mode.
+    """
     worst: Deviations = {}
     model.train()
     model.loss_normalizer.fill_(model.params.loss_normalizer_init)
@@ -252,7 +261,9 @@ def _outputs(model: ActionFormer, inputs: Any, expected: Any, stored: Any) -> De
 
 
 def _targets(model: ActionFormer, expected: Any, stored: Any) -> Deviations:
-    """Positives, their classes and their regression targets in the first training batch, at the published length."""
+    """Positives, their classes and their regression targets in the first training batch, at the
+    published length.
+    """
     params, record = model.params, expected["train_A"]
     length = model.published_length(record["T"])
     lengths = [length // stride for stride in params.strides]
@@ -294,7 +305,7 @@ def _parameter_groups(model: ActionFormer, expected: dict[str, Any]) -> Deviatio
     }
 
 
-# ---------------------------------------------------------------------------------------------- training
+# ---------------------------------------------------------------------------------------- training
 
 
 def targets(case: dict[str, Any]) -> Deviations:
@@ -379,7 +390,7 @@ def trajectory(tag: str) -> Deviations:
     return worst
 
 
-# ---------------------------------------------------------------------------------------------- data
+# -------------------------------------------------------------------------------------------- data
 
 PROBE = torch.tensor([[0, 1], [10, 20.5], [-3, 5], [100.25, 190.75], [1000, 5000]])
 
@@ -387,7 +398,8 @@ PROBE = torch.tensor([[0, 1], [10, 20.5], [-3, 5], [100.25, 190.75], [1000, 5000
 def loader(config: str, split: str) -> Deviations:
     """Which videos, which steps, masks, ground truth, random draws and the way back to seconds.
 
-    The published loaders match subsets by substring; items that are there only because of it are left out.
+    The published loaders match subsets by substring; items that are there only because of it are
+    left out.
     """
     case, stored = oracle.read(f"data/{config}.json"), oracle.arrays(f"data/{config}.npz")
     experiment = oracle.experiment_of(config)
@@ -481,7 +493,7 @@ def order_of_training() -> Deviations:
     return {"differing orders": differing}
 
 
-# ---------------------------------------------------------------------------------------------- post-processing
+# --------------------------------------------------------------------------------- post-processing
 
 
 def nms_cases() -> Iterator[dict[str, Any]]:
@@ -570,7 +582,9 @@ def fusions() -> list[int]:
 
 
 def post_processing(config: str) -> Deviations:
-    """From made-up candidates through NMS, seconds, classifier and rounding: detections to the last digit."""
+    """From made-up candidates through NMS, seconds, classifier and rounding: detections to the last
+    digit.
+    """
     experiment, expected = oracle.experiment_of(config), oracle.read(f"{config}/oracle.json")
     stored, case, params = (
         oracle.arrays(f"{config}/oracle.npz"),
@@ -623,7 +637,7 @@ def post_processing(config: str) -> Deviations:
     return {"differing detections": differing}
 
 
-# ---------------------------------------------------------------------------------------------- evaluation
+# -------------------------------------------------------------------------------------- evaluation
 
 EVALUATIONS = [name for name in oracle.read("eval/results.json") if name != "pieces"]
 
@@ -653,7 +667,7 @@ def evaluation(name: str) -> Deviations:
     return found
 
 
-# ---------------------------------------------------------------------------------------------- deviations
+# -------------------------------------------------------------------------------------- deviations
 
 
 def _keep(worst: Deviations, name: str, value: float) -> None:
@@ -675,7 +689,7 @@ def _differs(ours: Any, theirs: Any) -> int:
     return int(not np.array_equal(np.asarray(ours), np.asarray(theirs)))
 
 
-# ---------------------------------------------------------------------------------------------- docs/parity.md
+# ---------------------------------------------------------------------------------- docs/parity.md
 
 HEADER = """\
 # Parity with the published implementations

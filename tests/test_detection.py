@@ -1,4 +1,6 @@
-"""What NMS, candidates and rounding hold for any input; tests/test_parity.py has the published cases."""
+"""What NMS, candidates and rounding hold for any input; tests/test_parity.py has the published
+cases.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,8 @@ def test_candidates_are_the_best_of_a_full_stable_sort(points, classes, top_k, s
 
 
 def test_candidates_lie_where_their_points_and_offsets_say():
-    """METHOD section 2: point t of a level lies at t * stride, its distances to start and end are in strides.
+    """METHOD section 2: point t of a level lies at t * stride, its distances to start and end are
+    in strides.
 
     Two levels of one sample beside another one; only valid points count, level 0 first.
     """
@@ -91,7 +94,9 @@ def test_candidates_lie_where_their_points_and_offsets_say():
 
 
 def test_lengths_have_a_millionth_more_in_the_union():
-    """METHOD section 5, item 2: two equal segments as short as that overlap by less than all of themselves."""
+    """METHOD section 5, item 2: two equal segments as short as that overlap by less than all of
+    themselves.
+    """
     length = np.float32(2e-6)
     segments = np.array([[0, length], [0, length]], np.float32)
     options = {

@@ -86,7 +86,9 @@ def test_a_hand_worked_case_per_kind(found, expected):
 
 
 def test_the_segment_that_it_overlaps_most_decides():
-    """Overlapping a jump by 0.6 and a throw fully: a jump if none has been found there, otherwise a wrong label."""
+    """Overlapping a jump by 0.6 and a throw fully: a jump if none has been found there, otherwise a
+    wrong label.
+    """
     truth = [(10.0, 20.0, "jump"), (10.0, 16.0, "throw")]
     assert kinds_of(truth, [(10.0, 16.0, "jump", 0.9)]) == [TRUE]
     assert kinds_of(truth, [(10.0, 20.0, "jump", 0.9), (10.0, 16.0, "jump", 0.8)]) == [
@@ -94,7 +96,8 @@ def test_the_segment_that_it_overlaps_most_decides():
         WRONG_LABEL,
     ]
     assert kinds_of(truth, [(10.0, 20.0, "jump", 0.9), (10.0, 19.0, "jump", 0.8)]) == [TRUE, DOUBLE]
-    # tIoU 0.3 with the jump and 1 with the throw; 0.25 with the jump and 0.13 with the throw; and the other way round
+    # tIoU 0.3 with the jump and 1 with the throw; 0.25 with the jump and 0.13 with the throw; and
+    # the other way round
     assert kinds_of([(10.0, 30.0, "jump"), (10.0, 16.0, "throw")], [(10.0, 16.0, "jump", 0.9)]) == [
         WRONG_LABEL
     ]
@@ -141,7 +144,9 @@ def test_the_profile_takes_from_every_class_as_many_detections_as_it_has_ground_
 
 
 def test_the_gain_of_removing_an_error_by_hand():
-    """A background detection before the only true one halves its precision: without it AP is 1 instead of 1/2."""
+    """A background detection before the only true one halves its precision: without it AP is 1
+    instead of 1/2.
+    """
     found = [(80.0, 90.0, "jump", 0.9), (10.0, 20.0, "jump", 0.8)]
     matched = match(database({"v": [(10.0, 20.0, "jump")]}), {"v": detected(*found)}, subset="test")
     gains = diagnose(matched, [0.5]).gains
@@ -163,7 +168,9 @@ def test_sensitivity_and_misses_by_hand():
 
 @pytest.mark.parametrize(("wrong", "missed"), [(SPLITS - 1, 0.0), (SPLITS, 1.0)])
 def test_ground_truth_is_missed_that_none_of_the_best_detections_of_its_class_finds(wrong, missed):
-    """One segment: the best ten detections of its class count; what finds it is the tenth, or the eleventh."""
+    """One segment: the best ten detections of its class count; what finds it is the tenth, or the
+    eleventh.
+    """
     items = [(60.0, 61.0, "jump", 0.9 - i / 100) for i in range(wrong)]
     found = {"v": detected(*items, (10.0, 20.0, "jump", 0.1))}
     matched = match(database({"v": [(10.0, 20.0, "jump")]}), found, subset="test")
@@ -195,7 +202,7 @@ def test_edges_that_do_not_rise_are_refused():
         diagnose(matched, TIOU, {"size": [3]})
 
 
-# ---------------------------------------------------------------------------------------------- what always holds
+# ------------------------------------------------------------------------------- what always holds
 
 SEGMENT = st.tuples(st.integers(0, 80), st.integers(1, 19)).map(
     lambda t: (float(t[0]), float(t[0] + t[1]))
@@ -284,7 +291,9 @@ def test_removing_an_error_never_lowers_map_and_gains_what_evaluation_without_it
 @settings(max_examples=60, deadline=None)
 @given(TRUTH, FOUND)
 def test_curves_agree_with_map(truth, found):
-    """With as many segments as the mean class, normalising changes nothing; the PR curve's area is about the mAP."""
+    """With as many segments as the mean class, normalising changes nothing; the PR curve's area is
+    about the mAP.
+    """
     matched = matched_of(truth, found)
     found_NU = true_positives(matched, TIOU)
     everything = np.ones(len(matched.truth_G2), bool)
@@ -315,7 +324,9 @@ def test_the_area_below_precision_and_recall_is_the_map():
     not REAL.exists(), reason="the real detections lie beside the checkout, in ../shared/real"
 )
 def test_a_weakly_supervised_detector_is_limited_by_background_and_boundaries():
-    """AutoLoc learns from video labels alone: it knows what happens, and hardly where it begins and ends."""
+    """AutoLoc learns from video labels alone: it knows what happens, and hardly where it begins and
+    ends.
+    """
     folder = REAL / "autoloc_th14"
     matched = match(folder / "annotations.json", folder / "detections.json", subset="test")
     gains = diagnose(matched, TIOU).gains
@@ -323,7 +334,7 @@ def test_a_weakly_supervised_detector_is_limited_by_background_and_boundaries():
     assert ranked[:2] == ["background error", "localization error"]
 
 
-# ------------------------------------------------------------------------------------- by the definitions, step by step
+# ---------------------------------------------------------------- by the definitions, step by step
 
 
 def slow_normalized_ap(matched, found_N, chosen, k):
@@ -350,7 +361,9 @@ def slow_normalized_ap(matched, found_N, chosen, k):
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**31))
 def test_normalized_ap_is_what_its_definition_says_for_any_part_of_the_ground_truth(seed):
-    """What finds a segment outside the part is neither right nor wrong; everything else that finds nothing is wrong."""
+    """What finds a segment outside the part is neither right nor wrong; everything else that finds
+    nothing is wrong.
+    """
     rng = np.random.default_rng(seed)
     truth, found = {}, {}
     for v in "uvw":

@@ -1,4 +1,6 @@
-"""Fetching against a local server that misbehaves, from mirrors, and through DVC's remotes on loopback."""
+"""Fetching against a local server that misbehaves, from mirrors, and through DVC's remotes on
+loopback.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ PAGE = (
 
 
 class Handler(BaseHTTPRequestHandler):
-    """What `/how/name` does is told by `how`; the content is the class's, or the file `name` below its folder."""
+    """What `/how/name` does is told by `how`; the content is the class's, or the file `name` below
+    its folder.
+    """
 
     calls: list[tuple[str, str | None]]
     folder: Path | None
@@ -295,11 +299,13 @@ def test_an_unreachable_source_is_one_clear_line(tmp_path, pauses):
     assert pauses == [1.0, 2.0, 4.0, 8.0]
 
 
-# ---------------------------------------------------------------------------------------------- whole data sets
+# --------------------------------------------------------------------------------- whole data sets
 
 
 def misbehaving(folder: Path, server: str) -> Path:
-    """Params with an edition whose files of HACS come from the server, each of whose answers is bad in its own way."""
+    """Params with an edition whose files of HACS come from the server, each of whose answers is bad
+    in its own way.
+    """
     shutil.copytree(CHECKOUT / "params", folder / "params")
     edition = (
         (folder / "params/editions/demo.yaml")
@@ -398,7 +404,7 @@ def test_the_plan_of_the_paper_edition_names_every_file_its_source_and_what_is_g
     assert said.strip() in dry.stderr
 
 
-# ---------------------------------------------------------------------------------------------- DVC
+# --------------------------------------------------------------------------------------------- DVC
 
 
 @pytest.fixture
@@ -408,7 +414,9 @@ def clone(tmp_path) -> Path:
 
 
 def test_a_remote_of_ones_own_takes_fetched_data_and_gives_them_back(clone, tmp_path):
-    """docs/data.md: add the data set's folder, push to a folder or pull over http; the demo's store stays as it is."""
+    """docs/data.md: add the data set's folder, push to a folder or pull over http; the demo's store
+    stays as it is.
+    """
     store = sorted(p.name for p in (clone / ".dvc/store").rglob("*"))
     run_command(clone, "dvc", "pull", "--quiet")
     path = clone / "data/paper/thumos14/features/f.zip"

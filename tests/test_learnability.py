@@ -1,4 +1,7 @@
-"""The demo edition can be learnt, and only from its labels. All rows: `python benchmarks/learnability.py`."""
+"""The demo edition can be learnt, and only from its labels.
+
+All rows: `python benchmarks/learnability.py`.
+"""
 
 from __future__ import annotations
 

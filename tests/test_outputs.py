@@ -1,4 +1,6 @@
-"""What goes out to others: predictions on any features, subtitles, submissions, ONNX, fused actions, progress."""
+"""What goes out to others: predictions on any features, subtitles, submissions, ONNX, fused
+actions, progress.
+"""
 
 from __future__ import annotations
 
@@ -203,7 +205,9 @@ def test_features_of_another_kind_are_refused(thumos, tmp_path):
 
 
 def test_class_agnostic_weights_take_their_classes_from_a_classifier(tmp_path):
-    """Two of three classes for every segment, score * class score, as in ActivityNet's rows; no time grid needed."""
+    """Two of three classes for every segment, score * class score, as in ActivityNet's rows; no
+    time grid needed.
+    """
     path, experiment, _ = weights_file(tmp_path, "activitynet_tsp")
     np.save(
         tmp_path / "x.npy",
@@ -286,11 +290,13 @@ def test_subtitles_are_in_order_of_time_and_escape_what_webvtt_reads():
     assert subtitles.as_webvtt(found, min_score=0.2) == expected
 
 
-# ---------------------------------------------------------------------------------------------- fused actions
+# ----------------------------------------------------------------------------------- fused actions
 
 
 def test_a_point_fused_by_hand():
-    """Verb segment 2..6 and noun segment 4..8 meet at 3..7; scores 0.9 and 0.4 give sqrt(0.36) = 0.6."""
+    """Verb segment 2..6 and noun segment 4..8 meet at 3..7; scores 0.9 and 0.4 give sqrt(0.36) =
+    0.6.
+    """
     noun = torch.tensor([[4.0, 8.0]]), torch.tensor([[0.1, 0.4, 0.0]])
     verb = torch.tensor([[2.0, 6.0]]), torch.tensor([[0.9, 0.0]])
     segments, scores, labels = fuse(noun, verb, InferenceParams())
@@ -339,7 +345,7 @@ def test_fused_are_the_best_pairs_of_the_ten_best_of_each(points, nouns, verbs, 
     )
 
 
-# ---------------------------------------------------------------------------------------------- submissions
+# ------------------------------------------------------------------------------------- submissions
 
 DURATIONS = {"v": 10.0, "w": 20.0}
 LABELLED = {"v": [{"label": "jump", "score": 0.5, "segment": [1.0, 2.5]}], "w": []}
@@ -522,12 +528,14 @@ def test_what_cannot_be_submitted_is_not_written(ego4d, tmp_path, challenge, cha
     assert not (tmp_path / "out.json").exists()
 
 
-# ---------------------------------------------------------------------------------------------- ONNX
+# -------------------------------------------------------------------------------------------- ONNX
 
 
 @pytest.mark.parametrize("row", ["thumos14_i3d", "ego4d_slowfast", "multithumos_i3d"])
 def test_the_onnx_file_computes_what_the_network_computes(tmp_path, row):
-    """Windowed attention, full attention, no stem; compared by the export itself, which says how far apart they are."""
+    """Windowed attention, full attention, no stem; compared by the export itself, which says how
+    far apart they are.
+    """
     path, experiment, _ = weights_file(tmp_path, row)
     said = outputs.export_onnx(path, length=64, out=tmp_path / "model.onnx")
     assert "for videos of up to 64 steps" in said
@@ -555,7 +563,7 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatc
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.pt"]
 
 
-# ---------------------------------------------------------------------------------------------- console
+# ----------------------------------------------------------------------------------------- console
 
 
 def test_a_log_gets_a_plain_line_now_and_then(monkeypatch, capsys):

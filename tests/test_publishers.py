@@ -1,4 +1,5 @@
-"""Every publisher's annotations become the one database: real files where they are at hand, excerpts where not.
+"""Every publisher's annotations become the one database: real files where they are at hand,
+excerpts where not.
 
 The excerpts are written from the publishers' own descriptions, apart from the demo's writer.
 """
@@ -56,7 +57,9 @@ def test_real_folders_give_the_published_counts(name, folder, video_info, expect
 
 @real
 def test_the_same_annotations_in_two_forms_are_the_same_database(tmp_path):
-    """THUMOS-14's official text files and the authors' JSON; MultiTHUMOS's text files and the JSON with numbers."""
+    """THUMOS-14's official text files and the authors' JSON; MultiTHUMOS's text files and the JSON
+    with numbers.
+    """
     (tmp_path / "thumos14.json").symlink_to(REAL / "thumos14/actionformer_thumos14.json")
     dataset = load_dataset("thumos14")
     text = convert_folder(dataset, REAL / "thumos14/official_zips", VIDEO_INFO)["database"]
@@ -96,7 +99,8 @@ EXCERPTS = {
         {"--0edUL8zmA": ("training", 92.166667, None, [([5.4, 11.6], "Dodgeball"), ([12.6, 88.16], "Dodgeball")]),
          "0-jpGmNuaQs": ("testing", 40.0, None, [])},
     ),
-    # https://github.com/Richard-61/FineAction: one JSON in ActivityNet's form, label_id beside label
+    # https://github.com/Richard-61/FineAction: one JSON in ActivityNet's form, label_id beside
+    # label
     "fineaction": (
         {"annotations_gt.json": {"version": "1.0", "database": {
             "v_00000008": {"filename": "8.mp4", "duration": 46.8, "actual_frame_num": 1170, "subset": "validation",
@@ -178,7 +182,9 @@ def test_charades_classes_come_in_the_order_of_the_publishers_list(tmp_path):
 
 
 def test_epic_nouns_and_verbs_of_two_json_files_are_put_together(tmp_path):
-    """OpenTAD has one converted file per field; the authors' have names beside numbers and other subset names."""
+    """OpenTAD has one converted file per field; the authors' have names beside numbers and other
+    subset names.
+    """
 
     def form(label: str, **more) -> dict:
         annotation = {"segment": [1.0, 2.5], "label": label, **more}
@@ -291,7 +297,7 @@ def test_files_in_another_form_are_refused_in_one_line_and_nothing_is_written(
     assert not out.exists()
 
 
-# ---------------------------------------------------------------------------------------------- audit
+# ------------------------------------------------------------------------------------------- audit
 
 
 @pytest.fixture

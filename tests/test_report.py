@@ -1,4 +1,6 @@
-"""What people look at: tables in four languages, and a report that works in a browser without any network."""
+"""What people look at: tables in four languages, and a report that works in a browser without any
+network.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ CLASSES = ["jump", "run & <fall>", "throw"]
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory):
-    """Ground truth of twelve videos, and detections that are often right, often early, sometimes of a wrong class."""
+    """Ground truth of twelve videos, and detections that are often right, often early, sometimes of
+    a wrong class.
+    """
     rng, folder = random.Random(0), tmp_path_factory.mktemp("detector")
     database, results = {}, {}
     for v in range(12):
@@ -177,7 +181,7 @@ def test_names_from_data_cannot_break_out_of_the_page(tmp_path):
     assert text.count("<script") == 4  # two of data, the library, the page's own
 
 
-# ---------------------------------------------------------------------------------------------- tables
+# ------------------------------------------------------------------------------------------ tables
 
 SESSION = {
     "first_epoch": 0,
@@ -322,7 +326,7 @@ def test_latex_compiles(tmp_path):
     assert "undefined" not in done.stdout
 
 
-# ---------------------------------------------------------------------------------------------- figures in files
+# -------------------------------------------------------------------------------- figures in files
 
 
 def test_every_figure_can_be_drawn_into_a_file(detector):

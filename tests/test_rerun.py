@@ -1,6 +1,8 @@
-"""What makes a job run again, and what is never lost: each test edits, deletes or breaks something for real.
+"""What makes a job run again, and what is never lost: each test edits, deletes or breaks something
+for real.
 
-The table of docs/rerun.md names a test of this file in every line. Tests that edit the project do so in a copy of it.
+The table of docs/rerun.md names a test of this file in every line. Tests that edit the project do
+so in a copy of it.
 """
 
 from __future__ import annotations
@@ -163,7 +165,7 @@ def own(finished: Place, tmp_path: Path) -> Place:
     return place
 
 
-# ---------------------------------------------------------------------------------------------- what plans nothing
+# ------------------------------------------------------------------------------ what plans nothing
 
 
 def test_a_call_that_has_ended_leaves_nothing_to_be_done(place):
@@ -239,7 +241,8 @@ def test_the_first_evaluated_epoch_plans_nothing(place):
 def test_a_copy_with_its_metadata_plans_nothing(own):
     """`cp -r` gives every file the time of the copy, in whatever order.
 
-    Snakemake compares the content of files below 1 MB alone; here below 200 KB, since the demo's weights are small.
+    Snakemake compares the content of files below 1 MB alone; here below 200 KB, since the demo's
+    weights are small.
     """
     limit = ("--max-checksum-file-size", "200KB")
     large = {
@@ -256,7 +259,9 @@ def test_a_copy_with_its_metadata_plans_nothing(own):
 
 @pytest.mark.parametrize("times", ["kept", "of the copy"])
 def test_a_copy_without_its_metadata_is_taken_over_by_adopt(own, times):
-    """Then nothing is planned, and an edit is noticed again: without metadata Snakemake would not see it."""
+    """Then nothing is planned, and an edit is noticed again: without metadata Snakemake would not
+    see it.
+    """
     shutil.rmtree(own.folder / ".snakemake")
     if times == "of the copy":
         then = time.time() - 10_000
@@ -289,7 +294,7 @@ def test_raw_files_that_are_gone_plan_no_training(own):
     assert set(own.planned()) <= {"pull"}
 
 
-# ---------------------------------------------------------------------------------------------- what plans something
+# ---------------------------------------------------------------------------- what plans something
 
 
 def test_a_learning_rate_plans_the_runs_of_its_row(place):
@@ -377,7 +382,9 @@ def test_other_features_plan_the_rows_that_read_them(own):
 
 
 def test_equal_content_trains_nothing_again(own):
-    """The archive is another file, the features in it are the same: the run that is there is found, and kept."""
+    """The archive is another file, the features in it are the same: the run that is there is found,
+    and kept.
+    """
     before = (own.seed(ROW) / "checkpoint.pt").stat().st_mtime_ns, own.read(ROW, "lineage.json")
     path = own.folder / ARCHIVE
     path.write_bytes(path.read_bytes()[:-2] + (3).to_bytes(2, "little") + b"abc")
@@ -424,13 +431,15 @@ def test_a_deleted_mlflow_database_plans_track_and_that_brings_every_run_back(ow
     assert "Nothing to be done" in own.snakemake("-n").stdout
 
 
-# ---------------------------------------------------------------------------------------------- what is never lost
+# ------------------------------------------------------------------------------ what is never lost
 
 
 def test_fetched_files_outlive_an_edited_rule_a_missing_neighbour_and_sources_out_of_reach(
     own, demo_data
 ):
-    """All files of an edition come from a mirror; then the rule changes, one file is lost, and the mirror is gone."""
+    """All files of an edition come from a mirror; then the rule changes, one file is lost, and the
+    mirror is gone.
+    """
     edition = yaml.safe_load((own.copy / "params/editions/demo.yaml").read_text()) | {
         "origin": "publisher"
     }
@@ -459,7 +468,9 @@ def test_fetched_files_outlive_an_edited_rule_a_missing_neighbour_and_sources_ou
 
 
 def test_a_file_put_there_by_hand_while_the_workflow_runs_is_kept(own, demo_data):
-    """The rule's command stands for the person, too: the file comes while the job runs, and then its fetch fails."""
+    """The rule's command stands for the person, too: the file comes while the job runs, and then
+    its fetch fails.
+    """
     edition = yaml.safe_load((own.copy / "params/editions/demo.yaml").read_text()) | {
         "origin": "publisher"
     }
@@ -545,7 +556,9 @@ def test_a_failed_retraining_leaves_the_finished_run_and_its_metrics(own):
     ],
 )
 def test_a_job_that_failed_is_planned_again(own, rule, group, command, file, edit):
-    """Snakemake puts back what was there, and records today's params for it; the next call must not believe that."""
+    """Snakemake puts back what was there, and records today's params for it; the next call must not
+    believe that.
+    """
     own.params(file, **edit)
     head = f"def {command}(args: argparse.Namespace) -> None:\n"
     broken = f'{head}    from actionformer.errors import InputError\n    raise InputError("broken for a while")\n'
@@ -560,7 +573,9 @@ def test_a_job_that_failed_is_planned_again(own, rule, group, command, file, edi
 
 
 def test_a_finished_run_that_lost_its_history_is_kept(own):
-    """It cannot be gone on with, nor its history made again: another is trained, and its weights stay to be had."""
+    """It cannot be gone on with, nor its history made again: another is trained, and its weights
+    stay to be had.
+    """
     before = (own.seed(ROW) / "model.pt").read_bytes()
     for name in ("checkpoint.pt", "history.csv"):
         (own.seed(ROW) / name).unlink()
@@ -582,11 +597,13 @@ def test_anew_starts_over_and_keeps_the_old_run(own):
     )  # same in, same out
 
 
-# ---------------------------------------------------------------------------------------------- who trained it
+# ---------------------------------------------------------------------------------- who trained it
 
 
 def test_the_commit_that_is_recorded_is_the_one_that_trained(own):
-    """Focal loss times five, committed, model.pt deleted: the weights are the old ones, and so is the commit."""
+    """Focal loss times five, committed, model.pt deleted: the weights are the old ones, and so is
+    the commit.
+    """
     (first,) = own.read(ROW, "lineage.json")["trained_by"]
     assert first["git"] == {"commit": git(own.copy, "rev-parse", "HEAD"), "dirty": False}
     weights = torch.load(own.seed(ROW) / "model.pt", weights_only=True)["state_dict"]
@@ -630,12 +647,14 @@ def mlflow_tags(place: Place, run_id: str) -> dict[str, str]:
     return json.loads(place.run(sys.executable, "-c", code).stdout)
 
 
-# ---------------------------------------------------------------------------------------------- what MLflow cannot do
+# --------------------------------------------------------------------------- what MLflow cannot do
 
 
 @pytest.mark.parametrize("address", ["sqlite:////dev/null/all.db", "http://127.0.0.1:9"])
 def test_science_goes_on_without_mlflow_and_track_brings_it_in_later(own, address):
-    """Training, evaluation and pages end well; each says once that MLflow failed; later the run is there whole."""
+    """Training, evaluation and pages end well; each says once that MLflow failed; later the run is
+    there whole.
+    """
     variables = {"MLFLOW_TRACKING_URI": address, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     arguments = [ROW, "--params", f"{own.copy}/params"]
     trained = own.run("actionformer", "train", *arguments, "--anew", **variables)
@@ -692,7 +711,7 @@ def test_a_second_evaluation_uploads_nothing_that_is_there(own):
     assert set(uploads) <= {"metrics.json"}  # it names the evaluating commit
 
 
-# ---------------------------------------------------------------------------------------------- what a job reads
+# -------------------------------------------------------------------------------- what a job reads
 
 
 def test_every_job_runs_where_nothing_but_its_inputs_and_params_are(finished, tmp_path):
@@ -746,7 +765,7 @@ def test_every_job_runs_where_nothing_but_its_inputs_and_params_are(finished, tm
         shutil.rmtree(folder)
 
 
-# ---------------------------------------------------------------------------------------------- results of before
+# ------------------------------------------------------------------------------- results of before
 
 
 BEFORE = "51fbde02abaec3eb9b30e828de8d421fe6ed243f"
@@ -754,7 +773,9 @@ BEFORE = "51fbde02abaec3eb9b30e828de8d421fe6ed243f"
 
 
 def test_results_of_before_there_were_records_are_taken_over(finished, tmp_path):
-    """Made by the code of that commit, from this repository's history; then nothing is planned, and no number moves."""
+    """Made by the code of that commit, from this repository's history; then nothing is planned, and
+    no number moves.
+    """
     old = tmp_path / "old"
     asked = ["git", "-C", str(CHECKOUT), "cat-file", "-e", f"{BEFORE}^{{commit}}"]
     found = subprocess.run(asked, check=False, capture_output=True)
@@ -792,7 +813,7 @@ def test_results_of_before_there_were_records_are_taken_over(finished, tmp_path)
     git(finished.copy, "checkout", "--quiet", ".")
 
 
-# ---------------------------------------------------------------------------------------------- the table in the docs
+# --------------------------------------------------------------------------- the table in the docs
 
 
 def test_every_line_of_the_table_names_the_test_that_performs_it():
@@ -805,7 +826,9 @@ def test_every_line_of_the_table_names_the_test_that_performs_it():
 
 
 def interrupted(place: Place, command: list[str], log: Path, words: str) -> int:
-    """Start a command in a process group of its own and send Ctrl-C to the group once a log holds these words."""
+    """Start a command in a process group of its own and send Ctrl-C to the group once a log holds
+    these words.
+    """
     environment = os.environ | {"PYTHONPATH": str(place.copy / "src")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     process = subprocess.Popen(

@@ -1,4 +1,6 @@
-"""Schedule, optimiser, EMA and the loop: the published trajectory, and the same weights after an interruption."""
+"""Schedule, optimiser, EMA and the loop: the published trajectory, and the same weights after an
+interruption.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ from actionformer.training.optimizer import adamw
 
 
 def test_the_first_average_is_the_initial_weights():
-    """The first learning rate is 0, so that AveragedModel's first update, which copies, copies those."""
+    """The first learning rate is 0, so that AveragedModel's first update, which copies, copies
+    those.
+    """
     assert learning_rate(0, base=1.0, warmup=10, total=100) == 0.0
     assert learning_rate(0, base=1.0, warmup=1, total=100) == 0.0
 
@@ -168,16 +172,18 @@ def test_a_loss_that_is_not_finite_ends_training_in_one_line(thumos, tmp_path):
         )
 
 
-# ------------------------------------------------------------------------------------- the published trajectory
+# ------------------------------------------------------------------------ the published trajectory
 
 EPOCHS, PER_EPOCH, BATCH, SEED = 10, 3, 2, 4
 TAGS = list(oracle.read("trajectory/trajectory.json"))
 
 
 class OracleView:
-    """A training view that gives, in epoch e, the sample that the published trajectory saw at its place in the order.
+    """A training view that gives, in epoch e, the sample that the published trajectory saw at its
+    place in the order.
 
-    Which epoch it is, it knows from the random numbers that it is handed: they are those of seed, epoch and place.
+    Which epoch it is, it knows from the random numbers that it is handed: they are those of seed,
+    epoch and place.
     """
 
     def __init__(self, tag, place):
@@ -206,7 +212,9 @@ class OracleView:
 
 @pytest.fixture(scope="module", params=TAGS)
 def followed(request, tmp_path_factory):
-    """(published record, our history, networks that were evaluated, run folder) of ten epochs of three iterations."""
+    """(published record, our history, networks that were evaluated, run folder) of ten epochs of
+    three iterations.
+    """
     tag, run = request.param, tmp_path_factory.mktemp("trajectory")
     params = oracle.trajectory_params(tag)
     experiment = load_experiment("thumos14_i3d", "paper")
@@ -252,7 +260,9 @@ def relative_norms(weights, expected):
 
 
 def test_the_loop_follows_the_published_losses_norms_and_rates(followed):
-    """Means of the three iterations of an epoch; the schedule ends at 35 epochs, training stops after ten."""
+    """Means of the three iterations of an epoch; the schedule ends at 35 epochs, training stops
+    after ten.
+    """
     record, history, _, _ = followed
     assert len(history) == EPOCHS
     published = record["f32"]
@@ -269,7 +279,10 @@ def test_the_loop_follows_the_published_losses_norms_and_rates(followed):
 
 
 def test_the_loop_ends_with_the_published_weights_and_keeps_their_average(followed):
-    """Clipped steps: most gradient norms of the trajectory are above 1. The average is what is evaluated and saved."""
+    """Clipped steps: most gradient norms of the trajectory are above 1.
+
+    The average is what is evaluated and saved.
+    """
     record, _, evaluated, run = followed
     assert sum(norm > 1 for norm in record["f32"]["gn"]) > 10
     trained = checkpoint.load(run / "checkpoint.pt")["model"]

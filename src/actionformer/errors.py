@@ -2,4 +2,6 @@
 
 
 class InputError(Exception):
-    """Something outside the program is wrong: the message names the file, key or video and what to do."""
+    """Something outside the program is wrong: the message names the file, key or video and what to
+    do.
+    """

@@ -1,4 +1,6 @@
-"""Writing files so that a reader sees the old one or the new one, never half of it; and their checksums."""
+"""Writing files so that a reader sees the old one or the new one, never half of it; and their
+checksums.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,9 @@ def file_md5(path: Path) -> str:
 
 
 def cached_md5(path: Path, cache: Path) -> str:
-    """`file_md5`, remembered in `cache` by path, size, mtime and inode, so that large files are read once."""
+    """`file_md5`, remembered in `cache` by path, size, mtime and inode, so that large files are
+    read once.
+    """
     stamp = _stamp(path)
     known = _read_cache(cache).get(str(path))
     if known is not None and known[0] == stamp:

@@ -11,8 +11,8 @@
     results/{edition}/tables/                 tables
     results/{edition}/report.html             all of it on one page
 
-What later stages read has a small manifest beside it (`manifest`). All paths are relative to the folder that the
-command runs in; `own` is the edition of experiments given by path.
+What later stages read has a small manifest beside it (`manifest`). All paths are relative to the
+folder that the command runs in; `own` is the edition of experiments given by path.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def earlier(run: Path, identity: str) -> Path:
 
 
 def manifest(product: Path) -> Path:
-    """Beside a product: its md5 and what it was made with, small enough for Snakemake to compare its content."""
+    """Beside a product: its md5 and what it was made with, small enough for Snakemake to compare
+    its content.
+    """
     return product.with_suffix(".manifest.json")
 
 

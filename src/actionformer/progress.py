@@ -1,4 +1,6 @@
-"""Progress of long work: a bar with the time left on a terminal, a plain line now and then in a log."""
+"""Progress of long work: a bar with the time left on a terminal, a plain line now and then in a
+log.
+"""
 
 from __future__ import annotations
 

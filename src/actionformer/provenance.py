@@ -1,4 +1,7 @@
-"""Where a number comes from: git commit, version of the data, environment. Nothing else reads git or DVC's hashes."""
+"""Where a number comes from: git commit, version of the data, environment.
+
+Nothing else reads git or DVC's hashes.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,8 @@ def who(device: str) -> dict[str, Any]:
 
 
 def trained_by(lineage: Mapping[str, Any], epochs: int) -> list[dict[str, Any]]:
-    """Who trained which epochs of a run; runs of before that was kept name only who wrote their lineage last.
+    """Who trained which epochs of a run; runs of before that was kept name only who wrote their
+    lineage last.
 
     A published checkpoint, which has no seed, was not trained here.
     """
@@ -128,7 +132,7 @@ def lock_md5() -> str:
     return hashlib.md5(LOCK_FILE.read_bytes(), usedforsecurity=False).hexdigest()
 
 
-# ---------------------------------------------------------------------------------------------- data version
+# ------------------------------------------------------------------------------------ data version
 
 
 def data_version(checkout: Path = Path(".")) -> str:
@@ -164,7 +168,9 @@ def _pinned_md5s(checkout: Path) -> dict[str, str]:
 
 
 def source_md5(path: Path) -> str:
-    """md5 of a raw file as it lies there; as it is pinned, where it doesn't yet; 'absent' if neither is known."""
+    """md5 of a raw file as it lies there; as it is pinned, where it doesn't yet; 'absent' if
+    neither is known.
+    """
     if path.exists():
         return cached_md5(path, layout.MD5_CACHE)
     return pinned_md5s().get(path.as_posix(), "absent")

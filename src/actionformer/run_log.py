@@ -15,7 +15,9 @@ from actionformer.training.observer import Observer
 
 
 class RunLog(Observer):
-    """Tells of a training: in the run folder, in words, and in MLflow, which may fail without any harm."""
+    """Tells of a training: in the run folder, in words, and in MLflow, which may fail without any
+    harm.
+    """
 
     def __init__(
         self,

@@ -1,10 +1,11 @@
-"""MLflow: an experiment per results table, a parent run per row, a child run per seed and published checkpoint.
+"""MLflow: an experiment per results table, a parent run per row, a child run per seed and published
+checkpoint.
 
 Nothing else knows MLflow.
 
 The run folder is the record, MLflow a view of it: `restore` makes the view anew from the folders.
-The tracking URI is left unset, so that `mlflow ui` in the same folder finds sqlite:///mlflow.db; MLFLOW_TRACKING_URI
-is honoured.
+The tracking URI is left unset, so that `mlflow ui` in the same folder finds sqlite:///mlflow.db;
+MLFLOW_TRACKING_URI is honoured.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ SAMPLE_SECONDS = 5.0
 class Careful:
     """Calls the functions of this module for one run folder, and never fails.
 
-    The run folder is the record, MLflow a view of it: what goes wrong there is said once, on stderr and in the folder,
-    nothing more is tried by this process, and `actionformer track` brings the run in later.
+    The run folder is the record, MLflow a view of it: what goes wrong there is said once, on stderr
+    and in the folder, nothing more is tried by this process, and `actionformer track` brings the
+    run in later.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -100,9 +102,12 @@ def open_store() -> MlflowClient:
 
 
 def start(experiment: Experiment, lineage: Mapping[str, Any], run_id: str | None) -> str:
-    """Go on with a child run, or begin one; returns its id. Either way its tags tell the present lineage.
+    """Go on with a child run, or begin one; returns its id.
 
-    A run keeps the params it began with: other params, even those of post-processing alone, begin another run.
+    Either way its tags tell the present lineage.
+
+    A run keeps the params it began with: other params, even those of post-processing alone, begin
+    another run.
     """
     client = open_store()
     if run_id is not None and _tag(client, run_id, "params") == lineage["params"]:
@@ -196,7 +201,9 @@ def log_epoch(run_id: str, epoch: int, record: Mapping[str, float]) -> None:
 
 
 def log_history(run_id: str, history: Sequence[Mapping[str, float]]) -> None:
-    """Metrics of all epochs so far, where the run lacks them: MLflow would keep a second value of the same step."""
+    """Metrics of all epochs so far, where the run lacks them: MLflow would keep a second value of
+    the same step.
+    """
     known = {metric.step for metric in MlflowClient().get_metric_history(run_id, "loss/total")}
     for epoch, record in enumerate(history):
         if epoch not in known:
@@ -208,8 +215,8 @@ def log_result(run: Path) -> str:
 
     A folder of a published checkpoint has no history.
 
-    Metrics under other post-processing or evaluation params than the run has, or in a store that lacks the run,
-    become a run of their own.
+    Metrics under other post-processing or evaluation params than the run has, or in a store that
+    lacks the run, become a run of their own.
     """
     client = open_store()
     metrics, trained = read_json(run / "metrics.json"), read_json(run / "lineage.json")
@@ -235,7 +242,9 @@ def log_result(run: Path) -> str:
 
 
 def _log_artifacts(client: MlflowClient, run_id: str, run: Path, experiment: Experiment) -> None:
-    """The files of a run folder and its params; of those the run already has the ones that have changed since."""
+    """The files of a run folder and its params; of those the run already has the ones that have
+    changed since.
+    """
     known = json.loads(_tag(client, run_id, "artifacts") or "{}")
     params = as_yaml(experiment)
     found = {name: file_md5(run / name) for name in ARTIFACTS if (run / name).exists()}
@@ -249,7 +258,9 @@ def _log_artifacts(client: MlflowClient, run_id: str, run: Path, experiment: Exp
 
 
 def log_pictures(experiment: Experiment, seeds: Sequence[int]) -> None:
-    """Figures and tables, as they lie in the results, into the runs of a row: each seed's its own, the row's all."""
+    """Figures and tables, as they lie in the results, into the runs of a row: each seed's its own,
+    the row's all.
+    """
     client = open_store()
     for seed in seeds:
         run = layout.run(experiment.edition, experiment.name, seed)
@@ -270,7 +281,8 @@ def log_pictures(experiment: Experiment, seeds: Sequence[int]) -> None:
 def _summarise(client: MlflowClient, run_id: str, experiment: Experiment) -> None:
     """Give a row's run the mean over seeds of the runs with the same kind and params as this one.
 
-    The published checkpoint's metrics stand beside them, under released/, those of fused actions under actions/.
+    The published checkpoint's metrics stand beside them, under released/, those of fused actions
+    under actions/.
     """
     child = client.get_run(run_id)
     parent, params, kind = (
@@ -334,7 +346,8 @@ def _monitor(run_id: str) -> SystemMetricsMonitor:
 
 
 def restore(results: Path) -> int:
-    """Bring every finished run folder that the store lacks, or has but in part, into it; returns how many there were.
+    """Bring every finished run folder that the store lacks, or has but in part, into it; returns
+    how many there were.
 
     Runs that were set aside are brought in, too.
     """
@@ -342,7 +355,8 @@ def restore(results: Path) -> int:
     finished: list[Path] = []
     for pattern in ("*/*/seed*", "*/*/released", f"*/*/{layout.EARLIER}/*"):
         finished += [path.parent for path in results.glob(f"{pattern}/metrics.json")]
-    # runs that were set aside come last: one of the same identity is the one that has taken its place
+    # runs that were set aside come last: one of the same identity is the one that has taken its
+    # place
     finished.sort(key=lambda run: (run.parent.name == layout.EARLIER, run))
     count = 0
     for run in progress(finished, "restore runs", unit="run"):
@@ -388,7 +402,9 @@ EVALUATED = "tags.kind = 'seed' and tags.evaluated = 'true'"
 
 
 def addresses(edition: str, base: str) -> list[str]:
-    """Per results table of an edition the addresses under which `mlflow ui` lists and compares its runs."""
+    """Per results table of an edition the addresses under which `mlflow ui` lists and compares its
+    runs.
+    """
     client, lines = open_store(), []
     for found in sorted(client.search_experiments(), key=lambda e: int(e.experiment_id)):
         if not found.name.startswith(f"{edition}/"):
@@ -410,7 +426,7 @@ def addresses(edition: str, base: str) -> list[str]:
     return lines
 
 
-# ---------------------------------------------------------------------------------------------- internals
+# --------------------------------------------------------------------------------------- internals
 
 
 def _experiment(client: MlflowClient, experiment: Experiment) -> str:
@@ -435,7 +451,9 @@ def _parent(client: MlflowClient, experiment: Experiment, experiment_id: str) ->
 
 
 def _find(client: MlflowClient, experiment: Experiment, lineage: Mapping[str, Any]) -> str | None:
-    """The child run of these params and data: the one that trained, or one of this identity in this store."""
+    """The child run of these params and data: the one that trained, or one of this identity in this
+    store.
+    """
     trained = lineage.get("mlflow_run")  # none trained the published checkpoint
     if trained is not None and _tag(client, trained, "identity") == lineage["identity"]:
         return str(trained)

@@ -1,4 +1,6 @@
-"""What the commands share: what a command is, options that several of them take, and what these mean."""
+"""What the commands share: what a command is, options that several of them take, and what these
+mean.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-# ------------------------------------------------------------------------------------------ options
+# ----------------------------------------------------------------------------------------- options
 
 
 def edition_options(parser: argparse.ArgumentParser, default: str | None = "demo") -> None:

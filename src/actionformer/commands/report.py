@@ -1,4 +1,6 @@
-"""What people look at: draw, timeline, diagnose, card, tabulate, page, report; and MLflow: track, runs."""
+"""What people look at: draw, timeline, diagnose, card, tabulate, page, report; and MLflow: track,
+runs.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The one database that every publisher's annotations become: load, save, audit.
 
-    {"database": {video: {"subset", "duration" (s), "frame" (optional), "annotations": [{"segment": [s, e], "label"}]}},
+    {"database": {video: {"subset", "duration" (s), "frame" (optional), "annotations": [{"segment":
+    [s, e], "label"}]}},
      "classes": [...],     optional: published class order; a mapping label field -> list where there are several
      "blocked": [...]}     optional: videos that the published evaluation leaves out
 
@@ -66,14 +67,15 @@ class Database:
 def load_database(
     source: Path | str | Mapping[str, Any], label_field: str = "label", where: Path | None = None
 ) -> Database:
-    """Read a database file, or the mapping that such a file holds; `where` names the mapping's origin in messages.
+    """Read a database file, or the mapping that such a file holds; `where` names the mapping's
+    origin in messages.
 
-    `Ambiguous` is removed. Class order: the published list where the file has one, otherwise the labels that occur
-    in any subset, sorted by code point.
+    `Ambiguous` is removed. Class order: the published list where the file has one, otherwise the
+    labels that occur in any subset, sorted by code point.
 
     Raises:
-        InputError: a missing key, a NaN or infinite time, a duration that is not positive, a label that is not in
-            the published class list.
+        InputError: a missing key, a NaN or infinite time, a duration that is not positive, a label
+            that is not in the published class list.
     """
     origin = str(where or ("database" if isinstance(source, Mapping) else source))
     content = source if isinstance(source, Mapping) else read_json(Path(source))
@@ -173,12 +175,14 @@ def _refuse_reversed(video: Video, path: Path) -> None:
         )
 
 
-# ---------------------------------------------------------------------------------------------- audit
+# ------------------------------------------------------------------------------------------- audit
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found: `errors` make a number wrong, `notes` are worth knowing, `facts` are counts."""
+    """What an audit found: `errors` make a number wrong, `notes` are worth knowing, `facts` are
+    counts.
+    """
 
     facts: dict[str, Any]
     errors: list[str]
@@ -225,7 +229,8 @@ def audit(
     """Check a database against itself, its features and what is published of it.
 
     Args:
-        feature_lengths: video -> steps; `stride` (frames) and `fps` (None: the video's own) say how many to expect.
+        feature_lengths: video -> steps; `stride` (frames) and `fps` (None: the video's own) say how
+            many to expect.
         class_order: the published class list.
         listed_missing: videos that the features' publisher lists as missing.
         names_blocked: whether the params name a blocked list.
@@ -343,7 +348,9 @@ def _feature_notes(
     fps: float | None,
     notes: list[str],
 ) -> tuple[set[str], list[str]]:
-    """Notes videos without features, features without a video and odd lengths; returns the first and the last."""
+    """Notes videos without features, features without a video and odd lengths; returns the first
+    and the last.
+    """
     absent = {video.name for video in used if video.name not in lengths}
     if absent:
         notes.append(f"{len(absent)} videos without features: {_some(sorted(absent))}")

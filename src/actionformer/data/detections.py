@@ -13,7 +13,9 @@ from actionformer.errors import InputError
 from actionformer.files import read_json
 
 Detection = Mapping[str, Any]
-"""{"segment": [start, end] in seconds, "label", "score"}; of actions with "verb" and "noun" for label"""
+"""{"segment": [start, end] in seconds, "label", "score"}; of actions with "verb" and "noun" for
+label
+"""
 Results = Mapping[str, Sequence[Detection]]
 """video -> its detections"""
 

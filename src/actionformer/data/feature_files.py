@@ -1,6 +1,8 @@
-"""Publishers' feature files, read one video at a time: npy, npz, pt and h5, as they lie or inside zip and tar.
+"""Publishers' feature files, read one video at a time: npy, npz, pt and h5, as they lie or inside
+zip and tar.
 
-A video is one (T, C) array of floats. Nothing is unpacked to disk and nothing in a file is run: pickles are refused.
+A video is one (T, C) array of floats. Nothing is unpacked to disk and nothing in a file is run:
+pickles are refused.
 """
 
 from __future__ import annotations
@@ -80,10 +82,12 @@ def missing_list(member: Member, prefix: str) -> list[str]:
 
 
 def members(source: Path) -> Iterator[Member]:
-    """Every file of a folder or an archive, or the file itself, in name order where that costs nothing.
+    """Every file of a folder or an archive, or the file itself, in name order where that costs
+    nothing.
 
     Raises:
-        InputError: no such file, a corrupt or truncated archive, a member that lies outside the archive's folder.
+        InputError: no such file, a corrupt or truncated archive, a member that lies outside the
+            archive's folder.
     """
     if source.is_dir():
         for path in sorted(p for p in source.rglob("*") if p.is_file()):
@@ -105,8 +109,8 @@ def features_in(member: Member, *, dim: int, prefix: str = "") -> Iterator[Featu
     """The videos that a file holds: one, or in h5 one per data set; none in files of other kinds.
 
     Raises:
-        InputError: on `load`, an array that is truncated, pickled, not (T, dim), empty or not finite; names the file
-            and the video.
+        InputError: on `load`, an array that is truncated, pickled, not (T, dim), empty or not
+            finite; names the file and the video.
     """
     path = PurePosixPath(member.name)
     if "__MACOSX" in path.parts or path.name.startswith("._"):
@@ -130,7 +134,7 @@ _PICKLED = (
 )
 
 
-# ---------------------------------------------------------------------------------------------- archives
+# ---------------------------------------------------------------------------------------- archives
 
 
 def _opener(path: Path) -> Callable[[], IO[bytes]]:
@@ -157,7 +161,9 @@ def _zip_members(source: Path) -> Iterator[Member]:
 
 
 def _tar_members(source: Path, start: bytes) -> Iterator[Member]:
-    """Members of a tar, compressed or not, read to the very end: the compression's checksum stands there."""
+    """Members of a tar, compressed or not, read to the very end: the compression's checksum stands
+    there.
+    """
     opener: Any = next(
         (opener for magic, opener in _MAGIC.items() if start.startswith(magic)), open
     )
@@ -188,7 +194,7 @@ def _inside(name: str, source: Path) -> str:
     return name
 
 
-# ---------------------------------------------------------------------------------------------- arrays
+# ------------------------------------------------------------------------------------------ arrays
 
 
 def _numpy(member: Member, where: str) -> NDArray[Any]:

@@ -1,9 +1,11 @@
 """One HDF5 store per feature set, packed from the publisher's files; and the store's reader.
 
-A store holds one data set `videos/NAME` per video in the publisher's dtype (double becomes single), in chunks of some
-256 steps and at most 1,024 channels, and an `index` of lengths (JSON). A small manifest lies beside it:
+A store holds one data set `videos/NAME` per video in the publisher's dtype (double becomes single),
+in chunks of some 256 steps and at most 1,024 channels, and an `index` of lengths (JSON). A small
+manifest lies beside it:
 
-    {"md5": of the content, "dim": C, "videos": how many, "missing": [videos that the publisher lists as missing],
+    {"md5": of the content, "dim": C, "videos": how many, "missing": [videos that the publisher
+    lists as missing],
      "sources": {raw file: md5}}
 
 The manifest stays small, so that Snakemake compares its content and not its time.
@@ -46,15 +48,16 @@ def pack(
     sources: Callable[[], Mapping[str, str]] = dict,
     made_with: Callable[[Mapping[str, str]], Mapping[str, Any]] = dict,
 ) -> dict[str, Any]:
-    """Pack a publisher's archive, folder or file into `store`, one video in memory at a time; returns the manifest.
+    """Pack a publisher's archive, folder or file into `store`, one video in memory at a time;
+    returns the manifest.
 
-    Interrupted, the next call goes on after the last videos that were written out; the manifest is the same.
-    `sources` gives the md5s of the raw files, and is asked once everything is packed; `made_with` gives, from those,
-    the record of what the store is made with.
+    Interrupted, the next call goes on after the last videos that were written out; the manifest is
+    the same. `sources` gives the md5s of the raw files, and is asked once everything is packed;
+    `made_with` gives, from those, the record of what the store is made with.
 
     Raises:
-        InputError: what `feature_files` raises, a video that occurs twice, no features at all, or another process that
-            packs the same store.
+        InputError: what `feature_files` raises, a video that occurs twice, no features at all, or
+            another process that packs the same store.
     """
     store.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(store.with_name(f".{store.name}.lock"))
@@ -125,7 +128,9 @@ class _Partial:
         self._file: Any = self._reopened() or h5py.File(self._path, "w")
 
     def _reopened(self) -> h5py.File | None:
-        """The file of an interrupted call on the same source, less what its journal doesn't vouch for."""
+        """The file of an interrupted call on the same source, less what its journal doesn't vouch
+        for.
+        """
         if not (self._path.exists() and self._journal.exists()):
             return None
         file = None
@@ -204,7 +209,10 @@ def _stamp(source: Path, dim: int, prefix: str) -> list[Any]:
 
 
 class FeatureStore(Mapping[str, Any]):
-    """Video -> its features (T, C), sliced lazily from the store. Safe with many readers; open one per process."""
+    """Video -> its features (T, C), sliced lazily from the store.
+
+    Safe with many readers; open one per process.
+    """
 
     def __init__(self, store: Path) -> None:
         self.path = store

@@ -1,7 +1,9 @@
-"""Bring a publisher's file: its sources in order, resumed where it broke off, checked before it counts.
+"""Bring a publisher's file: its sources in order, resumed where it broke off, checked before it
+counts.
 
-What a file must be is known from up to three places: the md5 published beside an address, the md5 that the pinned
-version of the data has, and the md5 recorded when the file first came (`checksums.json` in the data set's folder).
+What a file must be is known from up to three places: the md5 published beside an address, the md5
+that the pinned version of the data has, and the md5 recorded when the file first came
+(`checksums.json` in the data set's folder).
 """
 
 from __future__ import annotations
@@ -60,8 +62,8 @@ def fetch(
         again: the command to go on with, for messages.
 
     Raises:
-        InputError: a file that has to be asked for or put there by hand, with what to do; no source that gives it, with
-            why each didn't; a wrong md5 or size; too little room on the disk.
+        InputError: a file that has to be asked for or put there by hand, with what to do; no source
+            that gives it, with why each didn't; a wrong md5 or size; too little room on the disk.
     """
     wanted = {"published": file.md5, **(known or {})}
     if target.exists():
@@ -132,7 +134,9 @@ def record(folder: Path, name: str, fetched: Fetched) -> None:
 
 
 def checked(path: Path, wanted: Mapping[str, str], size: int | str) -> str:
-    """The file's md5; a partial file with another one is deleted, so that the next attempt begins anew."""
+    """The file's md5; a partial file with another one is deleted, so that the next attempt begins
+    anew.
+    """
     found_size = path.stat().st_size if path.is_file() else None
     problem = (
         f"has {found_size} bytes, published are {size}"
@@ -208,7 +212,7 @@ def _keep_member(part: Path, member: str) -> None:
     raise InputError(f"the archive holds no {member}")
 
 
-# ---------------------------------------------------------------------------------------------- Google Drive
+# ------------------------------------------------------------------------------------ Google Drive
 
 
 def _google_drive(address: str, part: Path) -> None:
@@ -247,7 +251,7 @@ def _google_drive_folder(source: Source, part: Path) -> None:
     _google_drive(found.id, part)
 
 
-# ---------------------------------------------------------------------------------------------- http
+# -------------------------------------------------------------------------------------------- http
 
 
 def _https(address: str, part: Path) -> None:
@@ -341,7 +345,9 @@ def _https_once(address: str, part: Path) -> None:
 
 
 def _shown(blocks: Iterable[bytes], what: str, *, total: int, done: int = 0) -> Iterator[bytes]:
-    """Blocks with a bar of size and rate on a terminal, and now and then a line where there is none."""
+    """Blocks with a bar of size and rate on a terminal, and now and then a line where there is
+    none.
+    """
     on_terminal = sys.stderr.isatty()
     began = told = time.monotonic()
     came = 0

@@ -14,7 +14,9 @@ from actionformer.data.view import Sample, View
 
 @dataclass(frozen=True)
 class Batch:
-    """Features (B, C, T) as long as the longest sample, mask (B, T), and per sample segments and labels."""
+    """Features (B, C, T) as long as the longest sample, mask (B, T), and per sample segments and
+    labels.
+    """
 
     features_BCT: Tensor
     mask_BT: Tensor
@@ -43,7 +45,10 @@ def collate(samples: Sequence[Sample]) -> Batch:
 def training_batches(
     views: Sequence[View], *, batch_size: int, epoch: int, seed: int
 ) -> Iterator[Batch]:
-    """One epoch. The order depends on the epoch alone; the crops on seed, epoch and place in the database."""
+    """One epoch.
+
+    The order depends on the epoch alone; the crops on seed, epoch and place in the database.
+    """
     order = torch.randperm(len(views), generator=torch.Generator().manual_seed(epoch)).tolist()
     for first in range(0, len(order), batch_size):
         yield collate(

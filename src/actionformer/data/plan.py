@@ -1,4 +1,6 @@
-"""What rows need before they can run: every file, from where, how large, what has to be asked for, and the disk."""
+"""What rows need before they can run: every file, from where, how large, what has to be asked for,
+and the disk.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ class Needed:
 
 
 def needed(experiment: Experiment, *, released: bool = True) -> list[Needed]:
-    """Every file that a row reads, of its own data set's folder or another's; with its checkpoint if `released`."""
+    """Every file that a row reads, of its own data set's folder or another's; with its checkpoint
+    if `released`.
+    """
     owner = experiment.dataset
     if experiment.features.dataset is not None:
         owner = load_dataset(experiment.features.dataset, experiment.edition)
@@ -74,7 +78,9 @@ def needed(experiment: Experiment, *, released: bool = True) -> list[Needed]:
 
 
 def as_text(experiments: Sequence[Experiment], *, released: bool = True) -> str:
-    """Per row: its files, their sources, sizes and access; then what has to be asked for, and the disk in all."""
+    """Per row: its files, their sources, sizes and access; then what has to be asked for, and the
+    disk in all.
+    """
     lines: list[str] = []
     everything: dict[Path, Needed] = {}
     for experiment in experiments:

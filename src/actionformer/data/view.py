@@ -170,7 +170,7 @@ class View:
         return seconds_N2.clamp(min=0.0, max=self.duration)
 
 
-# -------------------------------------------------------------------------------- which views
+# ------------------------------------------------------------------------------------- which views
 
 
 def views(
@@ -270,7 +270,7 @@ def windows(
     return result
 
 
-# ------------------------------------------------------------------------- ground truth of training
+# ------------------------------------------------------------------------ ground truth of training
 
 
 def _training_ground_truth(
@@ -337,7 +337,7 @@ def _own_frames(video: Video) -> float:
     return video.frame
 
 
-# ------------------------------------------------------------------------------ crops and resampling
+# ---------------------------------------------------------------------------- crops and resampling
 
 
 def random_truncation(

@@ -74,8 +74,8 @@ def predict_files(
 
     Args:
         weights: a `model.pt` of this project.
-        features: files (T, C) in npy, npz or pt, folders or archives of such files, h5 files, packed
-            stores.
+        features: files (T, C) in npy, npz or pt, folders or archives of such files, h5 files,
+            packed stores.
         fps: frames per second of the videos; default: those of the training features, if they were
             all alike.
         stride: frames between two steps; default: that of the training features.
@@ -167,7 +167,7 @@ def _classifier(trained: Experiment, path: Path) -> VideoClassifier:
     return load_classifier(path, known.kind, known.top_k)
 
 
-# --------------------------------------------------------------------------------------------- time
+# -------------------------------------------------------------------------------------------- time
 
 
 def timed_as(trained: Experiment, timing: Timing) -> str:
@@ -230,7 +230,7 @@ def _video(name: str, steps: int, duration: float | None, timed: Experiment) -> 
     return Video(name, subset, duration, duration * grid.fps, np.zeros((0, 2)), ())
 
 
-# ------------------------------------------------------------------------------------------- videos
+# ------------------------------------------------------------------------------------------ videos
 
 
 def _videos(sources: Sequence[Path], dim: int) -> Iterator[Features]:

@@ -113,10 +113,10 @@ def _soft(
 ) -> Any:
     """Indices kept, in order of their decayed scores, and these scores.
 
-    Positions [0, count) hold what is taken, [count, n) what remains. A segment that is taken changes
-    places with the first that remains, one that is dropped is replaced by the last: among equal
-    scores the first position wins, and with these moves that is the segment that the published
-    implementation takes.
+    Positions [0, count) hold what is taken, [count, n) what remains. A segment that is taken
+    changes places with the first that remains, one that is dropped is replaced by the last: among
+    equal scores the first position wins, and with these moves that is the segment that the
+    published implementation takes.
     """
     n = len(scores)
     start, end = segments[:, 0].copy(), segments[:, 1].copy()
@@ -154,7 +154,9 @@ def _soft(
 
 @numba.njit(cache=True, nogil=True)
 def _hard(segments: Any, max_segments: int, iou_threshold: Any) -> Any:
-    """Indices kept of segments sorted by score: those that overlap none before them by the threshold."""
+    """Indices kept of segments sorted by score: those that overlap none before them by the
+    threshold.
+    """
     start, end = segments[:, 0], segments[:, 1]
     area = end - start + np.float32(1e-6)
     kept = np.empty(min(len(segments), max_segments), np.int64)

@@ -138,10 +138,10 @@ def kinds(
 ) -> NDArray[np.int8]:
     """Index into `KINDS` (N, U) of every detection at every threshold.
 
-    What finds a segment, as evaluation has it, is a true positive. Of anything else the segment that
-    it overlaps most decides: enough, and of its own label, it is a double detection, of another a
-    wrong label; less, but at least 0.1, a localization error or a confusion error; otherwise
-    background. Of equal overlaps its own label's counts.
+    What finds a segment, as evaluation has it, is a true positive. Of anything else the segment
+    that it overlaps most decides: enough, and of its own label, it is a double detection, of
+    another a wrong label; less, but at least 0.1, a localization error or a confusion error;
+    otherwise background. Of equal overlaps its own label's counts.
     """
     by_video = np.argsort(matched.truth_video_G, kind="stable")
     videos = np.arange(len(matched.videos) + 1)
@@ -175,7 +175,9 @@ def rank_in_class(matched: Matched) -> NDArray[np.int64]:
 
 
 def profile(matched: Matched, kinds_N: NDArray[np.int8]) -> NDArray[np.int64]:
-    """Counts (S, E): split s takes from every class k its next G_k detections, G_k being its ground truth."""
+    """Counts (S, E): split s takes from every class k its next G_k detections, G_k being its ground
+    truth.
+    """
     split_N = rank_in_class(matched) // matched.instances_K[matched.class_N]
     counts_SE = np.zeros((SPLITS, len(KINDS)), np.int64)
     kept_N = split_N < SPLITS

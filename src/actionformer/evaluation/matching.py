@@ -1,4 +1,6 @@
-"""Ground truth and detections as arrays, and which detection finds which (METHOD section 5, item 6)."""
+"""Ground truth and detections as arrays, and which detection finds which (METHOD section 5, item
+6).
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ class Matched:
 
     `group` numbers the (class, video) pairs that have ground truth; ground truth of group g lies at
     `bounds[g]:bounds[g + 1]`; a detection without ground truth in its video and class has group -1.
-    Detections of a class are in descending order of score, equals in their order in the file. Videos
-    are those with ground truth; a detection in another one has video -1.
+    Detections of a class are in descending order of score, equals in their order in the file.
+    Videos are those with ground truth; a detection in another one has video -1.
     """
 
     classes: tuple[str, ...]
@@ -242,9 +244,9 @@ def checked_thresholds(tiou_thresholds: Sequence[float] | Floats) -> Floats:
 def true_positives(matched: Matched, tiou_thresholds: Sequence[float] | Floats) -> Ints:
     """(N, U): index of the segment that a detection finds at a threshold, -1 for a false positive.
 
-    Every detection, best first, finds the segment of its video and class that overlaps it most among
-    those still unmatched, if their tIoU reaches the threshold; of equally overlapping ones the
-    later.
+    Every detection, best first, finds the segment of its video and class that overlaps it most
+    among those still unmatched, if their tIoU reaches the threshold; of equally overlapping ones
+    the later.
     """
     thresholds = checked_thresholds(tiou_thresholds)
     return _true_positives(

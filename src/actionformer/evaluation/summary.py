@@ -133,7 +133,8 @@ def diagnosis_of(
     blocked: Collection[str] = (),
     edges: Mapping[Any, Sequence[float]] | None = None,
 ) -> dict[str, Any]:
-    """What diagnosis.json says: DETAD's errors, precision and recall, calibration, the AP of videos.
+    """What diagnosis.json says: DETAD's errors, precision and recall, calibration, the AP of
+    videos.
 
     Args:
         edges: of the diagnosis' bins, as `diagnose` takes them.

@@ -62,8 +62,8 @@ def windowed_attention(
     """Attention in which query t sees the valid keys t - reach ... t + reach. Returns (B, H, T, D).
 
     The sequence is cut into J blocks of W queries; a block meets the Y = W + 2 * reach keys around
-    it, so the cost grows linearly with T. A masked query sees itself: its value is never used, and a
-    row of zero weights would be NaN.
+    it, so the cost grows linearly with T. A masked query sees itself: its value is never used, and
+    a row of zero weights would be NaN.
     """
     T, D = q_BHTD.shape[2:]
     W = min(max(2 * reach, 8), T)

@@ -1,4 +1,6 @@
-"""From features to the feature pyramid: embedding, positions, transformer blocks (METHOD section 1)."""
+"""From features to the feature pyramid: embedding, positions, transformer blocks (METHOD section
+1).
+"""
 
 from __future__ import annotations
 

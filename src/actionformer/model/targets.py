@@ -70,8 +70,8 @@ def assign_targets(
     A segment is a candidate at a point that lies strictly inside it and strictly within
     `center_sample_radius` strides of its centre (None: anywhere inside), and whose larger boundary
     distance lies in the level's regression range, ends included. The shortest candidate is
-    regressed, at equal length the first. Its classes, and those of all candidates within 1e-3 of its
-    length (of all candidates, if not `keep_only_shortest`), are the class target.
+    regressed, at equal length the first. Its classes, and those of all candidates within 1e-3 of
+    its length (of all candidates, if not `keep_only_shortest`), are the class target.
     """
     position_P1 = points.position_P[:, None]
     stride_P1 = points.stride_P[:, None]

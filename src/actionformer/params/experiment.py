@@ -1,4 +1,5 @@
-"""Params of an experiment, which is one row of a results table with every value resolved; and of an edition.
+"""Params of an experiment, which is one row of a results table with every value resolved; and of an
+edition.
 
 The defaults are those that most published rows share (METHOD: reference page of the OpenTAD 0.1.3
 benchmark). `params.files` puts an experiment together from `params/experiments/ROW.yaml`, what the
@@ -51,7 +52,9 @@ class DataParams(Params):
 
     @property
     def loading_text(self) -> str:
-        """How the loaders cut and resample, in words: what of it differs between the two ways for this loader."""
+        """How the loaders cut and resample, in words: what of it differs between the two ways for
+        this loader.
+        """
         if self.loader == "sliding" and self.loading == "published":
             return (
                 f"published, windows of overlap {self.window_overlap_ratio:g}, a tail can go unseen"

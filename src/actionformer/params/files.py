@@ -5,8 +5,8 @@
     params/datasets/DATASET.yaml     the publisher's files, feature sets and subsets
     params/editions/EDITION.yaml     what the edition overrides in both
 
-An unknown key is an error that names the file. Params that a run has stored are read here, too, also
-those that an earlier version has written.
+An unknown key is an error that names the file. Params that a run has stored are read here, too,
+also those that an earlier version has written.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ YAML = (".yaml", ".yml")
 
 AnyParams = TypeVar("AnyParams", bound=Params)
 
-# ------------------------------------------------------------------------------------------ reading
+# ----------------------------------------------------------------------------------------- reading
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -257,7 +257,7 @@ def why_not_comparable(experiment: Experiment, params: Path = PARAMS) -> str:
     return load_edition(experiment.edition, params).why_not_comparable
 
 
-# ------------------------------------------------------------------------- params that a run stored
+# ------------------------------------------------------------------------ params that a run stored
 
 RENAMED: dict[type[Params], dict[str, str]] = {
     DataParams: {"protocol": "loading"},
@@ -329,7 +329,7 @@ def evaluated_experiment(metrics: Mapping[str, Any], origin: str) -> Experiment:
     return stored_experiment(made["params"] if made else metrics.get("experiment"), origin)
 
 
-# ------------------------------------------------------------------------------------------ writing
+# ----------------------------------------------------------------------------------------- writing
 
 
 def as_yaml(experiment: Experiment) -> str:

@@ -6,12 +6,14 @@ A product is a function of three things and of nothing else:
     the content of its inputs                     md5s, under "inputs" in its record
     what the code computes from them              `ARITHMETIC`
 
-Every product stores what it was made with, its record: {"stage", "key", "arithmetic", "inputs", "values", "params"},
-of which "values" are those that its stage read and "params" all of them. As long as the stored values, read by today's
-schema, equal today's, the product keeps the key that it was made with. So a new param with a default changes nothing,
-and a changed default outdates every product that was made with the old one.
+Every product stores what it was made with, its record: {"stage", "key", "arithmetic", "inputs",
+"values", "params"}, of which "values" are those that its stage read and "params" all of them. As
+long as the stored values, read by today's schema, equal today's, the product keeps the key that it
+was made with. So a new param with a default changes nothing, and a changed default outdates every
+product that was made with the old one.
 
-A record lies under "made_with" in a product's manifest or in the product itself; `layout` says where.
+A record lies under "made_with" in a product's manifest or in the product itself; `layout` says
+where.
 """
 
 from __future__ import annotations
@@ -49,15 +51,17 @@ ARITHMETIC = {
     "released": 1,
     "actions": 1,
 }
-"""Raise a stage's number where its code gives other results for good, and say why in a line beside it.
+"""Raise a stage's number where its code gives other results for good, and say why in a line beside
+it.
 
-Results of a lower number are then outdated: `status` and a dry run say so, and the next call makes them anew.
+Results of a lower number are then outdated: `status` and a dry run say so, and the next call makes
+them anew.
 """
 
 PAGES = {"draw": 1, "card": 1, "tabulate": 1, "report": 1}
 """The same for what people look at: raised where a page shows something else."""
 
-# ---------------------------------------------------------------------------------------------- what a stage reads
+# ------------------------------------------------------------------------------ what a stage reads
 
 
 def _conversion(dataset: Dataset) -> Values:
@@ -212,15 +216,15 @@ def values(stage: str, subject: AnySubject) -> Values:
     return READS[stage][1](subject)
 
 
-# ---------------------------------------------------------------------------------------------- records
+# ----------------------------------------------------------------------------------------- records
 
 
 def key(stage: str, subject: AnySubject, made: Mapping[str, Any] | None) -> str:
     """The key of a stage's product under today's params and code.
 
     Args:
-        made: the record of the product that lies there, or None. Its key goes on as long as nothing that the stage
-            reads has changed since.
+        made: the record of the product that lies there, or None. Its key goes on as long as nothing
+            that the stage reads has changed since.
     """
     if made is not None and not changes(stage, subject, made):
         return str(made["key"])
@@ -260,7 +264,9 @@ def stored(path: Path) -> Record | None:
 
 
 def plain_record(stage: str, printed: Any) -> Record:
-    """The record of a page: what is printed is listed by name above, so that a new param cannot change it."""
+    """The record of a page: what is printed is listed by name above, so that a new param cannot
+    change it.
+    """
     return {"stage": stage, "key": plain_key(stage, printed), "values": printed}
 
 
@@ -286,7 +292,9 @@ def is_record(made: Any, stage: str) -> bool:
 
 
 def changes(stage: str, subject: AnySubject, made: Mapping[str, Any]) -> list[str]:
-    """What differs between a record and today's params and code, such as 'training.lr: 0.0001 -> 0.001'."""
+    """What differs between a record and today's params and code, such as 'training.lr: 0.0001 ->
+    0.001'.
+    """
     if not is_record(made, stage):
         return ["what it was made with is not known"]
     now = values(stage, subject)
@@ -297,7 +305,9 @@ def changes(stage: str, subject: AnySubject, made: Mapping[str, Any]) -> list[st
 
 
 def _read_today(stage: str, stored: Values, now: Values) -> Values:
-    """Stored values under today's schema: renamed, and with today's defaults for what did not exist then."""
+    """Stored values under today's schema: renamed, and with today's defaults for what did not exist
+    then.
+    """
     kind = READS[stage][0]
     if kind is not Experiment:
         return _filled(kind, renamed(kind, stored), now)

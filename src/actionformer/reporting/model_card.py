@@ -1,6 +1,7 @@
 """A model card per row: what it was trained on, how it scores, how to load it.
 
-Markdown with the header that the Hugging Face Hub reads (https://huggingface.co/docs/hub/model-cards).
+Markdown with the header that the Hugging Face Hub reads
+(https://huggingface.co/docs/hub/model-cards).
 """
 
 from __future__ import annotations

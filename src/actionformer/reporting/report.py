@@ -1,6 +1,9 @@
-"""Self-contained pages: tables, and figures that one can hover, zoom and filter. Nothing on them needs a network.
+"""Self-contained pages: tables, and figures that one can hover, zoom and filter.
 
-A page brings the drawing library, its style and all data; a policy in its head forbids every request.
+Nothing on them needs a network.
+
+A page brings the drawing library, its style and all data; a policy in its head forbids every
+request.
 """
 
 from __future__ import annotations

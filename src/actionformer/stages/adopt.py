@@ -7,8 +7,8 @@ made with today. Where nothing differs, it writes the records and lets Snakemake
 everything else is left as it is.
 
 "First" below is the form of before there were records: a run then kept its params in model.pt and
-metrics.json, and in its lineage two digests, `weights` and `identity`, which bind it to params, data
-and seed.
+metrics.json, and in its lineage two digests, `weights` and `identity`, which bind it to params,
+data and seed.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _first_identity_of_run(experiment: Experiment, seed: int) -> str:
     return str(read_json(path).get("lineage", {}).get("identity"))
 
 
-# ------------------------------------------------------------------------------- product by product
+# ------------------------------------------------------------------------------ product by product
 
 
 def _build(experiment: Experiment) -> list[Path]:
@@ -330,7 +330,7 @@ def _checkpoint(experiment: Experiment, seed: int, run: Path) -> None:
         checkpoint.save(path, state | told)
 
 
-# ------------------------------------------------------------------------------------- shared steps
+# ------------------------------------------------------------------------------------ shared steps
 
 
 def _require(why: Sequence[str], what: str = "") -> None:
@@ -408,7 +408,7 @@ def _rewrite(
     tracking.Careful(run)(tracking.rename, experiment, before, whole)
 
 
-# ----------------------------------------------------------------------------------- the first form
+# ---------------------------------------------------------------------------------- the first form
 
 
 def _first(stage: str, params: keys.AnySubject, made_from: Mapping[str, Any]) -> keys.Record:
@@ -465,11 +465,12 @@ def _params_of_a_run(experiment: Experiment) -> Experiment | None:
     return None
 
 
-# ---------------------------------------------------------------------------------------- Snakemake
+# --------------------------------------------------------------------------------------- Snakemake
 
 
 def _tell_snakemake(adopted: Sequence[Path], config: Sequence[str], *, pages: bool) -> None:
-    """Let Snakemake record that these products are up to date; pages, which are cheap, are made anew.
+    """Let Snakemake record that these products are up to date; pages, which are cheap, are made
+    anew.
 
     Forced, since where the times of the files are in order Snakemake would see nothing to record.
     """

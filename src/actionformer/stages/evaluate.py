@@ -25,7 +25,7 @@ from actionformer.stages import inputs
 from actionformer.training.checkpoint import load_model
 from actionformer.training.device import leased_device
 
-# --------------------------------------------------------------------------------------- detections
+# -------------------------------------------------------------------------------------- detections
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,9 @@ def detection_inputs(experiment: Experiment, run: Path) -> dict[str, str]:
 
 
 def write_detections_manifest(experiment: Experiment, seed: int, made: Mapping[str, Any]) -> None:
-    """The manifest of a run's detections: all that their evaluation has to know of weights and data."""
+    """The manifest of a run's detections: all that their evaluation has to know of weights and
+    data.
+    """
     run = layout.run(experiment.edition, experiment.name, seed)
     trained = keys.stored(layout.manifest(run / "model.pt"))
     if trained is None:
@@ -88,7 +90,7 @@ def write_detections_manifest(experiment: Experiment, seed: int, made: Mapping[s
     inputs.write_manifest(run / "detections.json", made, lineage=lineage)
 
 
-# ------------------------------------------------------------------------------------------ metrics
+# ----------------------------------------------------------------------------------------- metrics
 
 
 def evaluate(experiment: Experiment, seed: int) -> dict[str, float]:

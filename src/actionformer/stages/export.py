@@ -108,7 +108,7 @@ def _picture(
     return primitives.png(figure.spec)
 
 
-# -------------------------------------------------------------------------------------- submissions
+# ------------------------------------------------------------------------------------- submissions
 
 
 def export(
@@ -197,7 +197,7 @@ def _refuse_invalid(path: Path, found: Sequence[str]) -> None:
         raise InputError(f"{path}: {found[0]}{more}")
 
 
-# --------------------------------------------------------------------------------------------- ONNX
+# -------------------------------------------------------------------------------------------- ONNX
 
 
 def export_onnx(weights: Path, *, length: int | None, out: Path) -> str:

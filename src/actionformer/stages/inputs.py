@@ -1,4 +1,6 @@
-"""What several stages share: their inputs, opened and named by md5, and what a lineage says of them."""
+"""What several stages share: their inputs, opened and named by md5, and what a lineage says of
+them.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ NO_RECORD: Mapping[str, Any] = {"stage": "unknown", "key": "unknown", "inputs": 
 """stands for what a product was made with, where that is not known"""
 
 
-# ---------------------------------------------------------------------------------------- raw files
+# --------------------------------------------------------------------------------------- raw files
 
 
 @contextmanager
@@ -80,7 +82,7 @@ def remember_raw_file(root: Path, file: str, fetched: fetching.Fetched) -> None:
         fetching.record(root, file, fetched)
 
 
-# ---------------------------------------------------------------------------- databases and features
+# -------------------------------------------------------------------------- databases and features
 
 
 def of(experiment: Experiment) -> tuple[Database, FeatureStore]:
@@ -103,7 +105,7 @@ def made(path: Path, maker: str) -> Path:
     return path
 
 
-# --------------------------------------------------------------------------------------------- md5s
+# -------------------------------------------------------------------------------------------- md5s
 
 
 def md5s(experiment: Experiment) -> dict[str, str]:
@@ -143,7 +145,7 @@ def write_detections(run: Path, results: Mapping[str, Sequence[Any]]) -> str:
     return f"{run / 'detections.json'}: {count} detections in {len(results)} videos"
 
 
-# ------------------------------------------------------------------------------------------ lineage
+# ----------------------------------------------------------------------------------------- lineage
 
 
 def training_record(experiment: Experiment, seed: int) -> keys.Record:

@@ -29,7 +29,7 @@ from actionformer.reporting.figures.what_happens_when import (
 )
 from actionformer.reporting.model_card import model_card
 
-# ------------------------------------------------------------------------------------------- tables
+# ------------------------------------------------------------------------------------------ tables
 
 
 def tabulate(
@@ -128,7 +128,7 @@ def _table_run(experiment: Experiment, folder: str, seed: int) -> tables.Run:
     )
 
 
-# ------------------------------------------------------------------------------------------ figures
+# ----------------------------------------------------------------------------------------- figures
 
 
 def draw(
@@ -233,7 +233,7 @@ def timeline(
     write_bytes(out, primitives.WRITERS[out.suffix](figure.spec))
 
 
-# ------------------------------------------------------------------------------------------ reports
+# ----------------------------------------------------------------------------------------- reports
 
 
 def write_report(
@@ -333,7 +333,7 @@ def write_card(experiment: Experiment, seeds: Sequence[int], params: Path) -> st
     return str(out)
 
 
-# ------------------------------------------------------------------------------------------- MLflow
+# ------------------------------------------------------------------------------------------ MLflow
 
 
 def track(results: Path, stamp: Path | None, generation: int) -> str:

@@ -78,7 +78,8 @@ def write_checkpoint(path: Path, params: ModelParams) -> None:
             # whole until the first training step, as published
             weights[f"module.{name}"] = torch.tensor(int(params.loss_normalizer_init))
             continue
-        # whole numbers over a power of two: the same bytes everywhere; spread as the oracles' weights
+        # whole numbers over a power of two: the same bytes everywhere; spread as the oracles'
+        # weights
         rng = np.random.default_rng(zlib.crc32(name.encode()))
         drawn = rng.integers(-35, 36, shape) / np.float32(1024)
         values = np.asarray(drawn + np.float32(MEANS.get(kind, 1.0)), np.float32)

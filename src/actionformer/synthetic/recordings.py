@@ -1,8 +1,9 @@
 """What happens in synthetic videos, and what a feature extractor would see of it.
 
-An action adds its class's pattern to the features of the steps that it covers, and a start and an end
-pattern at its boundaries, under noise. So actions, classes and boundaries can be learnt. Everything
-is drawn as integers and combined by exactly rounded operations: the same bytes everywhere.
+An action adds its class's pattern to the features of the steps that it covers, and a start and an
+end pattern at its boundaries, under noise. So actions, classes and boundaries can be learnt.
+Everything is drawn as integers and combined by exactly rounded operations: the same bytes
+everywhere.
 
     T steps   C channels
 """
@@ -131,7 +132,7 @@ def _has_room(
     return True
 
 
-# ----------------------------------------------------------------------------------------- features
+# ---------------------------------------------------------------------------------------- features
 
 
 def at_frames(recording: Recording, *, stride: float, offset: float, fps: float) -> Array:

@@ -1,4 +1,7 @@
-"""Files of a run: `checkpoint.pt` to go on from, `model.pt` to use. Both load with `weights_only=True`."""
+"""Files of a run: `checkpoint.pt` to go on from, `model.pt` to use.
+
+Both load with `weights_only=True`.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,9 @@ def load(path: Path, *, maker: str = "train", tensors: bool = True) -> dict[str,
 
 
 def load_model(path: Path) -> tuple[ActionFormer, Experiment, list[str]]:
-    """The network with its weights, the experiment it was trained with, and its class names, from `model.pt`."""
+    """The network with its weights, the experiment it was trained with, and its class names, from
+    `model.pt`.
+    """
     try:
         content = load(path)
     except InputError:

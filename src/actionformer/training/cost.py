@@ -1,4 +1,6 @@
-"""What a training costs: the operations of the network, and how many of them a machine does a second."""
+"""What a training costs: the operations of the network, and how many of them a machine does a
+second.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a job runs on: the CPU with its threads and memory, or a GPU that no other job of this machine holds."""
+"""What a job runs on: the CPU with its threads and memory, or a GPU that no other job of this
+machine holds.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,14 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 
 def prepare_cpu(threads: int) -> None:
-    """Use this many threads, and keep freed memory for the next step instead of giving it back to the kernel.
+    """Use this many threads, and keep freed memory for the next step instead of giving it back to
+    the kernel.
 
     For commands alone: it changes the whole process.
 
-    Every step frees and takes the same gigabytes; the kernel would clear them anew each time, which costs a tenth and
-    more of a step (docs/performance.md). Where the C library is not glibc, nothing is changed.
+    Every step frees and takes the same gigabytes; the kernel would clear them anew each time, which
+    costs a tenth and more of a step (docs/performance.md). Where the C library is not glibc,
+    nothing is changed.
     """
     torch.set_num_threads(threads)
     try:
@@ -40,9 +44,11 @@ def prepare_cpu(threads: int) -> None:
 
 @contextmanager
 def leased_device(wanted: str = "auto") -> Iterator[str]:
-    """'auto': a free GPU where there is any GPU, otherwise the CPU; anything else is taken as given.
+    """'auto': a free GPU where there is any GPU, otherwise the CPU; anything else is taken as
+    given.
 
-    A GPU is free if its lock file is: jobs that start together on one machine get different ones, or wait.
+    A GPU is free if its lock file is: jobs that start together on one machine get different ones,
+    or wait.
     """
     if wanted != "auto":
         _refuse_absent(wanted)

@@ -103,8 +103,8 @@ def train(
         origin: kept in the checkpoint; its history of who trained which epochs goes on.
         observer: looks on.
 
-    Writes `checkpoint.pt` after every epoch, `history.csv` and `model.pt` at the end. Interrupted at
-    any point, the next call gives the same weights bit for bit: every epoch seeds its own random
+    Writes `checkpoint.pt` after every epoch, `history.csv` and `model.pt` at the end. Interrupted
+    at any point, the next call gives the same weights bit for bit: every epoch seeds its own random
     numbers. The caller's random numbers are left as they were.
     """
     if not views:

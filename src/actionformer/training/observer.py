@@ -1,4 +1,7 @@
-"""Who looks on while a network is trained. Training gives the same weights whoever looks on, or nobody."""
+"""Who looks on while a network is trained.
+
+Training gives the same weights whoever looks on, or nobody.
+"""
 
 from __future__ import annotations
 
@@ -35,4 +38,6 @@ class Observer:
         """Called once with every finished epoch, counted from 0, when its checkpoint is on disk."""
 
     def ended(self, trained_by: Sequence[Mapping[str, Any]]) -> None:
-        """All epochs are trained and `model.pt` is written; `trained_by` says who trained which of them."""
+        """All epochs are trained and `model.pt` is written; `trained_by` says who trained which of
+        them.
+        """

@@ -14,7 +14,9 @@ ETA_MIN = 1e-8
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups, parameters sorted by name: convolution and linear weights decay, everything else doesn't."""
+    """Two groups, parameters sorted by name: convolution and linear weights decay, everything else
+    doesn't.
+    """
     decaying = {
         f"{prefix}.weight"
         for prefix, module in model.named_modules()
@@ -28,9 +30,11 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def learning_rate(iteration: int, *, base: float, warmup: int, total: int) -> float:
-    """The rate used at `iteration` (from 0); `warmup` and `total` count iterations, `total` includes the warm-up.
+    """The rate used at `iteration` (from 0); `warmup` and `total` count iterations, `total`
+    includes the warm-up.
 
-    From 0 linearly to `base` at iteration warmup - 1, `base` again at `warmup`, then a cosine to 1e-8 at `total`.
+    From 0 linearly to `base` at iteration warmup - 1, `base` again at `warmup`, then a cosine to
+    1e-8 at `total`.
     """
     if iteration < warmup:
         return base * iteration / max(warmup - 1, 1)

@@ -1,6 +1,7 @@
 """One module per publisher's annotation format; each gives the one database of `data.annotations`.
 
-Every data set is read in its publisher's own files, and in the JSON that others made of them (`database_json`).
+Every data set is read in its publisher's own files, and in the JSON that others made of them
+(`database_json`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from actionformer.files import read_json
 from actionformer.params.dataset import Dataset
 
 VIDEO_INFO = "*video_info*.csv"
-# format -> the forms that a folder may hold it in, best first: patterns that must match, then those that may
+# format -> the forms that a folder may hold it in, best first: patterns that must match, then those
+# that may
 FORMS: dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "thumos14": [
         (("*emporal_annotations_validation.zip", "*emporal_annotations_test.zip", VIDEO_INFO), ()),
@@ -79,7 +81,8 @@ def convert_folder(
     Class lists (`category_idx*.txt`) and the blocked list (`blocked.json`) are used where they are.
 
     Args:
-        video_info: csv or JSON of durations, for THUMOS-14 and MultiTHUMOS, whose own files lack them.
+        video_info: csv or JSON of durations, for THUMOS-14 and MultiTHUMOS, whose own files lack
+            them.
     """
     if folder.is_file():
         paths = [folder] if video_info is None else [folder, video_info]
@@ -123,7 +126,9 @@ def found_in(folder: Path, form: str, video_info: Path | None = None) -> list[Pa
 def convert_files(
     dataset: Dataset, paths: list[Path], *, class_lists: dict[str, Path], blocked: Path | None
 ) -> dict[str, Any]:
-    """The database from annotation files of any form of the data set, under the protocol of its params."""
+    """The database from annotation files of any form of the data set, under the protocol of its
+    params.
+    """
     match dataset.format:
         case "thumos14":
             database = thumos14.convert(paths)
@@ -160,7 +165,9 @@ def convert_files(
 
 
 def _starts_after(annotation: dict[str, Any], end: float) -> bool:
-    """Whether an instance starts at or after a time; what is no number is left to the database's own checks."""
+    """Whether an instance starts at or after a time; what is no number is left to the database's
+    own checks.
+    """
     start = (
         annotation["segment"][0]
         if isinstance(annotation["segment"], list) and annotation["segment"]

@@ -1,10 +1,12 @@
 """Charades: one csv per subset and a class list.
 
-Publisher: Allen Institute for AI, https://prior.allenai.org/projects/charades (`Charades.zip`; README and csv headers).
-`Charades_v1_train.csv`, `Charades_v1_test.csv`:
-    id, subject, scene, quality, relevance, verified, script, objects, descriptions, actions, length (s)
-    `actions` holds `class start end` in seconds, separated by semicolons: `c092 11.90 21.20;c147 0.00 12.60`
-`Charades_v1_classes.txt`: one line per class, `c000 Holding some clothes`. Also read: OpenTAD's `charades.json`.
+Publisher: Allen Institute for AI, https://prior.allenai.org/projects/charades (`Charades.zip`;
+README and csv headers). `Charades_v1_train.csv`, `Charades_v1_test.csv`:
+    id, subject, scene, quality, relevance, verified, script, objects, descriptions, actions, length
+    (s) `actions` holds `class start end` in seconds, separated by semicolons: `c092 11.90
+    21.20;c147 0.00 12.60`
+`Charades_v1_classes.txt`: one line per class, `c000 Holding some clothes`. Also read: OpenTAD's
+`charades.json`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Published class lists: one class per line, in the order of the published rows' class indices.
 
-`category_idx.txt` of OpenTAD's annotation folders: one name per line. The same reader takes the publishers' own lists,
-where every line begins with the class's number (`class_list.txt` of MultiTHUMOS: `1 BaseballPitch`).
+`category_idx.txt` of OpenTAD's annotation folders: one name per line. The same reader takes the
+publishers' own lists, where every line begins with the class's number (`class_list.txt` of
+MultiTHUMOS: `1 BaseballPitch`).
 """
 
 from __future__ import annotations

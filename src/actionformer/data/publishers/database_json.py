@@ -1,18 +1,23 @@
 """JSON databases: ActivityNet's form, which most others took over.
 
-    {"database": {video: {"subset", "duration", "annotations": [{"segment": [start, end], "label"}]}}}
+    {"database": {video: {"subset", "duration", "annotations": [{"segment": [start, end],
+    "label"}]}}}
 
 ActivityNet-1.3, http://activity-net.org/download.html (`activity_net.v1-3.min.json`):
     version, taxonomy: [{nodeId, nodeName, parentId, parentName}], database with resolution and url
-HACS Segments v1.1.1, https://github.com/hangzhaomit/HACS-dataset (`HACS_v1.1.1/HACS_segments_v1.1.1.json`):
+HACS Segments v1.1.1, https://github.com/hangzhaomit/HACS-dataset
+(`HACS_v1.1.1/HACS_segments_v1.1.1.json`):
     duration is a string
 FineAction, https://github.com/Richard-61/FineAction (`annotations_gt.json`):
-    filename, actual_frame_num, label_id; the page describes the file in words only, so `duration` and the annotations'
-    keys are taken from its readers
-OpenTAD's converted files of all eight data sets (its Google Drive folders, `params/datasets/*.yaml`): `frame` beside
+    filename, actual_frame_num, label_id; the page describes the file in words only, so `duration`
+    and the annotations' keys are taken from its readers
+OpenTAD's converted files of all eight data sets (its Google Drive folders,
+`params/datasets/*.yaml`): `frame` beside
     `duration` where the video's own rate counts
-actionformer_release's files (`thumos14.json`, `anet1.3_tsp_filtered.json`, `epic_kitchens_100_*.json` in its archives):
-    `fps` instead of `frame`, `label_id` beside `label`; THUMOS's subsets are called Validation and Test
+actionformer_release's files (`thumos14.json`, `anet1.3_tsp_filtered.json`,
+`epic_kitchens_100_*.json` in its archives):
+    `fps` instead of `frame`, `label_id` beside `label`; THUMOS's subsets are called Validation and
+    Test
 
 Times are seconds; names come without `v_`.
 """

@@ -1,17 +1,18 @@
 """Ego4D Moment Queries: JSON of videos > clips > annotators > labels.
 
-Publisher: https://ego4d-data.org/docs/data/annotations-schemas (`moments_train.json`, `moments_val.json`; licence
-agreement needed). Fields:
+Publisher: https://ego4d-data.org/docs/data/annotations-schemas (`moments_train.json`,
+`moments_val.json`; licence agreement needed). Fields:
     version, date, description, manifest, videos: [
       video_uid, split, clips: [
-        clip_uid, source_clip_uid, video_start_sec, video_end_sec, video_start_frame, video_end_frame,
-        clip_start_sec, clip_end_sec, clip_start_frame, clip_end_frame, annotations: [
+        clip_uid, source_clip_uid, video_start_sec, video_end_sec, video_start_frame,
+        video_end_frame, clip_start_sec, clip_end_sec, clip_start_frame, clip_end_frame,
+        annotations: [
           annotator_uid, labels: [
             label, primary, start_time, end_time (s within the clip), start_frame, end_frame,
             video_start_time, video_end_time, video_start_frame, video_end_frame ]]]]
 
-A clip is what the tables call a video. Labels of all annotators count, those marked `primary` only. Also read:
-OpenTAD's converted form (`ego4d_v2_220429.json`).
+A clip is what the tables call a video. Labels of all annotators count, those marked `primary` only.
+Also read: OpenTAD's converted form (`ego4d_v2_220429.json`).
 """
 
 from __future__ import annotations

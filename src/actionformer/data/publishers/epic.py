@@ -2,14 +2,16 @@
 
 Publisher: https://github.com/epic-kitchens/epic-kitchens-100-annotations.
 `EPIC_100_train.csv`, `EPIC_100_validation.csv` (one line per segment):
-    narration_id, participant_id, video_id, narration_timestamp, start_timestamp, stop_timestamp (HH:mm:ss.SS),
-    start_frame, stop_frame, narration, verb, verb_class, noun, noun_class, all_nouns, all_noun_classes
+    narration_id, participant_id, video_id, narration_timestamp, start_timestamp, stop_timestamp
+    (HH:mm:ss.SS), start_frame, stop_frame, narration, verb, verb_class, noun, noun_class,
+    all_nouns, all_noun_classes
 `EPIC_100_video_info.csv` (one line per video):
     video_id, duration (s), fps, resolution
 
-A segment has one verb and one noun: rows of the tables read one of the two. Labels are `id_` and three digits.
-Also read: the converted JSON of OpenTAD (`epic_kitchens_noun.json`, `epic_kitchens_verb.json`) and of the authors
-(`epic_kitchens_100_verb.json`, ...), one field per file, both together or one alone.
+A segment has one verb and one noun: rows of the tables read one of the two. Labels are `id_` and
+three digits. Also read: the converted JSON of OpenTAD (`epic_kitchens_noun.json`,
+`epic_kitchens_verb.json`) and of the authors (`epic_kitchens_100_verb.json`, ...), one field per
+file, both together or one alone.
 """
 
 from __future__ import annotations

@@ -1,14 +1,16 @@
 """MultiTHUMOS: dense labels of the THUMOS-14 videos, one text file per class.
 
-Publisher: Yeung et al., "Every Moment Counts", IJCV 2018, http://ai.stanford.edu/~syyeung/everymoment.html
-(`multithumos.zip`: `multithumos/annotations/{Class}.txt`, `class_list.txt`, `README`). One file per
-class for both subsets; a line is
+Publisher: Yeung et al., "Every Moment Counts", IJCV 2018,
+http://ai.stanford.edu/~syyeung/everymoment.html (`multithumos.zip`:
+`multithumos/annotations/{Class}.txt`, `class_list.txt`, `README`). One file per class for both
+subsets; a line is
 
     video name   start (s)   end (s)          `video_test_0000028 54.77 54.87`
 
-Durations come from the same file as those of THUMOS-14. The name tells the subset, as there. Also read: OpenTAD's
-`multithumos_anno.json`, and the JSON with class numbers that temporal-label work passes around
-(`{video: {subset, duration, actions: [[number, start, end]]}}`), with the list that names the numbers beside it.
+Durations come from the same file as those of THUMOS-14. The name tells the subset, as there. Also
+read: OpenTAD's `multithumos_anno.json`, and the JSON with class numbers that temporal-label work
+passes around (`{video: {subset, duration, actions: [[number, start, end]]}}`), with the list that
+names the numbers beside it.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from actionformer.files import read_json
 
 
 def convert(paths: list[Path]) -> dict[str, Any]:
-    """Database from the class files (zip, folder or files) and durations, or from a JSON; every instance is kept."""
+    """Database from the class files (zip, folder or files) and durations, or from a JSON; every
+    instance is kept.
+    """
     names = [path for path in paths if path.name in ("class_list.txt", "class_ids.json")]
     rest = [path for path in paths if path not in names]
     if len(rest) == 1 and rest[0].suffix == ".json" and "database" not in read_json(rest[0]):

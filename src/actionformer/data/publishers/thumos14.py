@@ -1,15 +1,16 @@
 """THUMOS-14 temporal annotations: one text file per class, without durations.
 
-Publisher: THUMOS Challenge 2014, http://crcv.ucf.edu/THUMOS14/ ("Temporal annotations of the 20 classes").
-`TH14_Temporal_annotations_validation.zip` holds `annotation/{Class}_val.txt`, `TH14_Temporal_annotations_test.zip`
-holds `.../annotation/{Class}_test.txt` (its readme.txt); `Ambiguous_*.txt` marks stretches that the challenge
-leaves out. A line is
+Publisher: THUMOS Challenge 2014, http://crcv.ucf.edu/THUMOS14/ ("Temporal annotations of the 20
+classes"). `TH14_Temporal_annotations_validation.zip` holds `annotation/{Class}_val.txt`,
+`TH14_Temporal_annotations_test.zip` holds `.../annotation/{Class}_test.txt` (its readme.txt);
+`Ambiguous_*.txt` marks stretches that the challenge leaves out. A line is
 
     video name   start (s)   end (s)          separated by blanks: `video_validation_0000690  13.9 20.3`
 
-Durations are not published with them. They come from a csv `video_id,duration_s,fps,frames`, or from a JSON database
-(OpenTAD's `thumos_14_anno.json`, the authors' `thumos14.json`); such a JSON alone is a whole database, too.
-By the field's convention the challenge's validation set is the training subset, its test set the validation subset.
+Durations are not published with them. They come from a csv `video_id,duration_s,fps,frames`, or
+from a JSON database (OpenTAD's `thumos_14_anno.json`, the authors' `thumos14.json`); such a JSON
+alone is a whole database, too. By the field's convention the challenge's validation set is the
+training subset, its test set the validation subset.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ SUFFIXES = ("_val", "_test")
 
 
 def convert(paths: list[Path]) -> dict[str, Any]:
-    """Database from zips, folders or text files, class files in name order, and durations; or from a JSON alone."""
+    """Database from zips, folders or text files, class files in name order, and durations; or from
+    a JSON alone.
+    """
     informed = [path for path in paths if path.suffix in (".csv", ".json")]
     classes = [path for path in paths if path not in informed]
     if not classes:
@@ -58,7 +61,9 @@ def convert(paths: list[Path]) -> dict[str, Any]:
 
 
 def _renamed(database: dict[str, Any]) -> dict[str, Any]:
-    """The challenge's subsets (Validation, Test) under the published rows' names, which the videos' names tell."""
+    """The challenge's subsets (Validation, Test) under the published rows' names, which the videos'
+    names tell.
+    """
     return {video: entry | {"subset": _subset(video)} for video, entry in database.items()}
 
 

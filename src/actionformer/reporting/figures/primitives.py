@@ -47,7 +47,7 @@ class EvaluatedRun:
     diagnosis: Mapping[str, Any]
 
 
-# ------------------------------------------------------------------------------------------ drawing
+# ----------------------------------------------------------------------------------------- drawing
 
 
 def _theme(text: str, lines: str, background: str | None) -> Spec:
@@ -122,7 +122,7 @@ def _fixed_width(spec: Spec) -> str:
     return json.dumps(spec)
 
 
-# ------------------------------------------------------------------------- parts of a specification
+# ------------------------------------------------------------------------ parts of a specification
 
 
 def base() -> Spec:

@@ -1,4 +1,7 @@
-"""Why is it wrong? Scores that mislead, kinds of error and their cost, and what is hard or missed."""
+"""Why is it wrong?
+
+Scores that mislead, kinds of error and their cost, and what is hard or missed.
+"""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ FINEACTION_CLASSES = (
 )
 
 
-# -------------------------------------------------------------------------------------- ActivityNet
+# ------------------------------------------------------------------------------------- ActivityNet
 
 
 def write_activitynet(root: Path) -> None:
@@ -113,7 +113,7 @@ def write_activitynet(root: Path) -> None:
     archives.write_json(file, {"results": scores, "class": list(classes)})
 
 
-# --------------------------------------------------------------------------------------------- HACS
+# -------------------------------------------------------------------------------------------- HACS
 
 
 def write_hacs(root: Path) -> None:
@@ -152,7 +152,7 @@ def write_hacs(root: Path) -> None:
     archives.write_json(file, {"results": scores, "class": list(classes)})
 
 
-# --------------------------------------------------------------------------------------- FineAction
+# -------------------------------------------------------------------------------------- FineAction
 
 
 def write_fineaction(root: Path) -> None:
@@ -204,7 +204,7 @@ def _fineaction_members(
     return archives.feature_members(folder, arrays, missing=missing)
 
 
-# -------------------------------------------------------------------------------- what they share
+# --------------------------------------------------------------------------------- what they share
 
 
 def _content(

@@ -1,4 +1,5 @@
-"""MultiTHUMOS (http://ai.stanford.edu/~syyeung/everymoment.html): THUMOS-14's videos, labelled finer.
+"""MultiTHUMOS (http://ai.stanford.edu/~syyeung/everymoment.html): THUMOS-14's videos, labelled
+finer.
 
 A zip with `annotations/{Class}.txt`, lines `video start end`, and the list of classes with numbers.
 """

@@ -1,8 +1,8 @@
 """THUMOS-14 (http://crcv.ucf.edu/THUMOS14/).
 
 Zips with `annotation/{Class}_val.txt`, `{Class}_test.txt`, lines `video  start end` in tenths of a
-second, and `Ambiguous_*.txt`; every CliffDiving is listed as Diving, too.
-Features: zip of one (T, 2 x 1024) npy per video, RGB then flow, stride 4, `missing_files.txt` inside.
+second, and `Ambiguous_*.txt`; every CliffDiving is listed as Diving, too. Features: zip of one (T,
+2 x 1024) npy per video, RGB then flow, stride 4, `missing_files.txt` inside.
 """
 
 from __future__ import annotations
