@@ -29,6 +29,7 @@ check: env  ## linters, formatters, types, generated files
 	snakemake --lint
 	snakemake --lint --config edition=paper
 	mypy
+	lint-imports --no-cache
 	python tests/consistency.py
 
 parity: env  ## write docs/parity.md: how far ours is from the published implementations
@@ -52,7 +53,7 @@ track: env  ## bring finished runs into MLflow, where it lacks them
 lock: env  ## write requirements.lock and environment.yml from what is installed
 	python tests/consistency.py --write
 
-schemas: env  ## write workflow/schemas, the captions in workflow/report and the table of docs/data.md
+schemas: env  ## write workflow/schemas and report, docs/api.md and the table of docs/data.md
 	actionformer params --schemas workflow/schemas
 	python tests/consistency.py --table
 

@@ -1,27 +1,34 @@
-"""Are the files that are made from others up to date? Part of `make check`; `--write` makes them.
+"""Are the files that are made from others up to date? Part of `make check`.
 
-    requirements.lock, environment.yml    from what is installed
-    workflow/schemas/*.json               from the typed params
-    workflow/report/*.rst                 from the figures' captions
+    requirements.lock, environment.yml    from what is installed      --write
+    workflow/schemas/*.json               from the typed params       actionformer params --schemas
+    workflow/report/*.rst                 the figures' captions       --table
+    docs/data.md                          the table of all files      --table
+    docs/api.md                           what the package exports    --table
 
-Also: every params file is valid, every link within the prose leads somewhere, the repository's DVC
-store holds no more than 15 MB, no path of one machine is committed.
+Also: every params file is valid, every link within the prose leads somewhere, letters in names of
+tensors stand in the legend, the repository's DVC store holds no more than 15 MB, no path of one
+machine is committed.
 """
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from importlib.metadata import distributions
 from pathlib import Path
 
 import yaml
 from jsonschema import Draft202012Validator
 
-from actionformer import layout
+from actionformer import api, layout
 from actionformer.data import plan
+from actionformer.params.dataset import Params
 from actionformer.params.files import (
     load_dataset,
     load_edition,
@@ -38,24 +45,19 @@ ENVIRONMENT = CHECKOUT / "environment.yml"
 SCHEMAS = CHECKOUT / "workflow/schemas"
 CAPTIONS = CHECKOUT / "workflow/report"
 DATA_PAGE = CHECKOUT / "docs/data.md"
+API_PAGE = CHECKOUT / "docs/api.md"
+LEGEND_PAGE = CHECKOUT / "docs/architecture.md"
 STORE_LIMIT = 15_000_000
-NOT_LOCKED = {
-    "actionformer",
-    "pip",
-    "setuptools",
-    "wheel",
-    "playwright",
-    "pyee",
-}  # the last two: .ci/run
+# the last two are installed by .ci/run
+NOT_LOCKED = {"actionformer", "pip", "setuptools", "wheel", "playwright", "pyee"}
 
 LOCK_HEAD = """\
 # Every package of the environment, pinned; `make lock` writes it. No hashes, index lines or local
-# version labels:
-# CPU and CUDA builds of torch differ in all three.
+# version labels: CPU and CUDA builds of torch differ in all three.
 """
 ENVIRONMENT_HEAD = """\
-# The environment for conda users; `make lock` writes it from requirements.lock, `make check`
-# compares the two.
+# The environment for conda users; `make lock` writes it from requirements.lock, `make check` compares
+# the two.
 name: actionformer
 channels:
   - conda-forge
@@ -63,6 +65,17 @@ dependencies:
   - python=3.11
   - pip
   - pip:
+"""
+API_HEAD = """\
+# What Python programs may use
+
+What this page names stays: a change of it is a change of version. Everything else in `actionformer` is
+how the commands are built, and moves when that gets simpler ([docs/architecture.md](architecture.md)).
+Written from the docstrings by `make schemas`.
+
+```python
+from actionformer import ActionFormer, Experiment, load_experiment, predict
+```
 """
 
 
@@ -88,6 +101,9 @@ def pins_of(lock: str) -> list[str]:
     return [line for line in lock.splitlines() if line and not line.startswith("#")]
 
 
+# --------------------------------------------------------------------------- files made from others
+
+
 def files_table() -> str:
     """Every file of the paper edition, as docs/data.md ends with."""
     return plan.as_markdown([load_experiment(row, "paper") for row in published_rows()])
@@ -95,38 +111,99 @@ def files_table() -> str:
 
 def captions() -> dict[str, str]:
     """Captions for Snakemake's report, by file name."""
-    return {
-        f"{name}.rst": f"**{title}.** {caption}\n"
-        for name, (title, caption) in of_row.WORDS.items()
-    }
+    texts = {}
+    for name, (title, caption) in of_row.WORDS.items():
+        texts[f"{name}.rst"] = f"**{title}.** {caption}\n"
+    return texts
 
 
-def dead_links() -> list[str]:
-    """Relative links of the prose that lead nowhere."""
-    found = []
-    for page in [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]:
-        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
-            if "://" not in target and not (page.parent / target).exists():
-                found.append(f"{page.relative_to(CHECKOUT)}: no such file: {target}")
-    return found
+def api_page() -> str:
+    """docs/api.md: signatures and docstrings of what the package exports."""
+    parts = [API_HEAD]
+    for name in api.__all__:
+        thing = getattr(api, name)
+        parts.append(f"## {name}\n")
+        if not inspect.isclass(thing):
+            parts.append(_documented(name, thing))
+            continue
+        parts.append(f"{inspect.getdoc(thing)}\n")
+        for member, function in _methods_of(thing):
+            parts.append(_documented(f"{name}.{member}", function))
+        fields = getattr(thing, "model_fields", {})
+        if fields:
+            parts.append("| field | what it is |\n|---|---|")
+            for field, info in fields.items():
+                words = info.description
+                if words is None and isinstance(info.annotation, type(Params)):
+                    words = str(inspect.getdoc(info.annotation)).splitlines()[0]
+                parts.append(f"| `{field}` | {words} |")
+            parts.append("")
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _methods_of(kind: type) -> Iterator[tuple[str, Callable[..., object]]]:
+    """The public methods that a class defines itself."""
+    for name, member in vars(kind).items():
+        if name.startswith("_") or not inspect.isfunction(member):
+            continue
+        yield name, member
+
+
+def _documented(name: str, function: Callable[..., object]) -> str:
+    """A signature and a docstring, as Markdown."""
+    signature = inspect.signature(function)
+    parameters = ",\n".join(f"    {parameter}" for parameter in _parameters(signature))
+    code = f"```python\n{name}(\n{parameters}\n) -> {_type(signature.return_annotation)}\n```\n"
+    return f"{code}\n```text\n{inspect.getdoc(function)}\n```\n"
+
+
+def _parameters(signature: inspect.Signature) -> Iterator[str]:
+    """Parameters as they are written in a call's signature, without self."""
+    starred = False
+    for parameter in signature.parameters.values():
+        if parameter.name == "self":
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and not starred:
+            starred = True
+            yield "*"
+        text = f"{parameter.name}: {_type(parameter.annotation)}"
+        if parameter.default is not parameter.empty:
+            is_path = isinstance(parameter.default, Path)
+            text += " = the checkout's" if is_path else f" = {parameter.default!r}"
+        yield text
+
+
+def _type(annotation: object) -> str:
+    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+
+
+# --------------------------------------------------------------------------------------- what holds
 
 
 def problems() -> list[str]:
     """One line per file that is out of date or doesn't belong."""
-    found = []
+    found = [*lock_problems(), *params_problems(), *made_problems()]
+    found += [*dead_links(), *unknown_letters(), *machine_paths()]
+    stored = [path for path in (CHECKOUT / ".dvc/store").rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in stored)
+    if size > STORE_LIMIT:
+        limit = f"at most {STORE_LIMIT / 1e6:.0f} are meant for the demo"
+        found.append(f".dvc/store holds {size / 1e6:.1f} MB, {limit}")
+    return found
+
+
+def lock_problems() -> Iterator[str]:
+    """The lock has plain pins, and environment.yml the same."""
     pins = pins_of(LOCK.read_text())
-    found += [
-        f"requirements.lock: '{pin}' is no plain == pin"
-        for pin in pins
-        if not re.fullmatch(r"[\w.-]+==[\w.]+", pin)
-    ]
+    for pin in pins:
+        if not re.fullmatch(r"[\w.-]+==[\w.]+", pin):
+            yield f"requirements.lock: '{pin}' is no plain == pin"
     if ENVIRONMENT.read_text() != environment_text(pins):
-        found.append("environment.yml differs from requirements.lock; run `make lock`")
-    for name, text in schemas().items():
-        if not (SCHEMAS / name).exists() or (SCHEMAS / name).read_text() != text:
-            found.append(
-                f"workflow/schemas/{name} differs from the typed params; run `make schemas`"
-            )
+        yield "environment.yml differs from requirements.lock; run `make lock`"
+
+
+def params_problems() -> Iterator[str]:
+    """Every params file can be loaded in every edition, and fits its schema."""
     for edition in names("editions"):
         load_edition(edition)
         for dataset in names("datasets"):
@@ -136,44 +213,72 @@ def problems() -> list[str]:
     for kind in ("dataset", "experiment", "edition"):
         validator = Draft202012Validator(json.loads(schemas()[f"{kind}.schema.json"]))
         for path in (CHECKOUT / f"params/{kind}s").glob("*.yaml"):
-            errors = validator.iter_errors(json.loads(json.dumps(yaml.safe_load(path.read_text()))))
-            found += [f"{path}: {error.json_path}: {error.message}" for error in errors]
+            content = json.loads(json.dumps(yaml.safe_load(path.read_text())))
+            for error in validator.iter_errors(content):
+                yield f"{path}: {error.json_path}: {error.message}"
+
+
+def made_problems() -> Iterator[str]:
+    """Schemas, captions, tables and pages are what `make schemas` would write."""
+    for name, text in schemas().items():
+        if not _is(SCHEMAS / name, text):
+            yield f"workflow/schemas/{name} differs from the typed params; run `make schemas`"
     for name, text in captions().items():
-        if not (CAPTIONS / name).exists() or (CAPTIONS / name).read_text() != text:
-            found.append(
-                f"workflow/report/{name} differs from the figure's caption; run `make schemas`"
-            )
+        if not _is(CAPTIONS / name, text):
+            yield f"workflow/report/{name} differs from the figure's caption; run `make schemas`"
     if tuple(of_row.WORDS) != layout.FIGURES:
-        found.append("layout.FIGURES and of_row.WORDS name different figures")
+        yield "layout.FIGURES and of_row.WORDS name different figures"
     if not DATA_PAGE.read_text().endswith(files_table()):
-        found.append("docs/data.md: the table differs from params/; run `make schemas`")
-    found += dead_links()
-    size = sum(
-        path.stat().st_size for path in (CHECKOUT / ".dvc/store").rglob("*") if path.is_file()
-    )
-    if size > STORE_LIMIT:
-        found.append(
-            f".dvc/store holds {size / 1e6:.1f} MB, at most {STORE_LIMIT / 1e6:.0f} are meant for the demo"
-        )
+        yield "docs/data.md: the table differs from params/; run `make schemas`"
+    if not _is(API_PAGE, api_page()):
+        yield "docs/api.md differs from the docstrings; run `make schemas`"
+
+
+def _is(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text() == text
+
+
+def dead_links() -> Iterator[str]:
+    """Relative links of the prose that lead nowhere."""
+    for page in [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]:
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+            if "://" not in target and not (page.parent / target).exists():
+                yield f"{page.relative_to(CHECKOUT)}: no such file: {target}"
+
+
+def unknown_letters() -> Iterator[str]:
+    """Names of tensors end in letters of the one legend."""
+    legend = LEGEND_PAGE.read_text().partition("## Letters")[2]
+    known = set("".join(re.findall(r"\| ([A-Z](?:, [A-Z])*) \|", legend)))
+    for path in sorted((CHECKOUT / "src").rglob("*.py")):
+        shown = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Name):
+                shown.add(node.id)
+            elif isinstance(node, ast.arg):
+                shown.add(node.arg)
+        for name in sorted(shown):
+            shape = re.search(r"[a-z0-9]_([A-Z0-9]+)$", name)
+            if shape and not set(re.sub(r"\d", "", shape[1])) <= known:
+                yield f"{path.relative_to(CHECKOUT)}: {name}: a letter that the legend lacks"
+
+
+def machine_paths() -> Iterator[str]:
+    """Paths of one machine in what is committed."""
     pattern = r"(^|[^[:alnum:]_.~-])/(tmp|work|root|home|opt)/"
-    grep = subprocess.run(
-        ["git", "grep", "-nIE", pattern, "--", ":!tests/oracles", ":!.dvc/store"],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-    )
-    found += [
-        f"a path of one machine: {line}"
-        for line in grep.stdout.splitlines()
-        if "consistency.py" not in line
-    ]
-    return found
+    command = ["git", "grep", "-nIE", pattern, "--", ":!tests/oracles", ":!.dvc/store"]
+    grep = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
+    for line in grep.stdout.splitlines():
+        if "consistency.py" not in line:
+            yield f"a path of one machine: {line}"
 
 
 def main() -> int:
+    """0, or 1 with a line per problem."""
     if "--table" in sys.argv:
         head = DATA_PAGE.read_text().partition("| file | read by |")[0]
         DATA_PAGE.write_text(head + files_table())
+        API_PAGE.write_text(api_page())
         for name, text in captions().items():
             (CAPTIONS / name).write_text(text)
         return 0

@@ -30,13 +30,13 @@ from multiprocessing import Process, Queue
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+# file, operator and occurrence; when it was tried, also what noticed it
 Fault = dict[str, object]
-"""file, operator and occurrence; when it was tried, also what noticed it"""
 PACKAGE = Path("src/actionformer")
 ROOMS = ("model", "training", "detection", "evaluation")
 OUT = CHECKOUT / "build/mutation"
+# after which the tests count as hanging: the fault was noticed
 SECONDS = 240
-"""after which the tests count as hanging: the fault was noticed"""
 
 # a room's or a file's tests, the quick ones first: the next ones run where a fault was not noticed
 PREDICT = (

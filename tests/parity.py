@@ -51,6 +51,9 @@ from actionformer.training.optimizer import adamw
 
 Deviations = dict[str, float]
 
+# Relative for losses, norms, rates and trajectories (a tensor's gradient norm: to the whole
+# gradient's); absolute for the rest, in strides for segments, where float32 resolves 2.4e-4 at step
+# 2304. Not named here: must be 0.
 TOLERANCE = {
     "logits": 1e-4,
     "offsets": 1e-4,
@@ -77,11 +80,6 @@ TOLERANCE = {
     "recall": 1e-9,
     "mAP with ties": 5e-3,
 }
-"""Relative for losses, norms, rates and trajectories (a tensor's gradient norm: to the whole
-gradient's); absolute for
-the rest, in strides for segments, where float32 resolves 2.4e-4 at step 2304. Not named here: must
-be 0.
-"""
 
 NETWORKS = sorted(p.parent.name for p in oracle.ORACLES.glob("*/state_dict.json"))
 RELEASES = sorted(p.parent.name for p in oracle.ORACLES.glob("release/*/state_dict.json"))

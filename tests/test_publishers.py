@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from actionformer.commands.main import main
-from actionformer.data.annotations import audit, load_database
+from actionformer.data.annotations import load_database
+from actionformer.data.audit import audit
 from actionformer.data.publishers import class_list, convert_folder
 from actionformer.errors import InputError
 from actionformer.params.files import load_dataset

@@ -768,8 +768,8 @@ def test_every_job_runs_where_nothing_but_its_inputs_and_params_are(finished, tm
 # ------------------------------------------------------------------------------- results of before
 
 
+# the last commit without records
 BEFORE = "51fbde02abaec3eb9b30e828de8d421fe6ed243f"
-"""the last commit without records"""
 
 
 def test_results_of_before_there_were_records_are_taken_over(finished, tmp_path):

@@ -84,11 +84,18 @@ def digest(content: Any) -> str:
     ).hexdigest()
 
 
+def files_of(path: Path) -> list[Path]:
+    """A file, or all files of a folder in the order of their paths."""
+    if not path.is_dir():
+        return [path]
+    return sorted(item for item in path.rglob("*") if item.is_file())
+
+
 def file_md5(path: Path) -> str:
     """md5 of a file's content; of a folder: of its sorted relative names and their md5s."""
     if path.is_dir():
         digest = hashlib.md5(usedforsecurity=False)
-        for item in sorted(p for p in path.rglob("*") if p.is_file()):
+        for item in files_of(path):
             digest.update(f"{item.relative_to(path).as_posix()} {file_md5(item)}\n".encode())
         return digest.hexdigest()
     with path.open("rb") as file:
@@ -96,9 +103,7 @@ def file_md5(path: Path) -> str:
 
 
 def cached_md5(path: Path, cache: Path) -> str:
-    """`file_md5`, remembered in `cache` by path, size, mtime and inode, so that large files are
-    read once.
-    """
+    """`file_md5`, remembered by path, size, mtime and inode: large files are read once."""
     stamp = _stamp(path)
     known = _read_cache(cache).get(str(path))
     if known is not None and known[0] == stamp:
@@ -119,5 +124,8 @@ def _read_cache(cache: Path) -> dict[str, list[Any]]:
 
 
 def _stamp(path: Path) -> list[list[Any]]:
-    items = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    return [[str(p), s.st_size, s.st_mtime_ns, s.st_ino] for p in items for s in [p.stat()]]
+    stamps = []
+    for item in files_of(path):
+        status = item.stat()
+        stamps.append([str(item), status.st_size, status.st_mtime_ns, status.st_ino])
+    return stamps

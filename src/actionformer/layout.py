@@ -27,16 +27,17 @@ from actionformer.params.dataset import Dataset
 from actionformer.params.experiment import OWN, Experiment
 
 MD5_CACHE = Path("build/md5.json")
+# in a run folder: how far training is
 PROGRESS = "progress.json"
-"""in a run folder: how far training is"""
+# in a run folder: what a training that has ended leaves, beside the manifest of model.pt
 TRAINED = ("model.pt", "history.csv", "params.yaml", "lineage.json")
-"""in a run folder: what a training that has ended leaves, beside the manifest of model.pt"""
 TRACKING_FILE = Path("mlflow.db")
 TABLE_FORMS = ("md", "csv", "tex", "html")
+# in a folder of results: why MLflow lacks it
 UNTRACKED = "mlflow-failed.txt"
-"""in a folder of results: why MLflow lacks it"""
+# in the folder of a row: runs that later ones have taken the place of
 EARLIER = "earlier"
-"""in the folder of a row: runs that later ones have taken the place of"""
+# of a row, in their order on its page
 FIGURES = (
     "map_tiou",
     "loss",
@@ -50,7 +51,6 @@ FIGURES = (
     "misses",
     "timelines",
 )
-"""of a row, in their order on its page"""
 
 
 @contextmanager
@@ -91,12 +91,12 @@ def run_lock(run: Path) -> Path:
     return run / ".lock"
 
 
-def earlier(run: Path, identity: str) -> Path:
+def earlier(run: Path, weights: str) -> Path:
     """Where a run goes that another one takes the place of; none that lies there is overwritten."""
-    folder = run.parent / EARLIER / f"{run.name}-{identity[:8]}"
+    folder = run.parent / EARLIER / f"{run.name}-{weights[:8]}"
     again = 2
     while folder.exists():
-        folder = folder.with_name(f"{run.name}-{identity[:8]}-{again}")
+        folder = folder.with_name(f"{run.name}-{weights[:8]}-{again}")
         again += 1
     return folder
 

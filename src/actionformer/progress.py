@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 Item = TypeVar("Item")
 
+# between two lines in a log
 LINE_SECONDS = 30.0
-"""between two lines in a log"""
 
 
 def progress(

@@ -59,12 +59,12 @@ def environment() -> dict[str, Any]:
     }
 
 
+# who computed something that does not say it
 UNKNOWN: Mapping[str, Any] = {
     "git": {"commit": "unknown", "dirty": False},
     "environment": {"lock": "unknown", "processor": "unknown", "torch": "unknown"},
     "device": "unknown",
 }
-"""who computed something that does not say it"""
 
 
 def who(device: str) -> dict[str, Any]:

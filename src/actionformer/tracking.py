@@ -1,8 +1,6 @@
-"""MLflow: an experiment per results table, a parent run per row, a child run per seed and published
-checkpoint.
+"""MLflow, which nothing else knows.
 
-Nothing else knows MLflow.
-
+An experiment per results table, a parent run per row, a child run per seed and published checkpoint.
 The run folder is the record, MLflow a view of it: `restore` makes the view anew from the folders.
 The tracking URI is left unset, so that `mlflow ui` in the same folder finds sqlite:///mlflow.db;
 MLFLOW_TRACKING_URI is honoured.
@@ -45,8 +43,22 @@ ARTIFACTS = (
     "metrics.json",
     "diagnosis.json",
 )
+# of a child run, that its row's run has, too
+OF_A_ROW = (
+    "git.commit",
+    "trained",
+    "data.version",
+    "data.pinned",
+    "protocol",
+    "loading",
+    "params",
+)
+# shows a table's own runs, one per row and seed
+EVALUATED = "tags.kind = 'seed' and tags.evaluated = 'true'"
+# between two system metrics, unless MLflow's own variable says otherwise
 SAMPLE_SECONDS = 5.0
-"""between two system metrics, unless MLflow's own variable says otherwise"""
+# MLflow's limits
+LONGEST_PARAM, PARAMS_AT_ONCE = 6000, 100
 
 
 class Careful:
@@ -104,10 +116,8 @@ def open_store() -> MlflowClient:
 def start(experiment: Experiment, lineage: Mapping[str, Any], run_id: str | None) -> str:
     """Go on with a child run, or begin one; returns its id.
 
-    Either way its tags tell the present lineage.
-
-    A run keeps the params it began with: other params, even those of post-processing alone, begin
-    another run.
+    Either way its tags tell the present lineage. A run keeps the params it began with: other params,
+    even those of post-processing alone, begin another run.
     """
     client = open_store()
     if run_id is not None and _tag(client, run_id, "params") == lineage["params"]:
@@ -117,17 +127,22 @@ def start(experiment: Experiment, lineage: Mapping[str, Any], run_id: str | None
     with FileLock(LOCK):
         experiment_id = _experiment(client, experiment)
         parent = _parent(client, experiment, experiment_id)
-    name = layout.run_name(
-        experiment.name, lineage["seed"], lineage["identity"], lineage.get("kind", "")
-    )
     tags = _tags(experiment, lineage) | {"mlflow.parentRunId": parent}
-    run = client.create_run(experiment_id, run_name=name, tags=tags)
-    params = [Param(key, str(value)[:6000]) for key, value in _flat(_resolved(experiment))]
+    run = client.create_run(experiment_id, run_name=_name(experiment, lineage), tags=tags)
+    params = []
+    for key, value in _flat(_resolved(experiment)):
+        params.append(Param(key, str(value)[:LONGEST_PARAM]))
     if lineage["seed"] is not None:
         params.append(Param("seed", str(lineage["seed"])))
-    for first in range(0, len(params), 100):
-        client.log_batch(run.info.run_id, params=params[first : first + 100])
+    for first in range(0, len(params), PARAMS_AT_ONCE):
+        client.log_batch(run.info.run_id, params=params[first : first + PARAMS_AT_ONCE])
     return str(run.info.run_id)
+
+
+def _name(experiment: Experiment, lineage: Mapping[str, Any]) -> str:
+    """What a run is called."""
+    kind = lineage.get("kind", "")
+    return layout.run_name(experiment.name, lineage["seed"], lineage["identity"], kind)
 
 
 def tag(run_id: str, experiment: Experiment, lineage: Mapping[str, Any]) -> None:
@@ -141,42 +156,39 @@ def rename(experiment: Experiment, before: Mapping[str, Any], lineage: Mapping[s
     client = open_store()
     run_id = _find(client, experiment, before)
     if run_id is not None:
-        kind = lineage.get("kind", "")
-        client.update_run(
-            run_id,
-            name=layout.run_name(experiment.name, lineage["seed"], lineage["identity"], kind),
-        )
+        client.update_run(run_id, name=_name(experiment, lineage))
         tag(run_id, experiment, lineage)
 
 
 def _tags(experiment: Experiment, lineage: Mapping[str, Any]) -> dict[str, str]:
     """Where a run's numbers come from."""
+    dataset, loading = experiment.dataset, experiment.data.loading_text
     kind = lineage.get("kind") or ("released" if lineage["seed"] is None else "seed")
-    what = {
-        "released": "the published checkpoint, not trained here",
-        "actions": f"seed {lineage['seed']}, fused with {experiment.actions_with} into actions",
-    }.get(kind, f"seed {lineage['seed']}")
     sessions = provenance.trained_by(lineage, experiment.training.epochs)
     computed_by = sessions or [provenance.evaluated_by(lineage)]
-    data = f"`{lineage['data_version'][:12]}`{'' if lineage['pinned'] else ', not as pinned'}"
+    commits = _each(computed_by, "git", "commit")
+    dirty = any(part["git"]["dirty"] for part in computed_by)
+    pinned = "" if lineage["pinned"] else ", not as pinned"
+    note = (
+        f"**{dataset.name}, {experiment.row}**: {_what(experiment, lineage, kind)}, "
+        f"{experiment.edition} edition.\n\n"
+        f"Data `{lineage['data_version'][:12]}`{pinned}, commit {commits}. "
+        f"Evaluated: {dataset.protocol}. Loading: {loading}."
+    )
     return {
-        "mlflow.note.content": (
-            f"**{experiment.dataset.name}, {experiment.row}**: {what}, {experiment.edition} edition.\n\n"
-            f"Data {data}, commit {_each(computed_by, 'git', 'commit')}. Evaluated: {experiment.dataset.protocol}. "
-            f"Loading: {experiment.data.loading_text}."
-        ),
+        "mlflow.note.content": note,
         "kind": kind,
         "edition": experiment.edition,
         "row": experiment.name,
         "seed": str(lineage["seed"]),
-        "protocol": experiment.dataset.protocol,
-        "loading": experiment.data.loading_text,
-        "remark": experiment.dataset.remark or "",
+        "protocol": dataset.protocol,
+        "loading": loading,
+        "remark": dataset.remark or "",
         "identity": lineage["identity"],
         "params": lineage["params"],
         "trained": provenance.history_text(sessions) or "not here",
-        "git.commit": _each(computed_by, "git", "commit"),
-        "git.dirty": str(any(part["git"]["dirty"] for part in computed_by)).lower(),
+        "git.commit": commits,
+        "git.dirty": str(dirty).lower(),
         "data.version": lineage["data_version"],
         "data.files": json.dumps(lineage["files"]),
         "data.pinned": str(lineage["pinned"]).lower(),
@@ -186,6 +198,15 @@ def _tags(experiment: Experiment, lineage: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def _what(experiment: Experiment, lineage: Mapping[str, Any], kind: str) -> str:
+    """What was evaluated, in words."""
+    if kind == "released":
+        return "the published checkpoint, not trained here"
+    if kind == "actions":
+        return f"seed {lineage['seed']}, fused with {experiment.actions_with} into actions"
+    return f"seed {lineage['seed']}"
+
+
 def _each(sessions: Sequence[Mapping[str, Any]], part: str, key: str) -> str:
     """What the sessions that computed a run say of themselves, each once, in their order."""
     return ", ".join(dict.fromkeys(str(session[part][key]) for session in sessions))
@@ -193,16 +214,13 @@ def _each(sessions: Sequence[Mapping[str, Any]], part: str, key: str) -> str:
 
 def log_epoch(run_id: str, epoch: int, record: Mapping[str, float]) -> None:
     """Metrics of one epoch, at step `epoch`."""
-    client = MlflowClient()
-    now = int(time.time() * 1000)
-    client.log_batch(
-        run_id, metrics=[Metric(key, value, now, epoch) for key, value in record.items()]
-    )
+    MlflowClient().log_batch(run_id, metrics=_metrics(record, step=epoch))
 
 
 def log_history(run_id: str, history: Sequence[Mapping[str, float]]) -> None:
-    """Metrics of all epochs so far, where the run lacks them: MLflow would keep a second value of
-    the same step.
+    """Metrics of all epochs so far, where the run lacks them.
+
+    MLflow would keep a second value of the same step.
     """
     known = {metric.step for metric in MlflowClient().get_metric_history(run_id, "loss/total")}
     for epoch, record in enumerate(history):
@@ -213,10 +231,8 @@ def log_history(run_id: str, history: Sequence[Mapping[str, float]]) -> None:
 def log_result(run: Path) -> str:
     """Metrics and artifacts of an evaluated run folder, into its child run; returns the run's id.
 
-    A folder of a published checkpoint has no history.
-
-    Metrics under other post-processing or evaluation params than the run has, or in a store that
-    lacks the run, become a run of their own.
+    A folder of a published checkpoint has no history. Metrics under other post-processing or
+    evaluation params than the run has, or in a store that lacks the run, become a run of their own.
     """
     client = open_store()
     metrics, trained = read_json(run / "metrics.json"), read_json(run / "lineage.json")
@@ -224,11 +240,7 @@ def log_result(run: Path) -> str:
     lineage = trained | metrics["lineage"]
     run_id = start(experiment, lineage, _find(client, experiment, lineage))
     if (run / "history.csv").exists():
-        table = pd.read_csv(run / "history.csv", float_precision="round_trip").drop(columns="epoch")
-        log_history(
-            run_id,
-            [{str(k): float(v) for k, v in row.dropna().items()} for _, row in table.iterrows()],
-        )
+        log_history(run_id, _read_history(run / "history.csv"))
     _log_new(client, run_id, metrics["percent"], step=experiment.training.epochs)
     _log_artifacts(client, run_id, run, experiment)
     earlier = run.parent.name == layout.EARLIER
@@ -241,13 +253,23 @@ def log_result(run: Path) -> str:
     return run_id
 
 
+def _read_history(path: Path) -> list[dict[str, float]]:
+    """One record per epoch, to the last bit."""
+    table = pd.read_csv(path, float_precision="round_trip").drop(columns="epoch")
+    history = []
+    for _, row in table.iterrows():
+        history.append({str(key): float(value) for key, value in row.dropna().items()})
+    return history
+
+
 def _log_artifacts(client: MlflowClient, run_id: str, run: Path, experiment: Experiment) -> None:
-    """The files of a run folder and its params; of those the run already has the ones that have
-    changed since.
-    """
+    """The files of a run folder and its params; of those the run has, what has changed since."""
     known = json.loads(_tag(client, run_id, "artifacts") or "{}")
     params = as_yaml(experiment)
-    found = {name: file_md5(run / name) for name in ARTIFACTS if (run / name).exists()}
+    found = {}
+    for name in ARTIFACTS:
+        if (run / name).exists():
+            found[name] = file_md5(run / name)
     for name, md5 in found.items():
         if known.get(name) != md5:
             client.log_artifact(run_id, str(run / name))
@@ -258,9 +280,7 @@ def _log_artifacts(client: MlflowClient, run_id: str, run: Path, experiment: Exp
 
 
 def log_pictures(experiment: Experiment, seeds: Sequence[int]) -> None:
-    """Figures and tables, as they lie in the results, into the runs of a row: each seed's its own,
-    the row's all.
-    """
+    """Figures and tables, as they lie in the results: each seed's own, the row's into its parent."""
     client = open_store()
     for seed in seeds:
         run = layout.run(experiment.edition, experiment.name, seed)
@@ -285,49 +305,46 @@ def _summarise(client: MlflowClient, run_id: str, experiment: Experiment) -> Non
     under actions/.
     """
     child = client.get_run(run_id)
-    parent, params, kind = (
-        child.data.tags[tag] for tag in ("mlflow.parentRunId", "params", "kind")
-    )
+    tags = child.data.tags
+    parent, kind = tags["mlflow.parentRunId"], tags["kind"]
+    wanted = {
+        "`mlflow.parentRunId`": parent,
+        "kind": kind,
+        "params": tags["params"],
+        "evaluated": "true",
+    }
     children = client.search_runs(
-        [child.info.experiment_id],
-        f"tags.`mlflow.parentRunId` = '{parent}' and tags.kind = '{kind}' and tags.params = '{params}' "
-        "and tags.evaluated = 'true'",
-        order_by=["attributes.start_time DESC"],
+        [child.info.experiment_id], _filter(wanted), order_by=["attributes.start_time DESC"]
     )
     latest: dict[str, dict[str, float]] = {}
     for run in children:
         latest.setdefault(run.data.tags["seed"], run.data.metrics)
-    keys = [key for key in child.data.metrics if "mAP/" in key or key.startswith("recall_")]
     prefix = "" if kind == "seed" else f"{kind}/"
-    means = {
-        f"{prefix}{key}": statistics.fmean(metrics[key] for metrics in latest.values())
-        for key in keys
-    }
+    means = {}
+    for key in child.data.metrics:
+        if "mAP/" in key or key.startswith("recall_"):
+            mean = statistics.fmean(metrics[key] for metrics in latest.values())
+            means[f"{prefix}{key}"] = mean
     _log_new(client, parent, means, step=experiment.training.epochs)
     client.set_terminated(parent, "FINISHED")
     if kind != "seed":
         return
     client.set_tag(parent, "seeds", " ".join(sorted(latest, key=int)))
-    for tag in (
-        "git.commit",
-        "trained",
-        "data.version",
-        "data.pinned",
-        "protocol",
-        "loading",
-        "params",
-    ):
-        client.set_tag(parent, tag, child.data.tags[tag])
+    for name in OF_A_ROW:
+        client.set_tag(parent, name, tags[name])
 
 
 def _log_new(client: MlflowClient, run_id: str, metrics: Mapping[str, float], *, step: int) -> None:
     """Log what differs from the run's latest values, so that evaluating again adds nothing."""
-    known, now = client.get_run(run_id).data.metrics, int(time.time() * 1000)
-    new = [
-        Metric(key, value, now, step) for key, value in metrics.items() if known.get(key) != value
-    ]
+    known = client.get_run(run_id).data.metrics
+    new = {key: value for key, value in metrics.items() if known.get(key) != value}
     if new:
-        client.log_batch(run_id, metrics=new)
+        client.log_batch(run_id, metrics=_metrics(new, step=step))
+
+
+def _metrics(values: Mapping[str, float], *, step: int) -> list[Metric]:
+    now = int(time.time() * 1000)
+    return [Metric(key, value, now, step) for key, value in values.items()]
 
 
 def end(run_id: str, status: str) -> None:
@@ -346,17 +363,15 @@ def _monitor(run_id: str) -> SystemMetricsMonitor:
 
 
 def restore(results: Path) -> int:
-    """Bring every finished run folder that the store lacks, or has but in part, into it; returns
-    how many there were.
+    """Bring every finished run folder that the store lacks, or has but in part, into it.
 
-    Runs that were set aside are brought in, too.
+    Runs that were set aside are brought in, too. Returns how many there were.
     """
     client = open_store()
     finished: list[Path] = []
     for pattern in ("*/*/seed*", "*/*/released", f"*/*/{layout.EARLIER}/*"):
         finished += [path.parent for path in results.glob(f"{pattern}/metrics.json")]
-    # runs that were set aside come last: one of the same identity is the one that has taken its
-    # place
+    # runs that were set aside come last: of equal identity, the other one has taken its place
     finished.sort(key=lambda run: (run.parent.name == layout.EARLIER, run))
     count = 0
     for run in progress(finished, "restore runs", unit="run"):
@@ -371,10 +386,8 @@ def restore(results: Path) -> int:
 def _restored(client: MlflowClient, run: Path) -> bool:
     """Bring a run folder into the store, if that lacks it; says whether it did."""
     metrics = read_json(run / "metrics.json")
-    if (
-        "percent" not in metrics or not (run / "lineage.json").exists()
-    ):  # a row without a published checkpoint
-        return False
+    if "percent" not in metrics or not (run / "lineage.json").exists():
+        return False  # a row without a published checkpoint
     lineage = read_json(run / "lineage.json") | metrics["lineage"]
     experiment = evaluated_experiment(metrics, str(run / "metrics.json"))
     found = _find(client, experiment, lineage)
@@ -393,31 +406,24 @@ def _restore_pictures(results: Path) -> None:
         runs = sorted(note.parent.glob("seed*/metrics.json"))
         if runs:
             experiment = evaluated_experiment(read_json(runs[0]), str(runs[0]))
-            log_pictures(experiment, [int(run.parent.name.removeprefix("seed")) for run in runs])
+            seeds = [int(path.parent.name.removeprefix("seed")) for path in runs]
+            log_pictures(experiment, seeds)
         note.unlink()
 
 
-EVALUATED = "tags.kind = 'seed' and tags.evaluated = 'true'"
-"""the filter that shows a table's own runs, one per row and seed"""
-
-
 def addresses(edition: str, base: str) -> list[str]:
-    """Per results table of an edition the addresses under which `mlflow ui` lists and compares its
-    runs.
-    """
-    client, lines = open_store(), []
-    for found in sorted(client.search_experiments(), key=lambda e: int(e.experiment_id)):
+    """Per results table the addresses under which `mlflow ui` lists and compares its runs."""
+    client = open_store()
+    lines = []
+    best_first = f"orderByKey={quote('metrics.`mAP/average`')}&orderByAsc=false"
+    listed = f"searchFilter={quote(EVALUATED)}&{best_first}"
+    for found in sorted(client.search_experiments(), key=lambda table: int(table.experiment_id)):
         if not found.name.startswith(f"{edition}/"):
             continue
         runs = client.search_runs([found.experiment_id], EVALUATED)
-        listed = f"searchFilter={quote(EVALUATED)}&orderByKey={quote('metrics.`mAP/average`')}&orderByAsc=false"
-        ids, experiments = (
-            json.dumps([run.info.run_id for run in runs]),
-            json.dumps([found.experiment_id]),
-        )
-        compared = (
-            f"runs={quote(ids)}&experiments={quote(experiments)}&numRequestedRuns={len(runs)}"
-        )
+        ids = quote(json.dumps([run.info.run_id for run in runs]))
+        experiments = quote(json.dumps([found.experiment_id]))
+        compared = f"runs={ids}&experiments={experiments}&numRequestedRuns={len(runs)}"
         lines += [
             f"{found.name}: {len(runs)} runs",
             f"  list     {base}/#/experiments/{found.experiment_id}/runs?{listed}",
@@ -436,24 +442,22 @@ def _experiment(client: MlflowClient, experiment: Experiment) -> str:
 
 
 def _parent(client: MlflowClient, experiment: Experiment, experiment_id: str) -> str:
-    found = client.search_runs(
-        [experiment_id], f"tags.kind = 'row' and tags.row = '{experiment.name}'", max_results=1
-    )
+    wanted = {"kind": "row", "row": experiment.name}
+    found = client.search_runs([experiment_id], _filter(wanted), max_results=1)
     if found:
         return str(found[0].info.run_id)
+    title = f"{experiment.dataset.name}, {experiment.row}"
     tags = {
         "kind": "row",
         "row": experiment.name,
         "edition": experiment.edition,
-        "mlflow.note.content": f"{experiment.dataset.name}, {experiment.row}; a child run per seed and checkpoint",
+        "mlflow.note.content": f"{title}; a child run per seed and checkpoint",
     }
     return str(client.create_run(experiment_id, run_name=experiment.name, tags=tags).info.run_id)
 
 
 def _find(client: MlflowClient, experiment: Experiment, lineage: Mapping[str, Any]) -> str | None:
-    """The child run of these params and data: the one that trained, or one of this identity in this
-    store.
-    """
+    """The child run of these params and data: the one that trained, or one of this identity."""
     trained = lineage.get("mlflow_run")  # none trained the published checkpoint
     if trained is not None and _tag(client, trained, "identity") == lineage["identity"]:
         return str(trained)
@@ -463,12 +467,14 @@ def _find(client: MlflowClient, experiment: Experiment, lineage: Mapping[str, An
         "row": experiment.name,
         "seed": str(lineage["seed"]),
     }
-    found = client.search_runs(
-        [e.experiment_id for e in client.search_experiments()],
-        " and ".join(f"tags.{key} = '{value}'" for key, value in wanted.items()),
-        max_results=1,
-    )
+    tables = [table.experiment_id for table in client.search_experiments()]
+    found = client.search_runs(tables, _filter(wanted), max_results=1)
     return str(found[0].info.run_id) if found else None
+
+
+def _filter(tags: Mapping[str, str]) -> str:
+    """What MLflow searches runs with."""
+    return " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items())
 
 
 def _tag(client: MlflowClient, run_id: str, name: str) -> str | None:

@@ -1,4 +1,50 @@
-# Detections against ground truth: of the runs trained here, of nouns and verbs fused, of the published checkpoints.
+# Weights to detections, detections against ground truth: of the runs trained here, of nouns and verbs fused, of the
+# published checkpoints.
+
+
+rule detect:
+    input:
+        model=ancient(f"results/{EDITION}/{{row}}/seed{{seed}}/model.pt"),
+        model_manifest=f"results/{EDITION}/{{row}}/seed{{seed}}/model.manifest.json",
+        database=lambda w: ancient(layout.database_of(ROWS[w.row])),
+        store=lambda w: ancient(layout.store_of(ROWS[w.row])),
+        database_manifest=lambda w: database_manifest(ROWS[w.row]),
+        store_manifest=lambda w: store_manifest(ROWS[w.row]),
+        classifier=lambda w: [ancient(path) for path in classifier_files(ROWS[w.row])],
+    output:
+        detections=f"results/{EDITION}/{{row}}/seed{{seed}}/detections.json",
+        manifest=update(
+            f"results/{EDITION}/{{row}}/seed{{seed}}/detections.manifest.json"
+        ),
+    log:
+        log_of("detect/{row}-seed{seed}"),
+    benchmark:
+        f"results/{EDITION}/benchmarks/detect/{{row}}-seed{{seed}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: lambda w: ROWS[w.row].training.threads
+    resources:
+        mem_mb=CHOSEN.memory_mb,
+        gpu=1,
+    params:
+        command=command(
+            lambda w: f"actionformer detect {row_arguments(w.row)} --seed {w.seed}",
+            log_of("detect/{row}-seed{seed}"),
+        ),
+        attempt=attempt(log_of("detect/{row}-seed{seed}")),
+        key=lambda w: keys.key(
+            "detect",
+            ROWS[w.row],
+            keys.stored(layout.manifest(run_of(w.row, w.seed) / "detections.json")),
+        ),
+        md5s=lambda w: md5s(
+            classifier_files(ROWS[w.row]),
+            layout.manifest(run_of(w.row, w.seed) / "detections.json"),
+        ),
+    message:
+        "Detect with {wildcards.row}, seed {wildcards.seed}"
+    shell:
+        "{params.command}"
 
 
 rule evaluate:

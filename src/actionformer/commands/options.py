@@ -27,10 +27,10 @@ class Command:
     """A sub-command."""
 
     name: str
+    # what it does, for --help
     text: str
-    """what it does, for --help"""
+    # adds its options
     options: Callable[[argparse.ArgumentParser], None]
-    """adds its options"""
     run: Callable[[argparse.Namespace], None]
 
 

@@ -12,12 +12,11 @@ from typing import Any
 from actionformer.errors import InputError
 from actionformer.files import read_json
 
+# {"segment": [start, end] in seconds, "label", "score"}; of actions with "verb" and "noun" for
+# label
 Detection = Mapping[str, Any]
-"""{"segment": [start, end] in seconds, "label", "score"}; of actions with "verb" and "noun" for
-label
-"""
+# video -> its detections
 Results = Mapping[str, Sequence[Detection]]
-"""video -> its detections"""
 
 
 def read_results(given: Results | Mapping[str, Any] | Path | str) -> Results:

@@ -1,7 +1,6 @@
-"""Publishers' feature files, read one video at a time: npy, npz, pt and h5, as they lie or inside
-zip and tar.
+"""Publishers' feature files, read one video at a time.
 
-A video is one (T, C) array of floats. Nothing is unpacked to disk and nothing in a file is run:
+npy, npz, pt and h5, as they lie or inside zip and tar. A video is one (T, C) array of floats. Nothing is unpacked to disk and nothing in a file is run:
 pickles are refused.
 """
 
@@ -14,7 +13,7 @@ import lzma
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionformer.errors import InputError
+from actionformer.files import files_of
 
 MISSING_LIST = "missing_files.txt"
 # keys of arrays in npz and pt files that hold more than one
@@ -52,9 +52,9 @@ class Member:
     open: Callable[[], IO[bytes]]
 
     @classmethod
-    def of_file(cls, path: Path) -> Member:
-        """A file that lies by itself."""
-        return cls(path, path.name, lambda: path.open("rb"))
+    def of_file(cls, path: Path, source: Path | None = None, name: str = "") -> Member:
+        """A file that lies by itself, or in a folder `source`; `name` is another name than its own."""
+        return cls(source or path, name or path.name, lambda: path.open("rb"))
 
     def read(self) -> bytes:
         """All of it; archives check their checksums here."""
@@ -82,16 +82,18 @@ def missing_list(member: Member, prefix: str) -> list[str]:
 
 
 def members(source: Path) -> Iterator[Member]:
-    """Every file of a folder or an archive, or the file itself, in name order where that costs
-    nothing.
+    """Every file of a folder or an archive, or the file itself.
+
+    In the order of names, where that costs nothing.
 
     Raises:
         InputError: no such file, a corrupt or truncated archive, a member that lies outside the
             archive's folder.
     """
     if source.is_dir():
-        for path in sorted(p for p in source.rglob("*") if p.is_file()):
-            yield Member(source, path.relative_to(source).as_posix(), _opener(path))
+        for path in files_of(source):
+            name = path.relative_to(source).as_posix()
+            yield Member.of_file(path, source, name)
         return
     if not source.exists():
         raise InputError(f"{source}: no such file; `dvc pull` or the fetch rule brings it")
@@ -99,7 +101,7 @@ def members(source: Path) -> Iterator[Member]:
         start = file.read(8)
     # by its first bytes: an archive of archives would pass for what it holds
     if start.startswith(_HDF5):
-        yield Member(source, source.with_suffix(".h5").name, _opener(source))
+        yield Member.of_file(source, name=source.with_suffix(".h5").name)
         return
     with _complete(source):
         yield from _zip_members(source) if start.startswith(_ZIP) else _tar_members(source, start)
@@ -129,16 +131,14 @@ def features_in(member: Member, *, dim: int, prefix: str = "") -> Iterator[Featu
 
 
 _PICKLED = (
-    'pickled, which can run code and is not read; where you trust it: python -c "import numpy, pickle, sys; '
-    "numpy.save(sys.argv[1] + '.npy', numpy.asarray(pickle.load(open(sys.argv[1], 'rb')), 'float32'))\" FILE"
+    "pickled, which can run code and is not read; where you trust it: "
+    'python -c "import numpy, pickle, sys; '
+    "content = pickle.load(open(sys.argv[1], 'rb')); "
+    "numpy.save(sys.argv[1] + '.npy', numpy.asarray(content, 'float32'))\" FILE"
 )
 
 
 # ---------------------------------------------------------------------------------------- archives
-
-
-def _opener(path: Path) -> Callable[[], IO[bytes]]:
-    return lambda: path.open("rb")
 
 
 @contextmanager
@@ -147,9 +147,8 @@ def _complete(source: Path) -> Iterator[None]:
     try:
         yield
     except _BROKEN as error:
-        raise InputError(
-            f"{source}: corrupt or truncated archive ({error}); delete it and fetch it again"
-        ) from None
+        wrong = f"corrupt or truncated archive ({error})"
+        raise InputError(f"{source}: {wrong}; delete it and fetch it again") from None
 
 
 def _zip_members(source: Path) -> Iterator[Member]:
@@ -161,12 +160,11 @@ def _zip_members(source: Path) -> Iterator[Member]:
 
 
 def _tar_members(source: Path, start: bytes) -> Iterator[Member]:
-    """Members of a tar, compressed or not, read to the very end: the compression's checksum stands
-    there.
-    """
-    opener: Any = next(
-        (opener for magic, opener in _MAGIC.items() if start.startswith(magic)), open
-    )
+    """Members of a tar, compressed or not."""
+    opener: Any = open
+    for magic, decompressing in _MAGIC.items():
+        if start.startswith(magic):
+            opener = decompressing
     with opener(source, "rb") as stream:
         with tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archive:
@@ -175,22 +173,26 @@ def _tar_members(source: Path, start: bytes) -> Iterator[Member]:
                 name = _inside(member.name, source)
                 reader = archive.extractfile(member) if member.isfile() else None
                 if reader is None:
-                    raise InputError(
-                        f"{source}: member '{name}' is not a plain file; get the archive again"
-                    )
-                yield Member(source, name, lambda reader=reader: reader)  # type: ignore[misc]
-                archive.members = []  # type: ignore[attr-defined]  # it would keep a record of every member
+                    wrong = f"member '{name}' is not a plain file; get the archive again"
+                    raise InputError(f"{source}: {wrong}")
+                yield Member(source, name, partial(_itself, reader))
+                # it would keep a record of every member
+                archive.members = []  # type: ignore[attr-defined]
+        # to the very end: the checksum of the compression stands there
         while rest := stream.read(1 << 20):
             if rest.strip(b"\0"):
                 raise tarfile.TarError("something that is no member follows the last one")
 
 
+def _itself(stream: IO[bytes]) -> IO[bytes]:
+    return stream
+
+
 def _inside(name: str, source: Path) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
-        raise InputError(
-            f"{source}: member '{name}' lies outside the archive's folder; don't use this archive"
-        )
+        wrong = f"member '{name}' lies outside the archive's folder"
+        raise InputError(f"{source}: {wrong}; don't use this archive")
     return name
 
 
@@ -205,8 +207,7 @@ def _numpy(member: Member, where: str) -> NDArray[Any]:
         loaded = np.load(content, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded
-        keys = [key for key in loaded.files if len(loaded.files) == 1 or key in KEYS]
-        return np.asarray(_chosen({key: loaded[key] for key in keys}, where))
+        return np.asarray(loaded[_chosen(loaded.files, where)])
     except (ValueError, EOFError, OSError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         if "pickle" in str(error):
             raise InputError(f"{where}: {_PICKLED}") from None
@@ -221,13 +222,10 @@ def _torch(member: Member, where: str) -> NDArray[Any]:
         loaded = torch.load(content, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise anything
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(
-            f"{where}: not a tensor that can be read safely ({reason}); {_PICKLED}"
-        ) from None
+        wrong = f"not a tensor that can be read safely ({reason})"
+        raise InputError(f"{where}: {wrong}; {_PICKLED}") from None
     if isinstance(loaded, dict):
-        loaded = _chosen(
-            {key: value for key, value in loaded.items() if len(loaded) == 1 or key in KEYS}, where
-        )
+        loaded = loaded[_chosen(list(loaded), where)]
     if not isinstance(loaded, torch.Tensor):
         raise InputError(f"{where}: holds {type(loaded).__name__}, expected one tensor")
     if loaded.layout != torch.strided:
@@ -236,12 +234,14 @@ def _torch(member: Member, where: str) -> NDArray[Any]:
     return loaded.float().numpy() if loaded.dtype is torch.bfloat16 else loaded.numpy()
 
 
-def _chosen(arrays: dict[str, Any], where: str) -> Any:
-    if len(arrays) != 1:
-        raise InputError(
-            f"{where}: holds several arrays, expected one, or one called {' or '.join(KEYS)}"
-        )
-    return next(iter(arrays.values()))
+def _chosen(keys: Sequence[str], where: str) -> str:
+    """The key of a file's only array, or of the one that is called as features are."""
+    if len(keys) > 1:
+        keys = [key for key in keys if key in KEYS]
+    if len(keys) != 1:
+        wanted = f"expected one, or one called {' or '.join(KEYS)}"
+        raise InputError(f"{where}: holds several arrays, {wanted}")
+    return keys[0]
 
 
 def _hdf5(member: Member, dim: int, prefix: str) -> Iterator[Features]:
@@ -250,15 +250,10 @@ def _hdf5(member: Member, dim: int, prefix: str) -> Iterator[Features]:
         try:
             file = h5py.File(stream, "r")
         except OSError as error:
-            raise InputError(
-                f"{member.source}: {member.name}: not a complete h5 file ({error}); fetch it again"
-            ) from None
+            wrong = f"not a complete h5 file ({error})"
+            raise InputError(f"{member.source}: {member.name}: {wrong}; fetch it again") from None
         with file:
-            names: list[str] = []
-            file.visititems(
-                lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
-            )
-            for name in names:
+            for name in _datasets(file):
                 video = PurePosixPath(name).name.removeprefix(prefix)
                 where = f"{member.source}: video '{video}' ({member.name}/{name})"
 
@@ -269,15 +264,26 @@ def _hdf5(member: Member, dim: int, prefix: str) -> Iterator[Features]:
                 yield Features(video, load)
 
 
+def _datasets(file: h5py.File) -> list[str]:
+    """Names of all data sets, however deep."""
+    names = []
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            names.append(name)
+
+    file.visititems(visit)
+    return names
+
+
 def _checked(array: NDArray[Any], dim: int, where: str) -> NDArray[Any]:
+    """Features (T, dim) in single precision or less."""
     if array.ndim != 2 or array.shape[1] != dim:
-        raise InputError(
-            f"{where}: shape {array.shape}, expected (steps, {dim}): transposed, or other features (params: dim)?"
-        )
+        found = f"shape {array.shape}, expected (steps, {dim})"
+        raise InputError(f"{where}: {found}: transposed, or other features (params: dim)?")
     if len(array) == 0 or array.dtype.kind != "f":
-        raise InputError(
-            f"{where}: {len(array)} steps of type {array.dtype}, expected floats and at least one step"
-        )
+        found = f"{len(array)} steps of type {array.dtype}"
+        raise InputError(f"{where}: {found}, expected floats and at least one step")
     if not np.isfinite(array).all():
         raise InputError(f"{where}: contains NaN or infinite values")
     return np.ascontiguousarray(array if array.dtype.itemsize <= 4 else array.astype(np.float32))

@@ -4,9 +4,9 @@ A store holds one data set `videos/NAME` per video in the publisher's dtype (dou
 in chunks of some 256 steps and at most 1,024 channels, and an `index` of lengths (JSON). A small
 manifest lies beside it:
 
-    {"md5": of the content, "dim": C, "videos": how many, "missing": [videos that the publisher
-    lists as missing],
-     "sources": {raw file: md5}}
+    {"md5": of the content, "dim": C, "videos": how many, "sources": {raw file: md5},
+     "missing": [videos that the publisher lists as missing],
+     "made_with": what makes it up to date}
 
 The manifest stays small, so that Snakemake compares its content and not its time.
 """
@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 
 from actionformer.data.feature_files import MISSING_LIST, features_in, members, missing_list
 from actionformer.errors import InputError
-from actionformer.files import read_json, write_json
+from actionformer.files import files_of, read_json, write_json
 from actionformer.progress import progress
 
 CHUNK_STEPS, CHUNK_CHANNELS = 256, 1024
+# how much may have to be packed again after an interruption
 FLUSH_BYTES = 64_000_000
-"""how much may have to be packed again after an interruption"""
 
 
 def manifest_path(store: Path) -> Path:
@@ -48,12 +48,14 @@ def pack(
     sources: Callable[[], Mapping[str, str]] = dict,
     made_with: Callable[[Mapping[str, str]], Mapping[str, Any]] = dict,
 ) -> dict[str, Any]:
-    """Pack a publisher's archive, folder or file into `store`, one video in memory at a time;
-    returns the manifest.
+    """Pack a publisher's archive, folder or file into a store; returns the manifest.
 
-    Interrupted, the next call goes on after the last videos that were written out; the manifest is
-    the same. `sources` gives the md5s of the raw files, and is asked once everything is packed;
-    `made_with` gives, from those, the record of what the store is made with.
+    One video is in memory at a time. Interrupted, the next call goes on after the last videos that
+    were written out; the manifest is the same.
+
+    Args:
+        sources: gives the md5s of the raw files; asked once everything is packed.
+        made_with: gives, from those, the record of what the store is made with.
 
     Raises:
         InputError: what `feature_files` raises, a video that occurs twice, no features at all, or
@@ -68,28 +70,7 @@ def pack(
     with lock:
         partial = _Partial(store, _stamp(source, dim, prefix))
         try:
-            missing: list[str] = []
-            seen: set[str] = set()
-            for member in progress(members(source), f"pack {source.name}", unit="file"):
-                if PurePosixPath(member.name).name == MISSING_LIST:
-                    missing = missing_list(member, prefix)
-                    continue
-                for features in features_in(member, dim=dim, prefix=prefix):
-                    if features.video in seen:
-                        raise InputError(
-                            f"{source}: video '{features.video}' occurs twice; keep one of them"
-                        )
-                    if not features.video:
-                        raise InputError(
-                            f"{source}: {member.name}: no video's name is left without '{prefix}'"
-                        )
-                    seen.add(features.video)
-                    if features.video not in partial.digests:
-                        partial.add(features.video, features.load())
-            if not seen:
-                raise InputError(
-                    f"{source}: no features in it; expected one npy, npz or pt file per video, or h5"
-                )
+            missing = _pack_members(source, partial, dim, prefix)
             made_from = dict(sources())
         except InputError:
             partial.discard()  # what is wrong with the source will have to be mended first
@@ -98,9 +79,7 @@ def pack(
         except BaseException:
             partial.keep()
             raise
-        manifest_path(store).unlink(
-            missing_ok=True
-        )  # it must never lie beside another store than its own
+        manifest_path(store).unlink(missing_ok=True)  # it must never lie beside another store
         digests = partial.finish()
         Path(lock.lock_file).unlink(missing_ok=True)
     whole = "".join(f"{video} {digests[video]}\n" for video in sorted(digests))
@@ -116,6 +95,30 @@ def pack(
     return manifest
 
 
+def _pack_members(source: Path, partial: _Partial, dim: int, prefix: str) -> list[str]:
+    """Add every video that is not there yet; returns those that the publisher lists as missing."""
+    missing: list[str] = []
+    seen: set[str] = set()
+    for member in progress(members(source), f"pack {source.name}", unit="file"):
+        if PurePosixPath(member.name).name == MISSING_LIST:
+            missing = missing_list(member, prefix)
+            continue
+        for features in features_in(member, dim=dim, prefix=prefix):
+            video = features.video
+            if video in seen:
+                raise InputError(f"{source}: video '{video}' occurs twice; keep one of them")
+            if not video:
+                wrong = f"no video's name is left without '{prefix}'"
+                raise InputError(f"{source}: {member.name}: {wrong}")
+            seen.add(video)
+            if video not in partial.digests:
+                partial.add(video, features.load())
+    if not seen:
+        wanted = "expected one npy, npz or pt file per video, or h5"
+        raise InputError(f"{source}: no features in it; {wanted}")
+    return missing
+
+
 class _Partial:
     """A store in the making: videos beside a journal of those that are safely on disk."""
 
@@ -128,9 +131,7 @@ class _Partial:
         self._file: Any = self._reopened() or h5py.File(self._path, "w")
 
     def _reopened(self) -> h5py.File | None:
-        """The file of an interrupted call on the same source, less what its journal doesn't vouch
-        for.
-        """
+        """The file of an interrupted call on the same source, if its journal vouches for it."""
         if not (self._path.exists() and self._journal.exists()):
             return None
         file = None
@@ -138,14 +139,7 @@ class _Partial:
             journal = read_json(self._journal)
             if journal["stamp"] == self._stamp:
                 file = h5py.File(self._path, "a")
-                for video in [
-                    name for name in file.get("videos", {}) if name not in journal["digests"]
-                ]:
-                    del file["videos"][video]
-                if all(
-                    _digest(file["videos"][video][()]) == md5
-                    for video, md5 in journal["digests"].items()
-                ):
+                if _holds(file, journal["digests"]):
                     self.digests = dict(journal["digests"])
                     return file
         except (InputError, OSError, KeyError, RuntimeError, TypeError, ValueError):
@@ -196,6 +190,14 @@ class _Partial:
         return self.digests
 
 
+def _holds(file: h5py.File, digests: Mapping[str, str]) -> bool:
+    """Are these videos in a file as they were written? Others are removed from it."""
+    for video in list(file.get("videos", {})):
+        if video not in digests:
+            del file["videos"][video]
+    return all(_digest(file["videos"][video][()]) == md5 for video, md5 in digests.items())
+
+
 def _digest(array_TC: NDArray[Any]) -> str:
     header = f"{array_TC.dtype.str} {array_TC.shape}".encode()
     return hashlib.md5(header + array_TC.tobytes(), usedforsecurity=False).hexdigest()
@@ -203,8 +205,11 @@ def _digest(array_TC: NDArray[Any]) -> str:
 
 def _stamp(source: Path, dim: int, prefix: str) -> list[Any]:
     """What an interrupted call and the next must have in common."""
-    paths = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
-    files = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in paths if p.exists()]
+    files = []
+    for path in files_of(source):
+        if path.exists():
+            status = path.stat()
+            files.append([str(path), status.st_size, status.st_mtime_ns])
     return [hashlib.md5(json.dumps(files).encode(), usedforsecurity=False).hexdigest(), dim, prefix]
 
 

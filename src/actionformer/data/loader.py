@@ -51,12 +51,11 @@ def training_batches(
     """
     order = torch.randperm(len(views), generator=torch.Generator().manual_seed(epoch)).tolist()
     for first in range(0, len(order), batch_size):
-        yield collate(
-            [
-                views[i].load(random.Random(f"{seed}/{epoch}/{i}"))
-                for i in order[first : first + batch_size]
-            ]
-        )
+        samples = []
+        for i in order[first : first + batch_size]:
+            rng = random.Random(f"{seed}/{epoch}/{i}")
+            samples.append(views[i].load(rng))
+        yield collate(samples)
 
 
 def test_batches(

@@ -4,12 +4,12 @@ and the disk.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from actionformer import layout
-from actionformer.params.dataset import File, Source
+from actionformer.params.dataset import Dataset, File, Source
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import load_dataset
 
@@ -39,47 +39,52 @@ class Needed:
         """What stands between the reader and the file."""
         if self.file.gated:
             return "gated"
-        return "by hand" if all(source.kind == "manual" for source in self.file.sources) else "open"
+        by_hand = all(source.kind == "manual" for source in self.file.sources)
+        return "by hand" if by_hand else "open"
 
     def md5(self) -> str:
         """As published, of the file or of one of its sources."""
         if self.file.md5 != "unknown":
             return f"`{self.file.md5}`"
-        of_sources = [
-            f"`{s.md5}` ({s.note or s.address})" for s in self.file.sources if s.md5 != "unknown"
-        ]
+        of_sources = []
+        for source in self.file.sources:
+            if source.md5 != "unknown":
+                of_sources.append(f"`{source.md5}` ({source.note or source.address})")
         return ", ".join(of_sources) or "unknown"
 
 
 def needed(experiment: Experiment, *, released: bool = True) -> list[Needed]:
-    """Every file that a row reads, of its own data set's folder or another's; with its checkpoint
-    if `released`.
+    """Every file that a row reads, in its own data set's folder or another's.
+
+    Args:
+        released: with the published checkpoint.
     """
-    owner = experiment.dataset
+    dataset = owner = experiment.dataset
     if experiment.features.dataset is not None:
         owner = load_dataset(experiment.features.dataset, experiment.edition)
-    own = [
-        layout.classifier_of(experiment),
-        layout.released_checkpoint_of(experiment) if released else None,
-    ]
-    listed = [(path, experiment.dataset) for path in layout.annotation_files_of(experiment)]
-    listed.append((layout.features_of(experiment), owner))
-    listed += [(path, experiment.dataset) for path in own if path is not None]
-    return [
-        Needed(
-            path,
-            next(
-                (f for name, f in dataset.files.items() if path.as_posix().endswith(f"/{name}")),
-                File(),
-            ),
-        )
-        for path, dataset in listed
-    ]
+    items = [_needed(path, dataset) for path in layout.annotation_files_of(experiment)]
+    items.append(_needed(layout.features_of(experiment), owner))
+    more = [layout.classifier_of(experiment)]
+    if released:
+        more.append(layout.released_checkpoint_of(experiment))
+    for path in more:
+        if path is not None:
+            items.append(_needed(path, dataset))
+    return items
+
+
+def _needed(path: Path, dataset: Dataset) -> Needed:
+    """A path with what the data set's params say of the file, if they say anything."""
+    for name, file in dataset.files.items():
+        if path.as_posix().endswith(f"/{name}"):
+            return Needed(path, file)
+    return Needed(path, File())
 
 
 def as_text(experiments: Sequence[Experiment], *, released: bool = True) -> str:
-    """Per row: its files, their sources, sizes and access; then what has to be asked for, and the
-    disk in all.
+    """Per row its files, their sources, sizes and access.
+
+    Then what has to be asked for, and the disk in all.
     """
     lines: list[str] = []
     everything: dict[Path, Needed] = {}
@@ -88,22 +93,16 @@ def as_text(experiments: Sequence[Experiment], *, released: bool = True) -> str:
         lines.append(f"{experiment.name}, disk: {_disk(items)}")
         for item in items:
             everything[item.path] = item
-            facts = (
-                "there"
-                if item.path.exists()
-                else f"{item.size()}, {item.access()}, from {item.sources()}"
-            )
-            lines.append(f"  {item.path}: {facts}")
+            facts = f"{item.size()}, {item.access()}, from {item.sources()}"
+            lines.append(f"  {item.path}: {'there' if item.path.exists() else facts}")
     missing = [item for item in everything.values() if not item.path.exists()]
-    disk = _disk(list(everything.values()))
-    lines += [
-        "",
-        f"to fetch: {len(missing)} of {len(everything)} files; disk for all of them: {disk}",
-    ]
+    counted = f"{len(missing)} of {len(everything)} files"
+    lines += ["", f"to fetch: {counted}; disk for all of them: {_disk(everything.values())}"]
     closed = [item for item in missing if item.access() != "open"]
     if closed:
         lines.append(
-            "no program may or can fetch these alone; get them first, or leave their rows out with rows=:"
+            "no program may or can fetch these alone; get them first, or leave their rows out with "
+            "rows=:"
         )
         lines += [f"  {item.path}: {item.file.gated or item.sources()}" for item in closed]
     return "\n".join(lines) + "\n"
@@ -111,32 +110,46 @@ def as_text(experiments: Sequence[Experiment], *, released: bool = True) -> str:
 
 def as_markdown(experiments: Sequence[Experiment]) -> str:
     """One table: every file of these rows, the rows that read it, size, md5, access and sources."""
-    readers: dict[Path, tuple[Needed, list[str]]] = {}
+    items: dict[Path, Needed] = {}
+    readers: dict[Path, list[str]] = {}
     for experiment in experiments:
         for item in needed(experiment):
-            readers.setdefault(item.path, (item, []))[1].append(experiment.name)
+            items[item.path] = item
+            readers.setdefault(item.path, []).append(experiment.name)
     lines = [
         "| file | read by | size | md5 | access | sources, in order |",
         "|---|---|---|---|---|---|",
     ]
-    for path, (item, rows) in sorted(readers.items()):
-        size = item.size().removeprefix("size ")
-        access = f"**gated**: {item.file.gated}" if item.file.gated else item.access()
-        lines.append(
-            f"| `{path.as_posix()}` | {', '.join(rows)} | {size} | {item.md5()} | {access} | {item.sources()} |"
-        )
+    for path, item in sorted(items.items()):
+        cells = [
+            f"`{path.as_posix()}`",
+            ", ".join(readers[path]),
+            item.size().removeprefix("size "),
+            item.md5(),
+            f"**gated**: {item.file.gated}" if item.file.gated else item.access(),
+            item.sources(),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def disk(experiments: Sequence[Experiment]) -> str:
     """What the files of these rows and their packed stores take, as far as it is known."""
-    return _disk(list({item.path: item for row in experiments for item in needed(row)}.values()))
+    items = {}
+    for experiment in experiments:
+        for item in needed(experiment):
+            items[item.path] = item
+    return _disk(items.values())
 
 
-def _disk(items: Sequence[Needed]) -> str:
+def _disk(items: Collection[Needed]) -> str:
     """Files, and the packed stores, which take as much again as their features."""
-    total = sum((item.bytes or 0) * (2 if "features" in item.path.parts else 1) for item in items)
-    unknown = sum(item.bytes is None for item in items)
+    total = unknown = 0
+    for item in items:
+        if item.bytes is None:
+            unknown += 1
+        else:
+            total += item.bytes * (2 if "features" in item.path.parts else 1)
     known = _gigabytes(total) if total else ""
     more = f"{unknown} files of unknown size" if unknown else ""
     return f"at least {known}, and {more}" if known and more else known or more

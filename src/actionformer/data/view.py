@@ -70,12 +70,12 @@ class View:
     offset: float
     window: Window | None = None
     resize_length: int | None = None
+    # resample in half precision, as the published rows do
     half_precision: bool = False
-    """resample in half precision, as the published rows do"""
+    # of tests: shorter videos are padded to it, longer ones are resampled
     pad_length: int | None = None
-    """of tests: shorter videos are padded to it, longer ones are resampled"""
+    # of training
     crop: Crop | None = None
-    """of training"""
 
     def load(self, rng: random.Random) -> Sample:
         """Read and shape the features; only training views draw from `rng`."""

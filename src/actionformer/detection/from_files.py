@@ -30,8 +30,8 @@ from actionformer.progress import progress
 from actionformer.training.checkpoint import load_model
 from actionformer.training.device import leased_device
 
+# label of class-agnostic weights, whose classes come from a classifier of whole videos
 ONE_CLASS = "action"
-"""label of class-agnostic weights, whose classes come from a classifier of whole videos"""
 ARRAYS = (".npy", ".npz", ".pt", ".pth")
 
 
@@ -40,16 +40,16 @@ class Timing:
     """When the steps of features are, and which videos there are; None: as the weights know it."""
 
     fps: float | None = None
+    # frames between two steps
     stride: float | None = None
-    """frames between two steps"""
+    # frame at the centre of step 0
     offset: float | None = None
-    """frame at the centre of step 0"""
+    # seconds, of a single video
     duration: float | None = None
-    """seconds, of a single video"""
+    # a database file: only its videos, with their durations
     annotations: Path | None = None
-    """a database file: only its videos, with their durations"""
+    # of `annotations`
     subset: str | None = None
-    """of `annotations`"""
 
     @property
     def knows_durations(self) -> bool:

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 Float32 = NDArray[np.float32]
+# segments (N, 2), scores (N,) and labels (N,), before they have names
 Detections = tuple[Float32, Float32, NDArray[np.int64]]
-"""segments (N, 2), scores (N,) and labels (N,), before they have names"""
 
 
 def batched_nms(

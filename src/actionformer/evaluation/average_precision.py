@@ -23,8 +23,8 @@ class AveragePrecision:
     classes: tuple[str, ...]
     instances_K: NDArray[np.int64]
     tiou_thresholds: tuple[float, ...]
+    # evaluated videos that have ground truth
     videos: int
-    """evaluated videos that have ground truth"""
 
     @property
     def map_U(self) -> NDArray[np.float64]:

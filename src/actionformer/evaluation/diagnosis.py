@@ -32,8 +32,8 @@ KINDS = (
     "background error",
 )
 TRUE, DOUBLE, WRONG_LABEL, LOCALIZATION, CONFUSION, BACKGROUND = range(len(KINDS))
+# threshold of the profile and of the misses
 TIOU = 0.5
-"""threshold of the profile and of the misses"""
 BACKGROUND_TIOU = 0.1
 SPLITS = 10
 BIN_NAMES = ("XS", "S", "M", "L", "XL")
@@ -63,10 +63,10 @@ class Diagnosis:
     `normalized_map` and `gains` are of the average mAP over the row's thresholds.
     """
 
+    # of the detections ranked (s G_k, (s + 1) G_k] in their class k: how many are of each kind
     counts_SE: NDArray[np.int64]
-    """of the detections ranked (s G_k, (s + 1) G_k] in their class k: how many are of each kind"""
+    # kind of error -> what the mAP would gain without it
     gains: Mapping[str, float]
-    """kind of error -> what the mAP would gain without it"""
     normalized_map: float
     bins: Mapping[str, Sequence[Bin]]
 

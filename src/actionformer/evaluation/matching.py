@@ -107,8 +107,8 @@ class _GroundTruth:
     class_G: Ints
     video_G: Ints
     bounds: Ints
+    # the group of a video and class; -1 where there is none, as in the last column
     groups_VK: Ints
-    """the group of a video and class; -1 where there is none, as in the last column"""
 
 
 def _ground_truth(database: Database, subset: str, blocked: Collection[str]) -> _GroundTruth:

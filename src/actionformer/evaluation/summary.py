@@ -19,8 +19,8 @@ from actionformer.evaluation.matching import match, true_positives
 from actionformer.evaluation.recall import recall_at_kx
 from actionformer.params.experiment import EvaluationParams
 
+# between verb and noun in the label of an action: in no class's name
 PAIR = "\x1f"
-"""between verb and noun in the label of an action: in no class's name"""
 
 
 def metrics_of(

@@ -16,8 +16,8 @@ from actionformer.files import atomic_path
 from actionformer.model.actionformer import ActionFormer
 
 OPSET = 18
+# of scores, and of boundaries in strides of their level
 TOLERANCE = 1e-4
-"""of scores, and of boundaries in strides of their level"""
 OUTPUTS = ("segments", "scores", "valid")
 
 

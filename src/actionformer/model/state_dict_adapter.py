@@ -191,6 +191,7 @@ def published_model(params: ModelParams, state_dict: Mapping[str, Tensor]) -> Ac
 
 # ------------------------------------------------------------------------ sizes from their tensors
 
+# param -> tensors of which every one of its parts has one
 _REPEATED = {
     "embed_convs": (
         "backbone.embedding.{}.conv.weight",
@@ -209,7 +210,6 @@ _REPEATED = {
         "head.regression.{}.conv.weight",
     ),
 }
-"""param -> tensors of which every one of its parts has one"""
 
 
 def _network_of(theirs: Mapping[str, Tensor], layout: Layout) -> ActionFormer:

@@ -13,14 +13,14 @@ from torch import Tensor
 class Points:
     """Every point of the pyramid, level 0 first: where it lies, and what it may regress."""
 
+    # on the grid
     position_P: Tensor
-    """on the grid"""
+    # larger boundary distance of the segments that a point regresses: from here ...
     smallest_P: Tensor
-    """larger boundary distance of the segments that a point regresses: from here ..."""
+    # ... to here, ends included
     largest_P: Tensor
-    """... to here, ends included"""
+    # grid units between two points of its level
     stride_P: Tensor
-    """grid units between two points of its level"""
 
     def to(self, device: torch.device) -> Points:
         """The same on another device."""

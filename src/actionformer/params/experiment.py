@@ -211,8 +211,8 @@ class Expectation(Params):
 class Experiment(Params):
     """One row of a results table, every value resolved."""
 
-    name: str
-    edition: str
+    name: str = Field(description="of the row's file")
+    edition: str = Field(description="the edition that it was resolved for")
     comparable: bool = Field(
         description="false: numbers of this edition are not comparable with the published ones"
     )
@@ -226,7 +226,9 @@ class Experiment(Params):
     inference: InferenceParams = InferenceParams()
     evaluation: EvaluationParams = EvaluationParams()
     expect: Expectation = Expectation()
-    released: Released | None = None
+    released: Released | None = Field(
+        None, description="the checkpoint that was published with this row"
+    )
     actions_with: str | None = Field(
         None, description="row of verbs that this row of nouns is fused with into actions"
     )
@@ -280,8 +282,8 @@ class Edition(Params):
         return self
 
 
+# the edition of experiments and data sets given by path
 OWN = "own"
-"""the edition of experiments and data sets given by path"""
 
 OWN_EDITION = Edition(
     comparable=False,

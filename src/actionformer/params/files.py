@@ -136,8 +136,8 @@ class _Written:
     chosen: Edition
     content: dict[str, Any]
     path: Path
+    # the files, in words
     origin: str
-    """the files, in words"""
 
 
 def load_experiment(
@@ -259,14 +259,14 @@ def why_not_comparable(experiment: Experiment, params: Path = PARAMS) -> str:
 
 # ------------------------------------------------------------------------ params that a run stored
 
+# kind of params -> name in an earlier version -> today's; the only place that knows old names
 RENAMED: dict[type[Params], dict[str, str]] = {
     DataParams: {"protocol": "loading"},
     Dataset: {"protocol": "remark"},
 }
-"""kind of params -> name in an earlier version -> today's; the only place that knows old names"""
 
+# what `data.loading` was, in effect, before there was such a param
 BEFORE_LOADING = "published"
-"""what `data.loading` was, in effect, before there was such a param"""
 
 
 def renamed(kind: type[Params], values: Mapping[str, Any]) -> dict[str, Any]:

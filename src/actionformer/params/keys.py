@@ -41,6 +41,10 @@ from actionformer.params.files import renamed
 Values = dict[str, Any]
 Record = dict[str, Any]
 
+# Raise a stage's number where its code gives other results for good, and say why in a line beside
+# it.
+# Results of a lower number are then outdated: `status` and a dry run say so, and the next call
+# makes them anew.
 ARITHMETIC = {
     "convert": 1,
     "pack": 1,
@@ -51,15 +55,9 @@ ARITHMETIC = {
     "released": 1,
     "actions": 1,
 }
-"""Raise a stage's number where its code gives other results for good, and say why in a line beside
-it.
 
-Results of a lower number are then outdated: `status` and a dry run say so, and the next call makes
-them anew.
-"""
-
+# The same for what people look at: raised where a page shows something else.
 PAGES = {"draw": 1, "card": 1, "tabulate": 1, "report": 1}
-"""The same for what people look at: raised where a page shows something else."""
 
 # ------------------------------------------------------------------------------ what a stage reads
 
@@ -150,6 +148,7 @@ def _grid(experiment: Experiment) -> Values:
     return experiment.features.model_dump(mode="json", include=parts)
 
 
+# stage -> the params that it is given, and what it reads of them
 READS: dict[str, tuple[type[Any], Callable[[Any], Values]]] = {
     "convert": (Dataset, _conversion),
     "pack": (FeatureSet, _packing),
@@ -160,9 +159,9 @@ READS: dict[str, tuple[type[Any], Callable[[Any], Values]]] = {
     "released": (Experiment, _released),
     "actions": (Experiment, _actions),
 }
-"""stage -> the params that it is given, and what it reads of them"""
 
 
+# part of the values of a stage that is given an experiment -> its schema
 PARTS: dict[str, type[Params]] = {
     "data": DataParams,
     "model": ModelParams,
@@ -173,7 +172,6 @@ PARTS: dict[str, type[Params]] = {
     "features": FeatureSet,
     "classifier": Classifier,
 }
-"""part of the values of a stage that is given an experiment -> its schema"""
 
 
 def shown(experiment: Experiment) -> Values:
@@ -275,7 +273,7 @@ def plain_key(stage: str, printed: Any) -> str:
     return digest([stage, PAGES[stage], printed])
 
 
-def identity(made: Mapping[str, Any]) -> str:
+def name(made: Mapping[str, Any]) -> str:
     """A short name of everything that a product is a function of."""
     return digest([made["stage"], made["key"], made["inputs"]])
 

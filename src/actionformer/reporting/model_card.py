@@ -25,8 +25,8 @@ UNITS = {
     "stride": "frames per step",
 }
 
+# label -> {"instances", "ap": per threshold}, as metrics.json has it
 Classes = Mapping[str, Mapping[str, Any]]
-"""label -> {"instances", "ap": per threshold}, as metrics.json has it"""
 
 
 def model_card(row: Row, classes: Sequence[Classes], *, remark: str) -> str:

@@ -17,17 +17,17 @@ class RunStatus:
 
     experiment: Experiment
     seed: int
+    # done, outdated, running, stopped, trained or missing
     state: str
-    """done, outdated, running, stopped, trained or missing"""
+    # epochs finished
     epoch: int
-    """epochs finished"""
+    # that they took; None where it isn't known
     seconds: float | None
-    """that they took; None where it isn't known"""
     score: float | None
+    # the first command that has yet to run; empty when done
     next_stage: str
-    """the first command that has yet to run; empty when done"""
+    # of an outdated run: what has changed since
     why: Sequence[str] = ()
-    """of an outdated run: what has changed since"""
 
     @property
     def seconds_left(self) -> float | None:
@@ -42,10 +42,10 @@ class Costs:
     """What the trainings of rows take on a machine."""
 
     device: str
+    # float32 operations a second in matrix products
     rate: float
-    """float32 operations a second in matrix products"""
+    # row -> at most, of one seed; None where nobody says how many videos there are
     hours: Mapping[str, float | None]
-    """row -> at most, of one seed; None where nobody says how many videos there are"""
 
 
 def as_text(runs: Sequence[RunStatus], *, others: Sequence[str], costs: Costs | None) -> str:

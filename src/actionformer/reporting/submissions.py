@@ -25,8 +25,8 @@ from actionformer.errors import InputError
 
 Challenge = Literal["activitynet", "epic", "ego4d"]
 CHALLENGES: tuple[Challenge, ...] = ("activitynet", "epic", "ego4d")
+# what is wrong with a detection's labels; empty where nothing is
 Labels = Callable[[Detection], str]
-"""what is wrong with a detection's labels; empty where nothing is"""
 
 ACTIVITYNET_VERSION = "VERSION 1.3"
 EPIC_VERSION, EPIC_CHALLENGE = "0.2", "action_detection"
@@ -37,20 +37,20 @@ EPIC_LEVELS = {
 }
 EPIC_VERBS, EPIC_NOUNS = 97, 300
 EGO4D_VERSION, EGO4D_CHALLENGE = "1.0", "ego4d_moment_queries"
+# what a submission has to begin with
 HEADS: dict[Challenge, dict[str, str]] = {
     "activitynet": {"version": ACTIVITYNET_VERSION},
     "epic": {"version": EPIC_VERSION, "challenge": EPIC_CHALLENGE},
     "ego4d": {"version": EGO4D_VERSION, "challenge": EGO4D_CHALLENGE},
 }
-"""what a submission has to begin with"""
+# where its detections stand
 PARTS: dict[Challenge, tuple[str, ...]] = {
     "activitynet": ("results",),
     "epic": ("results",),
     "ego4d": ("detect_results", "retrieve_results"),
 }
-"""where its detections stand"""
+# seconds that a segment may end after its video: published durations are rounded
 SLACK = 0.5
-"""seconds that a segment may end after its video: published durations are rounded"""
 
 
 def activitynet(results: Results, *, external_data: str) -> dict[str, Any]:

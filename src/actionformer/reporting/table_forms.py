@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from actionformer.reporting.tables import Code, Grid, Row, Strong, Table, records
 
+# of the csv; the names of `tables.records`
 COLUMNS = (
     "table",
     "row",
@@ -33,7 +34,6 @@ COLUMNS = (
     "threads",
     "mlflow_runs",
 )
-"""of the csv; the names of `tables.records`"""
 
 LEGEND = """\
 mAP in percent at a temporal IoU threshold, and its average over the thresholds named; R@kx is the
@@ -212,6 +212,7 @@ def _latex_row(cells: Sequence[str]) -> str:
     return " & ".join(_latex(text) for text in cells) + r" \\"
 
 
+# characters that have a command; others of LaTeX's own get a backslash
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -221,7 +222,6 @@ _LATEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
 }
-"""characters that have a command; others of LaTeX's own get a backslash"""
 
 
 def _latex(text: str) -> str:

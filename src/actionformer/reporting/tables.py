@@ -17,6 +17,7 @@ from scipy import stats
 from actionformer import provenance
 from actionformer.params.experiment import Experiment
 
+# columns of where the numbers come from
 ORIGIN = (
     "features",
     "seeds",
@@ -29,7 +30,6 @@ ORIGIN = (
     "threads",
     "MLflow run",
 )
-"""columns of where the numbers come from"""
 
 AVERAGE = "average mAP"
 
@@ -62,8 +62,8 @@ class Row:
     experiment: Experiment
     runs: Sequence[Run]
     released: Released | None = None
+    # of a row of nouns: its seeds fused with those of a row of verbs
     actions: Sequence[Run] = ()
-    """of a row of nouns: its seeds fused with those of a row of verbs"""
 
     def metrics(self) -> list[tuple[str, str]]:
         """(heading, key in metrics.json) per column, in the published order."""
@@ -188,18 +188,18 @@ class Table:
     name: str
     title: str
     edition: str
+    # why the edition's numbers don't compare, if they don't
     remark: str
-    """why the edition's numbers don't compare, if they don't"""
+    # what is to be said of the data set
     data_remark: str
-    """what is to be said of the data set"""
+    # a few lines per row
     results: Grid
-    """a few lines per row"""
     recall: Grid | None
+    # nouns and verbs fused; there is no published value in the tables reproduced here
     actions: Grid | None
-    """nouns and verbs fused; there is no published value in the tables reproduced here"""
     origin: Grid
+    # what the published checkpoints are, then a line per row; empty where there are none
     released: Sequence[str]
-    """what the published checkpoints are, then a line per row; empty where there are none"""
 
 
 def table_of(name: str, title: str, rows: Sequence[Row], *, edition: str, remark: str) -> Table:

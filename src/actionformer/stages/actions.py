@@ -94,7 +94,7 @@ def actions_lineage(experiment: Experiment, seed: int, made: Mapping[str, Any]) 
     for row, run in _fused(experiment, seed).items():
         unknown = {"stage": row, "key": "", "inputs": {}}
         trained = keys.stored(layout.manifest(run / "model.pt")) or unknown
-        weights.append(keys.identity(trained))
+        weights.append(keys.name(trained))
         lineage = read_json(run / "lineage.json")
         for session in provenance.trained_by(lineage, experiment.training.epochs):
             trained_by.append({"row": row, **session})

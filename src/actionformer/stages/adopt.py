@@ -42,8 +42,8 @@ from actionformer.stages.train import alone_in, training_lineage
 from actionformer.training import checkpoint
 
 Say = Callable[[str], None]
+# the arithmetic of every stage in the first form
 FIRST = 1
-"""the arithmetic of every stage in the first form"""
 NOT_KNOWN = "what it was made with is not known"
 NOT_THERE = "not there"
 
@@ -323,7 +323,7 @@ def _checkpoint(experiment: Experiment, seed: int, run: Path) -> None:
         epochs = len(state["history"])
         told = {
             "run_id": state.pop("token"),
-            "identity": keys.identity(made),
+            "identity": keys.name(made),
             "made_with": made,
             "trained_by": provenance.trained_by(lineage, epochs) if epochs else [],
         }

@@ -9,6 +9,7 @@ from typing import Any
 
 from actionformer import layout, provenance
 from actionformer.data import annotations as databases
+from actionformer.data import audit as audits
 from actionformer.data import features as stores
 from actionformer.data.annotations import Database, load_database
 from actionformer.data.features import FeatureStore, read_manifest
@@ -105,14 +106,14 @@ class Audited:
 
     annotations: Path | None
     folder: Path | None = None
+    # of a folder: durations
     video_info: Path | None = None
-    """of a folder: durations"""
+    # of `store`: the feature set's name; the data set's first, if None
     features: str | None = None
-    """of `store`: the feature set's name; the data set's first, if None"""
+    # packed features
     store: Path | None = None
-    """packed features"""
+    # a published class list, to compare the order with
     classes: Path | None = None
-    """a published class list, to compare the order with"""
 
 
 def audit_files(dataset: Dataset, given: Audited, *, out: Path, say: Callable[[str], None]) -> None:
@@ -130,7 +131,7 @@ def audit_files(dataset: Dataset, given: Audited, *, out: Path, say: Callable[[s
     if not isinstance(content, dict) or not isinstance(content.get("database"), dict):
         raise InputError(f"{where}: expected a JSON object with the key 'database'")
     features, lengths = _features_given(dataset, given)
-    reports: dict[str, databases.Audit] = {}
+    reports: dict[str, audits.Audit] = {}
     for field, order in _class_orders(_fields(content), given.classes).items():
         reports[field] = _audited(
             dataset,
@@ -188,7 +189,7 @@ def _audited(
     order: Sequence[str] | None = None,
     listed_missing: Sequence[str] = (),
     comparable: bool = True,
-) -> databases.Audit:
+) -> audits.Audit:
     """The audit of one label field under a data set's params."""
     classes: int | None
     if isinstance(dataset.num_classes, int):
@@ -201,7 +202,7 @@ def _audited(
             subset: (counts.videos, counts.instances)
             for subset, counts in dataset.published.items()
         }
-    return databases.audit(
+    return audits.audit(
         database,
         train_subset=dataset.train_subset,
         eval_subset=dataset.eval_subset,

@@ -85,7 +85,7 @@ def write_detections_manifest(experiment: Experiment, seed: int, made: Mapping[s
     trained = keys.stored(layout.manifest(run / "model.pt"))
     if trained is None:
         trained = inputs.training_record(experiment, seed)
-    lineage = {"weights": keys.identity(trained), "train_key": trained["key"]}
+    lineage = {"weights": keys.name(trained), "train_key": trained["key"]}
     lineage |= inputs.data_lineage(experiment)
     inputs.write_manifest(run / "detections.json", made, lineage=lineage)
 

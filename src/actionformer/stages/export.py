@@ -34,8 +34,8 @@ from actionformer.training.checkpoint import load_model
 class Wanted:
     """What `predict` writes beside predictions.json and .csv, which hold everything."""
 
+    # of subtitles and pictures
     min_score: float
-    """of subtitles and pictures"""
     pictures: bool
 
 

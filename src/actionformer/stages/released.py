@@ -68,7 +68,7 @@ def released_lineage(experiment: Experiment, path: Path, made: Mapping[str, Any]
         "trained_by": [],
         "weights": digest(["released", made["inputs"]["checkpoint"]]),
         "params": made["key"],
-        "identity": keys.identity(made),
+        "identity": keys.name(made),
         **inputs.data_lineage(experiment, path),
     }
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from actionformer.files import atomic_path, write_text
 
+# bytes of a block that deflate stores as it is
 STORED = 65535
-"""bytes of a block that deflate stores as it is"""
 
 
 def write_zip(path: Path, members: Mapping[str, bytes]) -> None:

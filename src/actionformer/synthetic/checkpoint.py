@@ -19,10 +19,10 @@ import torch
 from actionformer.files import atomic_path
 from actionformer.params.experiment import ModelParams
 
+# name, shape and kind of a tensor
 Entry = tuple[str, tuple[int, ...], str]
-"""name, shape and kind of a tensor"""
+# kind of tensor -> what its values are spread around; 1 for the others
 MEANS = {"weight": 0.0, "bias": 0.0, "cls_bias": round(-math.log(99), 2)}
-"""kind of tensor -> what its values are spread around; 1 for the others"""
 
 
 def opentad_layout(params: ModelParams) -> Iterator[Entry]:

@@ -23,10 +23,10 @@ Array = NDArray[np.floating[Any]]
 
 YOUTUBE = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 HEX = "0123456789abcdef"
+# how often a place is drawn per action that is wanted
 TRIALS = 40
-"""how often a place is drawn per action that is wanted"""
+# standard deviation of the sum of four numbers from -128 to 127
 DICE = 148
-"""standard deviation of the sum of four numbers from -128 to 127"""
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class Content:
     actions: tuple[int, int]
     length: tuple[float, float]
     overlapping: bool
+    # of the publisher's times
     decimals: int
-    """of the publisher's times"""
+    # `length` is a share of the duration
     relative_length: bool = False
-    """`length` is a share of the duration"""
+    # all actions of a video have the same class
     one_class: bool = False
-    """all actions of a video have the same class"""
 
 
 def generator(name: str) -> Generator:

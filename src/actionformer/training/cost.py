@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from actionformer.model.actionformer import ActionFormer
 from actionformer.params.experiment import Experiment, ModelParams
 
+# times the forward pass: products with the gradient, for inputs and for weights
 BACKWARD = 2
-"""times the forward pass: products with the gradient, for inputs and for weights"""
 MATRIX = 2048
 
 

@@ -27,20 +27,21 @@ from actionformer.training import checkpoint
 from actionformer.training.observer import Observer, Record
 from actionformer.training.optimizer import adamw, learning_rate
 
+# numbers of the averaged network after an epoch
 Evaluate = Callable[[torch.nn.Module], Record]
-"""numbers of the averaged network after an epoch"""
 
 
 @dataclass(frozen=True)
 class Origin:
     """What a training is made of and who trains, as the checkpoint keeps it."""
 
-    identity: str = ""
-    """of params, seed and data: a checkpoint with another one is not gone on with"""
+    # the name of what the weights depend on: params, seed and data. A checkpoint, which keeps it
+    # under "identity", is gone on with where the two are equal
+    weights: str = ""
+    # the record behind that name
     made_with: Mapping[str, Any] | None = None
-    """the record behind the identity"""
+    # the commit, device and versions that train now
     who: Mapping[str, Any] = field(default_factory=dict)
-    """the commit, device and versions that train now"""
 
 
 @dataclass
@@ -51,14 +52,14 @@ class _Training:
     ema: AveragedModel
     optimizer: torch.optim.Optimizer
     history: list[Record] = field(default_factory=list)
+    # who trained which epochs
     trained_by: list[dict[str, Any]] = field(default_factory=list)
-    """who trained which epochs"""
     run_id: str | None = None
 
     def go_on(self, path: Path, origin: Origin) -> None:
-        """Take over a checkpoint of the same identity, if there is one."""
+        """Take over a checkpoint of the same weights, if there is one."""
         state = checkpoint.load(path) if path.exists() else {}
-        if state.get("identity") != origin.identity:
+        if state.get("identity") != origin.weights:
             return
         self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
@@ -75,7 +76,7 @@ class _Training:
             "trained_by": self.trained_by,
             "run_id": self.run_id,
             "optimizer": self.optimizer.state_dict(),
-            "identity": origin.identity,
+            "identity": origin.weights,
         }
         if origin.made_with is not None:
             content["made_with"] = origin.made_with

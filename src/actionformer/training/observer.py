@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+# what is measured of one epoch
 Record = dict[str, float]
-"""what is measured of one epoch"""
 
 
 class Observer:

@@ -23,37 +23,44 @@ from actionformer.files import read_json
 from actionformer.params.dataset import Dataset
 
 VIDEO_INFO = "*video_info*.csv"
-# format -> the forms that a folder may hold it in, best first: patterns that must match, then those
-# that may
-FORMS: dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]] = {
+THUMOS_ZIPS = ("*emporal_annotations_validation.zip", "*emporal_annotations_test.zip")
+THUMOS_TEXTS = ("*_val.txt", "*_test.txt")
+THUMOS_JSON = "*thumos*14*.json"
+EPIC_CSVS = ("EPIC_100_train.csv", "EPIC_100_validation.csv", "EPIC_100_video_info.csv")
+CHARADES_CSVS = ("Charades_v1_train.csv", "Charades_v1_test.csv")
+
+# format -> the forms that a folder may hold it in, best first: patterns that must match
+FORMS: dict[str, list[tuple[str, ...]]] = {
     "thumos14": [
-        (("*emporal_annotations_validation.zip", "*emporal_annotations_test.zip", VIDEO_INFO), ()),
-        (("*emporal_annotations_validation.zip", "*emporal_annotations_test.zip", "*thumos*14*.json"), ()),
-        (("*_val.txt", "*_test.txt", VIDEO_INFO), ()),
-        (("*_val.txt", "*_test.txt", "*thumos*14*.json"), ()),
-        (("*thumos*14*.json",), ()),
+        (*THUMOS_ZIPS, VIDEO_INFO),
+        (*THUMOS_ZIPS, THUMOS_JSON),
+        (*THUMOS_TEXTS, VIDEO_INFO),
+        (*THUMOS_TEXTS, THUMOS_JSON),
+        (THUMOS_JSON,),
     ],
     "multithumos": [
-        (("multithumos.zip", VIDEO_INFO), ()),
-        (("multithumos.zip", "multithumos_anno*.json"), ()),
-        (("annotation*/*.txt", VIDEO_INFO), ()),
-        (("multithumos*.json",), ("class_ids.json", "class_list.txt")),
+        ("multithumos.zip", VIDEO_INFO),
+        ("multithumos.zip", "multithumos_anno*.json"),
+        ("annotation*/*.txt", VIDEO_INFO),
+        ("multithumos*.json",),
     ],
-    "activitynet": [(("activity_net*.json",), ()), (("anet1.3*.json",), ())],
-    "hacs": [(("HACS_segments*.json",), ())],
+    "activitynet": [("activity_net*.json",), ("anet1.3*.json",)],
+    "hacs": [("HACS_segments*.json",)],
     "epic": [
-        (("EPIC_100_train.csv", "EPIC_100_validation.csv", "EPIC_100_video_info.csv"), ()),
-        (("epic_kitchens*verb.json", "epic_kitchens*noun.json"), ()),
-        (("epic_kitchens*.json",), ()),
+        EPIC_CSVS,
+        ("epic_kitchens*verb.json", "epic_kitchens*noun.json"),
+        ("epic_kitchens*.json",),
     ],
-    "ego4d": [(("moments_train.json", "moments_val.json"), ()), (("ego4d*.json",), ())],
-    "charades": [
-        (("Charades_v1_train.csv", "Charades_v1_test.csv"), ("Charades_v1_classes.txt",)),
-        (("charades*.json",), ()),
-    ],
-    "fineaction": [(("annotations_gt*.json",), ()), (("*fineaction*.json",), ())],
-    "database": [(("annotations.json",), ()), (("*.json",), ())],
-}  # fmt: skip
+    "ego4d": [("moments_train.json", "moments_val.json"), ("ego4d*.json",)],
+    "charades": [CHARADES_CSVS, ("charades*.json",)],
+    "fineaction": [("annotations_gt*.json",), ("*fineaction*.json",)],
+    "database": [("annotations.json",), ("*.json",)],
+}
+# a form -> patterns of files that belong to it, where they are there
+OPTIONAL: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("multithumos*.json",): ("class_ids.json", "class_list.txt"),
+    CHARADES_CSVS: ("Charades_v1_classes.txt",),
+}
 
 
 def convert(dataset: Dataset, root: Path) -> dict[str, Any]:
@@ -90,45 +97,47 @@ def convert_folder(
         paths = found_in(folder, dataset.format, video_info)
     else:
         raise InputError(f"{folder}: no such folder or file")
-    listed = sorted(folder.rglob("category_idx*.txt"))
-    fields = {
-        next((f for f in ("noun", "verb") if f in path.stem), "label"): path for path in listed
-    }
+    class_lists = {}
+    for path in sorted(folder.rglob("category_idx*.txt")):
+        fields = [field for field in ("noun", "verb") if field in path.stem]
+        class_lists[fields[0] if fields else "label"] = path
     blocked = sorted(folder.rglob("blocked.json"))
-    return convert_files(
-        dataset, paths, class_lists=fields, blocked=blocked[0] if blocked else None
-    )
+    first_blocked = blocked[0] if blocked else None
+    return convert_files(dataset, paths, class_lists=class_lists, blocked=first_blocked)
 
 
 def found_in(folder: Path, form: str, video_info: Path | None = None) -> list[Path]:
     """The annotation files of one form in a folder, the publisher's own before others'."""
-    for needed, optional in FORMS[form]:
-        matches = [
-            [video_info]
-            if pattern == VIDEO_INFO and video_info is not None
-            else sorted(folder.rglob(pattern))
-            for pattern in needed
-        ]
+    for patterns in FORMS[form]:
+        matches = []
+        for pattern in patterns:
+            found = sorted(folder.rglob(pattern))
+            if pattern == VIDEO_INFO and video_info is not None:
+                found = [video_info]
+            matches.append(found)
         if all(matches):
-            more = [path for pattern in optional for path in sorted(folder.rglob(pattern))[:1]]
-            # several files match only where there is one per class
-            some = [
-                path
-                for found in matches
-                for path in (found if found[0].suffix == ".txt" else found[:1])
-            ]
-            return list(dict.fromkeys([*some, *more]))
-    expected = "; or ".join(", ".join(needed) for needed, _ in FORMS[form])
+            optional = [sorted(folder.rglob(name)) for name in OPTIONAL.get(patterns, ())]
+            return _first_of_each(matches, optional)
+    expected = "; or ".join(", ".join(patterns) for patterns in FORMS[form])
     hint = ", or give the durations with --video-info" if VIDEO_INFO in expected else ""
     raise InputError(f"{folder}: no {form} annotations in it; expected {expected}{hint}")
+
+
+def _first_of_each(needed: list[list[Path]], optional: list[list[Path]]) -> list[Path]:
+    """One file per pattern; several where there is one per class."""
+    chosen: dict[Path, None] = {}  # in their order, each once
+    for found in needed:
+        is_per_class = found[0].suffix == ".txt"
+        chosen |= dict.fromkeys(found if is_per_class else found[:1])
+    for found in optional:
+        chosen |= dict.fromkeys(found[:1])
+    return list(chosen)
 
 
 def convert_files(
     dataset: Dataset, paths: list[Path], *, class_lists: dict[str, Path], blocked: Path | None
 ) -> dict[str, Any]:
-    """The database from annotation files of any form of the data set, under the protocol of its
-    params.
-    """
+    """The database from annotation files of any form, under the protocol of the data set's params."""
     match dataset.format:
         case "thumos14":
             database = thumos14.convert(paths)
@@ -146,9 +155,7 @@ def convert_files(
         database.pop(video, None)
     if dataset.drop_segments_past_end:
         for entry in database.values():
-            entry["annotations"] = [
-                a for a in entry["annotations"] if not _starts_after(a, entry["duration"])
-            ]
+            entry["annotations"] = _within(entry["annotations"], entry["duration"])
     if not database:
         raise InputError(f"no video in {', '.join(map(str, paths))}")
     content: dict[str, Any] = {"database": database}
@@ -156,7 +163,8 @@ def convert_files(
         content |= database_json.lists(paths)
     classes = {field: class_list.read(path) for field, path in class_lists.items()}
     if dataset.format == "charades" and not classes:
-        classes = {"label": listed} if (listed := charades.class_list(paths)) else {}
+        listed = charades.class_list(paths)
+        classes = {"label": listed} if listed else {}
     if classes:
         content["classes"] = classes["label"] if set(classes) == {"label"} else classes
     if blocked is not None:
@@ -164,13 +172,15 @@ def convert_files(
     return content
 
 
-def _starts_after(annotation: dict[str, Any], end: float) -> bool:
-    """Whether an instance starts at or after a time; what is no number is left to the database's
-    own checks.
+def _within(annotations: list[dict[str, Any]], end: float) -> list[dict[str, Any]]:
+    """The instances that start before a time.
+
+    What is no number is left to the database's own checks.
     """
-    start = (
-        annotation["segment"][0]
-        if isinstance(annotation["segment"], list) and annotation["segment"]
-        else None
-    )
-    return isinstance(start, int | float) and start >= end
+    kept = []
+    for annotation in annotations:
+        segment = annotation["segment"]
+        start = segment[0] if isinstance(segment, list) and segment else None
+        if not (isinstance(start, int | float) and start >= end):
+            kept.append(annotation)
+    return kept

@@ -2,11 +2,12 @@
 
 Publisher: Allen Institute for AI, https://prior.allenai.org/projects/charades (`Charades.zip`;
 README and csv headers). `Charades_v1_train.csv`, `Charades_v1_test.csv`:
+
     id, subject, scene, quality, relevance, verified, script, objects, descriptions, actions, length
-    (s) `actions` holds `class start end` in seconds, separated by semicolons: `c092 11.90
-    21.20;c147 0.00 12.60`
-`Charades_v1_classes.txt`: one line per class, `c000 Holding some clothes`. Also read: OpenTAD's
-`charades.json`.
+
+`length` is in seconds; `actions` holds `class start end`, in seconds, separated by semicolons:
+`c092 11.90 21.20;c147 0.00 12.60`. `Charades_v1_classes.txt` has one line per class,
+`c000 Holding some clothes`. Also read: OpenTAD's `charades.json`.
 """
 
 from __future__ import annotations
@@ -31,22 +32,13 @@ def convert(paths: list[Path]) -> dict[str, Any]:
     for path in paths:
         if path.suffix == ".txt":
             continue
-        subset = next((name for word, name in SUBSETS.items() if path.stem.endswith(word)), None)
-        if subset is None:
-            raise InputError(f"{path}: expected a name that ends with {' or '.join(SUBSETS)}")
+        subset = _subset(path)
         for row in csv.DictReader(io.StringIO(read_text(path), newline="")):
             try:
-                database[row["id"]] = {
-                    "subset": subset,
-                    "duration": float(row["length"]),
-                    "annotations": [
-                        _action(action) for action in row["actions"].split(";") if action
-                    ],
-                }
+                database[row["id"]] = _entry(row, subset)
             except (KeyError, ValueError, TypeError, AttributeError) as error:
-                raise InputError(
-                    f"{path}: video '{row.get('id', '?')}': malformed line ({error})"
-                ) from None
+                where = f"{path}: video '{row.get('id', '?')}'"
+                raise InputError(f"{where}: malformed line ({error})") from None
     return database
 
 
@@ -57,6 +49,18 @@ def class_list(paths: list[Path]) -> list[str]:
     return [line.split()[0] for line in lines if line.strip()]
 
 
-def _action(text: str) -> dict[str, Any]:
-    label, start, end = text.split()
-    return {"segment": [float(start), float(end)], "label": label}
+def _subset(path: Path) -> str:
+    """The subset that a file's name tells."""
+    for ending, subset in SUBSETS.items():
+        if path.stem.endswith(ending):
+            return subset
+    raise InputError(f"{path}: expected a name that ends with {' or '.join(SUBSETS)}")
+
+
+def _entry(row: dict[str, str], subset: str) -> dict[str, Any]:
+    annotations = []
+    for action in row["actions"].split(";"):
+        if action:
+            label, start, end = action.split()
+            annotations.append({"segment": [float(start), float(end)], "label": label})
+    return {"subset": subset, "duration": float(row["length"]), "annotations": annotations}

@@ -7,6 +7,7 @@ MultiTHUMOS: `1 BaseballPitch`).
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from actionformer.errors import InputError
@@ -20,12 +21,21 @@ def read(path: Path) -> list[str]:
         InputError: no such file, an empty one, or a class that occurs twice.
     """
     lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-    numbered = [line.split(maxsplit=1) for line in lines]
-    if all(len(parts) == 2 and parts[0].isdigit() for parts in numbered):
-        lines = [name.strip('"') for _, name in sorted(numbered, key=lambda parts: int(parts[0]))]
-    twice = sorted({name for name in lines if lines.count(name) > 1})
-    if twice or not lines:
-        raise InputError(
-            f"{path}: {f'class {twice[0]!r} occurs twice' if twice else 'no class in it'}"
-        )
-    return lines
+    if not lines:
+        raise InputError(f"{path}: no class in it")
+    names = _without_numbers(lines)
+    for name, count in sorted(Counter(names).items()):
+        if count > 1:
+            raise InputError(f"{path}: class {name!r} occurs twice")
+    return names
+
+
+def _without_numbers(lines: list[str]) -> list[str]:
+    """Names in the order of their numbers, where every line begins with one."""
+    numbered = []
+    for line in lines:
+        number, *name = line.split(maxsplit=1)
+        if not name or not number.isdigit():
+            return lines
+        numbered.append((int(number), name[0].strip('"')))
+    return [name for _, name in sorted(numbered, key=lambda pair: pair[0])]

@@ -1,23 +1,20 @@
 """JSON databases: ActivityNet's form, which most others took over.
 
-    {"database": {video: {"subset", "duration", "annotations": [{"segment": [start, end],
-    "label"}]}}}
+    {"database": {video: {"subset", "duration",
+                          "annotations": [{"segment": [start, end], "label"}]}}}
 
-ActivityNet-1.3, http://activity-net.org/download.html (`activity_net.v1-3.min.json`):
-    version, taxonomy: [{nodeId, nodeName, parentId, parentName}], database with resolution and url
-HACS Segments v1.1.1, https://github.com/hangzhaomit/HACS-dataset
-(`HACS_v1.1.1/HACS_segments_v1.1.1.json`):
-    duration is a string
-FineAction, https://github.com/Richard-61/FineAction (`annotations_gt.json`):
-    filename, actual_frame_num, label_id; the page describes the file in words only, so `duration`
-    and the annotations' keys are taken from its readers
-OpenTAD's converted files of all eight data sets (its Google Drive folders,
-`params/datasets/*.yaml`): `frame` beside
-    `duration` where the video's own rate counts
-actionformer_release's files (`thumos14.json`, `anet1.3_tsp_filtered.json`,
-`epic_kitchens_100_*.json` in its archives):
-    `fps` instead of `frame`, `label_id` beside `label`; THUMOS's subsets are called Validation and
-    Test
+- ActivityNet-1.3, http://activity-net.org/download.html (`activity_net.v1-3.min.json`): also
+  version, taxonomy: [{nodeId, nodeName, parentId, parentName}], and per video resolution and url.
+- HACS Segments v1.1.1, https://github.com/hangzhaomit/HACS-dataset
+  (`HACS_v1.1.1/HACS_segments_v1.1.1.json`): duration is a string.
+- FineAction, https://github.com/Richard-61/FineAction (`annotations_gt.json`): also filename,
+  actual_frame_num, label_id; the page describes the file in words only, so `duration` and the
+  annotations' keys are taken from its readers.
+- OpenTAD's converted files of all eight data sets (its Google Drive folders,
+  `params/datasets/*.yaml`): `frame` beside `duration` where the video's own rate counts.
+- actionformer_release's files (`thumos14.json`, `anet1.3_tsp_filtered.json`,
+  `epic_kitchens_100_*.json` in its archives): `fps` instead of `frame`, `label_id` beside `label`;
+  THUMOS's subsets are called Validation and Test.
 
 Times are seconds; names come without `v_`.
 """
@@ -45,29 +42,22 @@ def convert(
     for path in paths:
         for video, entry in _read(path)["database"].items():
             try:
-                database[video] = _entry(entry, subsets or {})
-                if label_from_id is not None:
-                    for annotation, source in zip(
-                        database[video]["annotations"], entry["annotations"], strict=True
-                    ):
-                        if "label_id" in source:
-                            annotation["label"] = label_from_id.format(int(source["label_id"]))
+                database[video] = _entry(entry, subsets or {}, label_from_id)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise InputError(
-                    f"{path}: video '{video}': missing or malformed key ({error})"
-                ) from None
+                wrong = f"missing or malformed key ({error})"
+                raise InputError(f"{path}: video '{video}': {wrong}") from None
     return database
 
 
 def lists(paths: list[Path]) -> dict[str, Any]:
     """Class order and blocked list, where a file of our own form has them."""
-    return {
-        key: content[key]
-        for path in paths
-        for content in [_read(path)]
-        for key in ("classes", "blocked")
-        if key in content
-    }
+    found: dict[str, Any] = {}
+    for path in paths:
+        content = _read(path)
+        for key in ("classes", "blocked"):
+            if key in content:
+                found[key] = content[key]
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -77,7 +67,9 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _entry(entry: Mapping[str, Any], subsets: Mapping[str, str]) -> dict[str, Any]:
+def _entry(
+    entry: Mapping[str, Any], subsets: Mapping[str, str], label_from_id: str | None
+) -> dict[str, Any]:
     duration = float(entry["duration"])
     subset = str(entry["subset"])
     converted: dict[str, Any] = {
@@ -88,11 +80,15 @@ def _entry(entry: Mapping[str, Any], subsets: Mapping[str, str]) -> dict[str, An
         converted["frame"] = entry["frame"]
     elif entry.get("fps") is not None:
         converted["frame"] = round(duration * float(entry["fps"]))
-    fields = ("segment", "label", "noun", "verb")
-    converted["annotations"] = [
-        {field: annotation[field] for field in fields if field in annotation or field == "segment"}
-        for annotation in entry.get("annotations") or []
-    ]
-    if not all(set(annotation) > {"segment"} for annotation in converted["annotations"]):
-        raise KeyError("label")
-    return converted
+    annotations = []
+    for source in entry.get("annotations") or []:
+        annotation = {"segment": source["segment"]}
+        for field in ("label", "noun", "verb"):
+            if field in source:
+                annotation[field] = source[field]
+        if label_from_id is not None and "label_id" in source:
+            annotation["label"] = label_from_id.format(int(source["label_id"]))
+        if len(annotation) == 1:
+            raise KeyError("label")
+        annotations.append(annotation)
+    return converted | {"annotations": annotations}

@@ -28,75 +28,82 @@ from actionformer.files import read_text
 
 SUBSETS = {"train": "train", "validation": "val"}
 JSON_SUBSETS = {"training": "train", "validation": "val"}
+INFO_COLUMNS = ("video_id", "duration")
+COLUMNS = ("video_id", "start_timestamp", "stop_timestamp", "verb_class", "noun_class")
 
 
 def convert(paths: list[Path]) -> dict[str, Any]:
     """Database with `verb` and `noun` per annotation, from the files named above."""
     if all(path.suffix == ".json" for path in paths):
         return _merged(paths)
-    durations: dict[str, float] = {}
-    for path in paths:
-        if "video_info" in path.name:
-            for row in _rows(path, ("video_id", "duration")):
-                durations[row["video_id"]] = _number(
-                    row["duration"], f"{path}: video '{row['video_id']}'"
-                )
+    durations = _durations([path for path in paths if "video_info" in path.name])
     database: dict[str, Any] = {}
     for path in paths:
         if "video_info" in path.name:
             continue
-        subset = next((name for word, name in SUBSETS.items() if word in path.name), None)
-        if subset is None:
-            raise InputError(f"{path}: expected 'train' or 'validation' in the file's name")
-        for row in _rows(
-            path, ("video_id", "start_timestamp", "stop_timestamp", "verb_class", "noun_class")
-        ):
+        subset = _subset(path)
+        for row in _rows(path, COLUMNS):
             video = row["video_id"]
             if video not in durations:
                 raise InputError(f"{path}: video '{video}' is not in the video-info csv")
-            entry = database.setdefault(
-                video, {"subset": subset, "duration": durations[video], "annotations": []}
-            )
+            empty = {"subset": subset, "duration": durations[video], "annotations": []}
+            entry = database.setdefault(video, empty)
             where = f"{path}: segment {row.get('narration_id', '?')}"
-            entry["annotations"].append(
-                {
-                    "segment": [
-                        seconds(row["start_timestamp"], where),
-                        seconds(row["stop_timestamp"], where),
-                    ],
-                    "verb": f"id_{int(_number(row['verb_class'], where)):03d}",
-                    "noun": f"id_{int(_number(row['noun_class'], where)):03d}",
-                }
-            )
+            start, end = row["start_timestamp"], row["stop_timestamp"]
+            annotation = {
+                "segment": [seconds(start, where), seconds(end, where)],
+                "verb": f"id_{int(_number(row['verb_class'], where)):03d}",
+                "noun": f"id_{int(_number(row['noun_class'], where)):03d}",
+            }
+            entry["annotations"].append(annotation)
     return database
+
+
+def _durations(paths: list[Path]) -> dict[str, float]:
+    """Seconds of every video."""
+    durations = {}
+    for path in paths:
+        for row in _rows(path, INFO_COLUMNS):
+            video = row["video_id"]
+            durations[video] = _number(row["duration"], f"{path}: video '{video}'")
+    return durations
+
+
+def _subset(path: Path) -> str:
+    """The subset that a file's name tells."""
+    for word, subset in SUBSETS.items():
+        if word in path.name:
+            return subset
+    raise InputError(f"{path}: expected 'train' or 'validation' in the file's name")
 
 
 def _merged(paths: list[Path]) -> dict[str, Any]:
     """Database from one JSON per field; segments stand in the same order in both."""
     database: dict[str, Any] = {}
     for path in paths:
-        field = next((name for name in ("noun", "verb") if name in path.stem), None)
-        if field is None:
+        fields = [field for field in ("noun", "verb") if field in path.stem]
+        if not fields:
             raise InputError(f"{path}: expected 'noun' or 'verb' in the file's name")
-        for video, entry in database_json.convert(
-            [path], subsets=JSON_SUBSETS, label_from_id="id_{:03d}"
-        ).items():
-            annotations = [
-                {"segment": a["segment"], field: a["label"]} for a in entry["annotations"]
-            ]
-            known = database.get(video)
-            if known is not None:
-                if [a["segment"] for a in known["annotations"]] != [
-                    a["segment"] for a in annotations
-                ]:
-                    raise InputError(
-                        f"{path}: video '{video}' has other segments than in {paths[0]}"
-                    )
-                annotations = [
-                    a | b for a, b in zip(known["annotations"], annotations, strict=True)
-                ]
+        field = fields[0]
+        converted = database_json.convert([path], subsets=JSON_SUBSETS, label_from_id="id_{:03d}")
+        for video, entry in converted.items():
+            annotations = []
+            for annotation in entry["annotations"]:
+                annotations.append({"segment": annotation["segment"], field: annotation["label"]})
+            if video in database:
+                where = f"{path}: video '{video}' has other segments than in {paths[0]}"
+                annotations = _both(database[video]["annotations"], annotations, where)
             database[video] = entry | {"annotations": annotations}
     return database
+
+
+def _both(
+    known: list[dict[str, Any]], more: list[dict[str, Any]], wrong: str
+) -> list[dict[str, Any]]:
+    """Annotations with the fields of both files; `wrong` says that their segments differ."""
+    if [one["segment"] for one in known] != [one["segment"] for one in more]:
+        raise InputError(wrong)
+    return [{**one, **other} for one, other in zip(known, more, strict=True)]
 
 
 def seconds(timestamp: str, where: str) -> float:

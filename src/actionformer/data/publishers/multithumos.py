@@ -24,8 +24,9 @@ from actionformer.files import read_json
 
 
 def convert(paths: list[Path]) -> dict[str, Any]:
-    """Database from the class files (zip, folder or files) and durations, or from a JSON; every
-    instance is kept.
+    """Database from the class files (zip, folder or files) and durations, or from a JSON.
+
+    Every instance is kept.
     """
     names = [path for path in paths if path.name in ("class_list.txt", "class_ids.json")]
     rest = [path for path in paths if path not in names]
@@ -37,31 +38,29 @@ def convert(paths: list[Path]) -> dict[str, Any]:
 def _numbered(path: Path, names: list[Path]) -> dict[str, Any]:
     """Database from the JSON with class numbers."""
     if not names:
-        raise InputError(
-            f"{path}: has class numbers; expected class_list.txt or class_ids.json beside it, which names them"
-        )
-    if names[0].suffix == ".json":
-        content = read_json(names[0])
-        label_of = {
-            int(number): str(label) for number, label in content.get("map", content).items()
-        }
-    else:
-        label_of = dict(enumerate(class_list.read(names[0]), 1))
+        wanted = "expected class_list.txt or class_ids.json beside it, which names them"
+        raise InputError(f"{path}: has class numbers; {wanted}")
+    label_of = _labels(names[0])
     database: dict[str, Any] = {}
     for video, entry in sorted(read_json(path).items()):
+        annotations = []
         try:
-            annotations = [
-                {"segment": [float(start), float(end)], "label": label_of[number]}
-                for number, start, end in entry["actions"]
-            ]
+            for number, start, end in entry["actions"]:
+                segment = [float(start), float(end)]
+                annotations.append({"segment": segment, "label": label_of[number]})
             subset = "training" if entry["subset"] == "training" else "validation"
-            database[video] = {
-                "subset": subset,
-                "duration": float(entry["duration"]),
-                "annotations": annotations,
-            }
+            duration = float(entry["duration"])
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{path}: video '{video}': missing or malformed key ({error})"
-            ) from None
+            wrong = f"missing or malformed key ({error})"
+            raise InputError(f"{path}: video '{video}': {wrong}") from None
+        database[video] = {"subset": subset, "duration": duration, "annotations": annotations}
     return database
+
+
+def _labels(path: Path) -> dict[int, str]:
+    """Number -> class."""
+    if path.suffix != ".json":
+        return dict(enumerate(class_list.read(path), 1))
+    content = read_json(path)
+    numbers = content.get("map", content)
+    return {int(number): str(label) for number, label in numbers.items()}

@@ -33,17 +33,21 @@ SUFFIXES = ("_val", "_test")
 
 
 def convert(paths: list[Path]) -> dict[str, Any]:
-    """Database from zips, folders or text files, class files in name order, and durations; or from
-    a JSON alone.
+    """Database from zips, folders or text files and durations; or from a JSON alone.
+
+    Class files count in the order of their names.
     """
     informed = [path for path in paths if path.suffix in (".csv", ".json")]
     classes = [path for path in paths if path not in informed]
     if not classes:
         return _renamed(database_json.convert(informed))
     durations = read_video_info(informed)
+    files = []
+    for path in classes:
+        for name, text in class_files(path):
+            files.append((name, path, text))
     database: dict[str, Any] = {}
-    files = [(path, name, text) for path in classes for name, text in class_files(path)]
-    for path, name, text in sorted(files, key=lambda file: file[1]):
+    for name, path, text in sorted(files, key=lambda file: file[0]):
         label = PurePosixPath(name).stem
         for suffix in SUFFIXES:
             label = label.removesuffix(suffix)
@@ -51,9 +55,8 @@ def convert(paths: list[Path]) -> dict[str, Any]:
             continue
         for video, start, end in lines(text, f"{path}: {name}"):
             if video not in durations:
-                raise InputError(
-                    f"{path}: {name}: video '{video}' is not in {informed[0]}, which gives the durations"
-                )
+                lacks = f"video '{video}' is not in {informed[0]}, which gives the durations"
+                raise InputError(f"{path}: {name}: {lacks}")
             duration, frames = durations[video]
             entry = database.setdefault(video, _entry(video, duration, frames))
             entry["annotations"].append({"segment": [start, end], "label": label})
@@ -61,19 +64,16 @@ def convert(paths: list[Path]) -> dict[str, Any]:
 
 
 def _renamed(database: dict[str, Any]) -> dict[str, Any]:
-    """The challenge's subsets (Validation, Test) under the published rows' names, which the videos'
-    names tell.
-    """
+    """The subsets as the published rows call them, which the videos' names tell."""
     return {video: entry | {"subset": _subset(video)} for video, entry in database.items()}
 
 
 def _subset(video: str) -> str:
-    subset = next((subset for prefix, subset in SUBSETS.items() if video.startswith(prefix)), None)
-    if subset is None:
-        raise InputError(
-            f"video '{video}': expected a name that begins with {' or '.join(SUBSETS)}"
-        )
-    return subset
+    for prefix, subset in SUBSETS.items():
+        if video.startswith(prefix):
+            return subset
+    wanted = f"expected a name that begins with {' or '.join(SUBSETS)}"
+    raise InputError(f"video '{video}': {wanted}")
 
 
 def _entry(video: str, duration: float, frames: float) -> dict[str, Any]:
@@ -92,9 +92,8 @@ def class_files(path: Path) -> Iterator[tuple[str, str]]:
                     if name.endswith(".txt") and "/annotation" in f"/{name}":
                         yield name, archive.read(name).decode("utf-8")
         except (zipfile.BadZipFile, OSError, zlib.error, UnicodeDecodeError) as error:
-            raise InputError(
-                f"{path}: corrupt or truncated archive ({error}); delete it and fetch it again"
-            ) from None
+            wrong = f"corrupt or truncated archive ({error})"
+            raise InputError(f"{path}: {wrong}; delete it and fetch it again") from None
     else:
         yield path.name, read_text(path)
 
@@ -108,9 +107,8 @@ def lines(text: str, where: str) -> Iterator[tuple[str, float, float]]:
         try:
             video, start, end = fields[0], float(fields[1]), float(fields[2])
         except (IndexError, ValueError):
-            raise InputError(
-                f"{where}, line {number}: expected 'video start end', found '{line.strip()}'"
-            ) from None
+            wrong = f"expected 'video start end', found '{line.strip()}'"
+            raise InputError(f"{where}, line {number}: {wrong}") from None
         yield video, start, end
 
 
@@ -122,21 +120,20 @@ def read_video_info(paths: list[Path]) -> dict[str, tuple[float, float]]:
             "(video_id,duration_s,fps,frames) or a JSON database with --video-info"
         )
     path = paths[0]
+    found = {}
     try:
         if path.suffix == ".json":
-            entries = read_json(path)["database"].items()
-            return {
-                video: (
-                    float(entry["duration"]),
-                    float(entry["frame"])
-                    if "frame" in entry
-                    else round(float(entry["duration"]) * float(entry["fps"])),
-                )
-                for video, entry in entries
-            }
-        rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
-        return {row["video_id"]: (float(row["duration_s"]), float(row["frames"])) for row in rows}
+            for video, entry in read_json(path)["database"].items():
+                duration = float(entry["duration"])
+                if "frame" in entry:
+                    frames = float(entry["frame"])
+                else:
+                    frames = round(duration * float(entry["fps"]))
+                found[video] = (duration, frames)
+        else:
+            for row in csv.DictReader(io.StringIO(read_text(path), newline="")):
+                found[row["video_id"]] = (float(row["duration_s"]), float(row["frames"]))
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path}: expected columns video_id,duration_s,fps,frames, or a JSON database with fps ({error})"
-        ) from None
+        wanted = "columns video_id,duration_s,fps,frames, or a JSON database with fps"
+        raise InputError(f"{path}: expected {wanted} ({error})") from None
+    return found

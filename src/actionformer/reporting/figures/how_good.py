@@ -10,6 +10,7 @@ from actionformer.reporting.figures import primitives as p
 from actionformer.reporting.figures.primitives import EvaluatedRun, Figure, Spec
 
 LOSSES = {"loss/classification": "classification", "loss/regression": "regression"}
+# name -> title and caption
 WORDS = {
     "map_tiou": ("mAP against tIoU", "How mAP falls as detections must overlap more."),
     "loss": ("Training loss", "Mean of an epoch's steps, a line per seed."),
@@ -25,7 +26,6 @@ WORDS = {
         "Where a line ends below 100 % recall, some ground truth is never found.",
     ),
 }
-"""name -> title and caption"""
 
 
 def map_against_tiou(

@@ -8,8 +8,8 @@ from actionformer.reporting.figures import how_good, what_happens_when, why_wron
 from actionformer.reporting.figures.primitives import EvaluatedRun, Figure
 from actionformer.reporting.figures.what_happens_when import Timeline, timelines
 
+# name -> title and caption of every figure of a row, in their order (`layout.FIGURES`)
 WORDS = how_good.WORDS | why_wrong.WORDS | what_happens_when.WORDS
-"""name -> title and caption of every figure of a row, in their order (`layout.FIGURES`)"""
 
 
 def row_figures(

@@ -16,8 +16,8 @@ import vl_convert
 Spec = dict[str, Any]
 
 VEGA_LITE = "6.4"
+# of a drawn picture; on a page a figure is as wide as its place
 WIDTH = 640
-"""of a drawn picture; on a page a figure is as wide as its place"""
 BLUE, ORANGE, GREEN, RED = "#4c78a8", "#e07b39", "#3d9970", "#c8504b"
 PURPLE, GREY, YELLOW = "#8d6cab", "#8c8c8c", "#c9a227"
 
@@ -41,8 +41,8 @@ class EvaluatedRun:
     """What the figures of a row need of one seed."""
 
     seed: int
+    # one record per epoch; empty where nothing was trained here
     history: Sequence[Mapping[str, float]]
-    """one record per epoch; empty where nothing was trained here"""
     metrics: Mapping[str, Any]
     diagnosis: Mapping[str, Any]
 
@@ -106,8 +106,8 @@ def _svg_bytes(spec: Spec) -> bytes:
     return svg(spec).encode()
 
 
+# how a file's name ends -> what draws it
 WRITERS: dict[str, Callable[[Spec], bytes]] = {".png": png, ".svg": _svg_bytes, ".pdf": pdf}
-"""how a file's name ends -> what draws it"""
 
 
 def library() -> str:
@@ -164,8 +164,8 @@ def nominal(field: str, title: str, domain: Sequence[str], colors: Sequence[str]
     return {"field": field, "type": "nominal", "title": title or None, "scale": scale}
 
 
+# labels of an axis that lie as one reads
 FLAT = {"labelAngle": 0}
-"""labels of an axis that lie as one reads"""
 
 
 def tooltip(**fields: str) -> list[Spec]:

@@ -12,16 +12,17 @@ from actionformer.errors import InputError
 from actionformer.reporting.figures import primitives as p
 from actionformer.reporting.figures.primitives import Figure, Spec
 
+# best videos, and as many worst ones, whose timelines are drawn
 SHOWN_VIDEOS = 8
-"""best videos, and as many worst ones, whose timelines are drawn"""
+# per video, or three times its ground truth where that is more
 SHOWN_DETECTIONS = 60
-"""per video, or three times its ground truth where that is more"""
 TRUTH, DETECTED = "ground truth", "detected"
 COLORS = {TRUTH: p.GREEN, DETECTED: p.ORANGE, "video": p.GREY}
+# the lane that shows how long a video is
 WHOLE_VIDEO = "(whole video)"
-"""the lane that shows how long a video is"""
+# how strong the detection of the lowest score is drawn, and how much stronger the surest one
 FAINTEST, STRONGER = 0.35, 0.65
-"""how strong the detection of the lowest score is drawn, and how much stronger the surest one"""
+# name -> title and caption
 WORDS = {
     "timelines": (
         "Timelines",
@@ -29,7 +30,6 @@ WORDS = {
         "Drag to move, scroll to zoom, double click for the whole video.",
     ),
 }
-"""name -> title and caption"""
 
 
 @dataclass(frozen=True)

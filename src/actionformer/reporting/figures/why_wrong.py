@@ -15,6 +15,7 @@ from actionformer.reporting.figures.primitives import EvaluatedRun, Figure, Spec
 
 KIND_COLORS = (p.GREEN, p.YELLOW, p.PURPLE, p.BLUE, p.ORANGE, p.RED)
 UNITS = {"coverage": " %", "length": " s", "instances": ""}
+# name -> title and caption
 WORDS = {
     "calibration": (
         "Calibration of scores",
@@ -42,7 +43,6 @@ WORDS = {
         "in the same bins.",
     ),
 }
-"""name -> title and caption"""
 
 
 def calibration(runs: Sequence[EvaluatedRun]) -> Figure:

@@ -34,8 +34,8 @@ from actionformer.synthetic.recordings import (
     probabilities,
 )
 
+# how many videos there are of each
 SUBSETS = {"training": 112, "validation": 40, "testing": 4}
-"""how many videos there are of each"""
 
 ACTIVITYNET_CLASSES = (
     "Archery",

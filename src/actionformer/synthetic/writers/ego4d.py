@@ -46,12 +46,12 @@ CLASSES = (
 )
 CLIPS = 96
 FPS = 30
+# name, channels, stride, offset
 FEATURES = (
     ("mq_slowfast", 24, 16, 16),
     ("mq_egovlp", 16, 16, 8),
     ("videomae_large_internvideo_img256_stride8_len16_interval1_ego4d", 20, 8, 4),
 )
-"""name, channels, stride, offset"""
 
 
 def write(root: Path) -> None:

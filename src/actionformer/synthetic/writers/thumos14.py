@@ -25,15 +25,15 @@ from actionformer.synthetic.recordings import (
 )
 
 CLASSES = ("CleanAndJerk", "CliffDiving", "HammerThrow", "HighJump", "LongJump", "TennisSwing")
+# MultiTHUMOS's finer classes
 PARTS = ("BodyBend", "Drop", "Fall", "Jump", "Run", "Squat", "Stand", "Throw")
-"""MultiTHUMOS's finer classes"""
+# in the official files this video has nothing but ambiguous stretches, and another one has nothing
 AMBIGUOUS_ALONE = "video_test_0001292"
-"""in the official files this video has nothing but ambiguous stretches, and another one has nothing"""
 FEATURES = "i3d_actionformer_stride4_thumos"
 DIM = 48
 
+# video -> its finer actions
 Parts = Mapping[str, Sequence[Action]]
-"""video -> its finer actions"""
 
 
 def write(root: Path) -> tuple[list[Recording], Parts]:

@@ -1,0 +1,45 @@
+"""How soon a command answers: what is imported before its stage is, and by which stage."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from actionformer.commands.main import COMMANDS
+
+# each of these takes from a tenth of a second to some seconds to import
+HEAVY = {"torch", "numba", "mlflow", "pandas", "numpy", "h5py", "scipy", "onnx", "vl_convert"}
+
+
+def imported_by(code: str) -> set[str]:
+    """The packages that are there after some code, in a process of its own."""
+    told = f"{code}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    modules = json.loads(done.stdout.splitlines()[-1])
+    return {name.partition(".")[0] for name in modules}
+
+
+def test_help_imports_nothing_heavy():
+    code = "from actionformer.commands.main import _parser\n_parser().format_help()"
+    assert imported_by(code) & HEAVY == set()
+
+
+def test_the_package_itself_imports_nothing_heavy():
+    """What `from actionformer import ...` gives is imported when it is asked for."""
+    assert imported_by("import actionformer") & HEAVY == set()
+
+
+@pytest.mark.parametrize("stage", ["fetch", "build", "status"])
+def test_a_stage_without_a_network_does_without_torch_and_mlflow(stage):
+    """A dry run of the workflow asks them, too."""
+    found = imported_by(f"import actionformer.stages.{stage}")
+    assert found & {"torch", "numba", "mlflow"} == set()
+
+
+def test_every_command_has_a_name_and_a_help_of_its_own():
+    names = [command.name for command in COMMANDS]
+    assert len(set(names)) == len(names)
+    assert all(command.text for command in COMMANDS)
