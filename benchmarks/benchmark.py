@@ -253,8 +253,17 @@ def post_processing(row: str, repeats: int) -> float:
     scores = torch.from_numpy(
         (rng.uniform(0, 1, (points, model.num_classes)) ** 6).astype(np.float32)
     )
-    view = View("v", 600.0, {"v": np.zeros((1, 1))}, slice(None), np.zeros((0, 2), np.float32), np.zeros(0, np.int64),
-                30.0, 4.0, 8.0)  # fmt: skip
+    view = View(
+        "v",
+        600.0,
+        {"v": np.zeros((1, 1))},
+        slice(None),
+        np.zeros((0, 2), np.float32),
+        np.zeros(0, np.int64),
+        30.0,
+        4.0,
+        8.0,
+    )
     classes = [f"class {k}" for k in range(model.num_classes)]
 
     def work() -> None:
@@ -273,9 +282,15 @@ def soft_nms(count: int, repeats: int) -> float:
 
     def work() -> None:
         batched_nms(
-            segments, scores, labels, sigma=0.5, min_score=0.001, max_segments=count, per_class=True,
+            segments,
+            scores,
+            labels,
+            sigma=0.5,
+            min_score=0.001,
+            max_segments=count,
+            per_class=True,
             voting_threshold=0.0,
-        )  # fmt: skip
+        )
 
     return seconds(work, repeats=repeats, warm=2)
 
@@ -335,8 +350,12 @@ def loading(videos: int) -> float:
         for i, length in enumerate(lengths):
             np.save(source / f"v{i}.npy", block[:length])
             annotation = {"segment": [1.0, 9.0], "label": "a"}
-            database[f"v{i}"] = {"subset": "training", "duration": length * 4 / 30, "frame": length * 4,
-                                 "annotations": [annotation]}  # fmt: skip
+            database[f"v{i}"] = {
+                "subset": "training",
+                "duration": length * 4 / 30,
+                "frame": length * 4,
+                "annotations": [annotation],
+            }
         pack(source, Path(folder) / "f.h5", dim=2048)
         training = views(
             {"database": database}, FeatureStore(Path(folder) / "f.h5"), experiment, "train"
@@ -381,12 +400,14 @@ def growth(repeats: int) -> dict[str, tuple[list[float], list[float]]]:
     )
     amounts = [50_000, 100_000, 200_000, 400_000]
     found["mAP, detections (20 classes)"] = (
-        [float(a) for a in amounts], [evaluation(200, a, 20, 5)["seconds"] for a in amounts],
-    )  # fmt: skip
+        [float(a) for a in amounts],
+        [evaluation(200, a, 20, 5)["seconds"] for a in amounts],
+    )
     kinds = [10, 40, 160]
     found["mAP, classes (100,000 detections)"] = (
-        [float(k) for k in kinds], [evaluation(200, 100_000, k, 5)["seconds"] for k in kinds],
-    )  # fmt: skip
+        [float(k) for k in kinds],
+        [evaluation(200, 100_000, k, 5)["seconds"] for k in kinds],
+    )
     return found
 
 
@@ -429,14 +450,33 @@ def full_length_table(rate: float, repeats: int) -> tuple[list[str], dict[str, f
         peer, used = PEERS.get(row), memory(row)
         found = full_length(row, repeats if peer else 1)
         step, forward, flops[row] = found["step"], found["forward"], found["flops"]
-        rows.append([
-            row, str(batch_at_full_length(row)), f"{step:.2f}", f"{1 / step:.2f}", f"{flops[row] / step / rate:.0%}",
-            *(_ratio(peer.step * scale / step, FLOORS["step"][row]) if peer else ["–", "–"]), f"{forward:.3f}",
-            *(_ratio(peer.forward * scale / forward) if peer else ["–"]), f"{used / 1e9:.1f}",
-            f"{peer.memory / 1e9:.1f}" if peer else "–",
-        ])  # fmt: skip
-    heads = ["row", "batch", "step, s", "steps/s", "of the matrix rate", "ratio", "floor", "forward, s", "ratio",
-             "memory, GB", "theirs"]  # fmt: skip
+        rows.append(
+            [
+                row,
+                str(batch_at_full_length(row)),
+                f"{step:.2f}",
+                f"{1 / step:.2f}",
+                f"{flops[row] / step / rate:.0%}",
+                *(_ratio(peer.step * scale / step, FLOORS["step"][row]) if peer else ["–", "–"]),
+                f"{forward:.3f}",
+                *(_ratio(peer.forward * scale / forward) if peer else ["–"]),
+                f"{used / 1e9:.1f}",
+                f"{peer.memory / 1e9:.1f}" if peer else "–",
+            ]
+        )
+    heads = [
+        "row",
+        "batch",
+        "step, s",
+        "steps/s",
+        "of the matrix rate",
+        "ratio",
+        "floor",
+        "forward, s",
+        "ratio",
+        "memory, GB",
+        "theirs",
+    ]
     return _table(heads, rows), flops
 
 
@@ -459,11 +499,17 @@ def real_lengths_table(rate: float, flops: dict[str, float], batches: int) -> li
                 peer.step * more,
                 peer.forward * more * peer.batch / size * found["padded"],
             )
-        rows.append([
-            row, str(size), f"{found['step']:.2f}", f"{size / found['step']:.2f}",
-            *_ratio(step * scale / found["step"], FLOORS["epoch"][row]), f"{found['forward']:.3f}",
-            *_ratio(forward * scale / found["forward"], FLOORS["inference"][row]),
-        ])  # fmt: skip
+        rows.append(
+            [
+                row,
+                str(size),
+                f"{found['step']:.2f}",
+                f"{size / found['step']:.2f}",
+                *_ratio(step * scale / found["step"], FLOORS["epoch"][row]),
+                f"{found['forward']:.3f}",
+                *_ratio(forward * scale / found["forward"], FLOORS["inference"][row]),
+            ]
+        )
     heads = [
         "row",
         "batch",
@@ -493,8 +539,15 @@ def rest_table(repeats: int, videos: int) -> list[str]:
         )
     for count, theirs in SOFT_NMS.items():
         taken = soft_nms(count, 2 * repeats)
-        rows.append([f"soft-NMS of {count} segments of one class", f"{taken:.4f}", f"{theirs:g}",
-                     *_ratio(theirs / taken), ""])  # fmt: skip
+        rows.append(
+            [
+                f"soft-NMS of {count} segments of one class",
+                f"{taken:.4f}",
+                f"{theirs:g}",
+                *_ratio(theirs / taken),
+                "",
+            ]
+        )
     for number, count, classes, thresholds, theirs in progress(
         EVALUATION, "evaluation", unit="size"
     ):
@@ -510,8 +563,14 @@ def rest_table(repeats: int, videos: int) -> list[str]:
             ]
         )
     taken = loading(videos)
-    rows.append(["one pass over the features of 200 THUMOS-14 videos", f"{taken:.2f}", f"{LOADING:g}",
-                 *_ratio(LOADING / taken, 3)])  # fmt: skip
+    rows.append(
+        [
+            "one pass over the features of 200 THUMOS-14 videos",
+            f"{taken:.2f}",
+            f"{LOADING:g}",
+            *_ratio(LOADING / taken, 3),
+        ]
+    )
     return _table(["what", "s", "theirs, s", "ratio", "floor"], rows)
 
 

@@ -64,7 +64,13 @@ def draw_everything(page: Any) -> int:
 
 def without_ink(page: Any) -> list[str]:
     """Figures of the shown row in which no mark has any extent."""
-    return page.evaluate("""() => [...document.querySelectorAll("section.row:not([hidden]) .plot")].filter((plot) => {
-        const marks = [...plot.querySelectorAll("g.role-mark path, g.role-mark text, g.role-mark line")];
-        return !marks.some((mark) => { const box = mark.getBBox(); return box.width + box.height > 0; });
-    }).map((plot) => plot.dataset.spec)""")
+    return page.evaluate("""() => {
+        const plots = [...document.querySelectorAll("section.row:not([hidden]) .plot")];
+        const kinds = ["path", "text", "line"].map((kind) => `g.role-mark ${kind}`).join(", ");
+        const hasExtent = (mark) => {
+            const box = mark.getBBox();
+            return box.width + box.height > 0;
+        };
+        const isEmpty = (plot) => ![...plot.querySelectorAll(kinds)].some(hasExtent);
+        return plots.filter(isEmpty).map((plot) => plot.dataset.spec);
+    }""")

@@ -56,8 +56,8 @@ LOCK_HEAD = """\
 # version labels: CPU and CUDA builds of torch differ in all three.
 """
 ENVIRONMENT_HEAD = """\
-# The environment for conda users; `make lock` writes it from requirements.lock, `make check` compares
-# the two.
+# The environment for conda users; `make lock` writes it from requirements.lock, `make check`
+# compares the two.
 name: actionformer
 channels:
   - conda-forge
@@ -69,9 +69,9 @@ dependencies:
 API_HEAD = """\
 # What Python programs may use
 
-What this page names stays: a change of it is a change of version. Everything else in `actionformer` is
-how the commands are built, and moves when that gets simpler ([docs/architecture.md](architecture.md)).
-Written from the docstrings by `make schemas`.
+What this page names stays: a change of it is a change of version. Everything else in `actionformer`
+is how the commands are built, and moves when that gets simpler
+([docs/architecture.md](architecture.md)). Written from the docstrings by `make schemas`.
 
 ```python
 from actionformer import ActionFormer, Experiment, load_experiment, predict

@@ -2,7 +2,7 @@
 
 Puts small faults into the code, one at a time, and runs the tests of its room.
 
-    make mutants                       600 faults, drawn with a seed; some hours, not part of `make test`
+    make mutants                       600 faults, drawn with a seed; some hours
     python tests/mutation.py --help
 
 Which faults there are is cosmic-ray's answer (its operators are used, its runner is not). A worker
@@ -40,8 +40,8 @@ SECONDS = 240
 
 # a room's or a file's tests, the quick ones first: the next ones run where a fault was not noticed
 PREDICT = (
-    "test_outputs.py -k 'say_the_same or times_scale or way_of_seeing or has_to_be_given or another_kind or "
-    "class_agnostic or device'"
+    "test_outputs.py -k 'say_the_same or times_scale or way_of_seeing or has_to_be_given or "
+    "another_kind or class_agnostic or device'"
 )
 TESTS = {
     "model/onnx_export.py": ["test_outputs.py -k onnx"],

@@ -267,22 +267,38 @@ def test_what_rows_yaml_has_no_name_for_is_as_the_method_says(row):
 
 REAL_COUNTS = {
     "thumos14": (
-        ["official_zips/TH14_Temporal_annotations_validation.zip", "official_zips/TH14_Temporal_annotations_test.zip",
-         "video_info.csv"], "thumos14", "label", 20, {"training": (200, 3003), "validation": (211, 3325)},
+        [
+            "official_zips/TH14_Temporal_annotations_validation.zip",
+            "official_zips/TH14_Temporal_annotations_test.zip",
+            "video_info.csv",
+        ],
+        "thumos14",
+        "label",
+        20,
+        {"training": (200, 3003), "validation": (211, 3325)},
     ),
     "multithumos": (
-        ["multithumos/annotations_txt", "thumos14/video_info.csv"], ".", "label", 65,
+        ["multithumos/annotations_txt", "thumos14/video_info.csv"],
+        ".",
+        "label",
+        65,
         {"training": (200, 18482), "validation": (213, 20208)},
     ),
     "activitynet": (
-        ["activity_net.v1-3.min.json"], "activitynet", "label", 200,
+        ["activity_net.v1-3.min.json"],
+        "activitynet",
+        "label",
+        200,
         {"training": (10024, 15410), "validation": (4926, 7654), "testing": (5044, 0)},
     ),
     "epic": (
-        ["EPIC_100_train.csv", "EPIC_100_validation.csv", "EPIC_100_video_info.csv"], "epic", "noun", 293,
+        ["EPIC_100_train.csv", "EPIC_100_validation.csv", "EPIC_100_video_info.csv"],
+        "epic",
+        "noun",
+        293,
         {"train": (495, 67217), "val": (138, 9668)},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.skipif(

@@ -35,16 +35,12 @@ TIOU = [0.3, 0.5, 0.7]
 
 
 def database(videos, duration=100.0):
-    return {
-        "database": {
-            name: {
-                "subset": "test",
-                "duration": duration,
-                "annotations": [{"segment": [s, e], "label": label} for s, e, label in annotations],
-            }
-            for name, annotations in videos.items()
-        }
-    }
+    """Of videos -> (start, end, label)."""
+    entries = {}
+    for name, truth in videos.items():
+        annotations = [{"segment": [s, e], "label": label} for s, e, label in truth]
+        entries[name] = {"subset": "test", "duration": duration, "annotations": annotations}
+    return {"database": entries}
 
 
 def detected(*items):
@@ -55,9 +51,10 @@ def kinds_of(truth, found, tiou=0.5):
     """Kind of every detection of video v, in the order given."""
     matched = match(database({"v": truth}), {"v": detected(*found)}, subset="test")
     result = kinds(matched, true_positives(matched, [tiou]), np.array([tiou]))[:, 0]
-    order = {(s, e, matched.classes[k]): kind for (s, e), k, kind in zip(
-        matched.segments_N2.tolist(), matched.class_N, result.tolist(), strict=True)}  # fmt: skip
-    return [order[s, e, label] for s, e, label, _ in found]
+    kind_of = {}
+    for n, (start, end) in enumerate(matched.segments_N2.tolist()):
+        kind_of[start, end, matched.classes[matched.class_N[n]]] = result[n]
+    return [kind_of[start, end, label] for start, end, label, _ in found]
 
 
 # ground truth: a jump from 10 to 20 s, a throw from 50 to 60 s
@@ -86,27 +83,23 @@ def test_a_hand_worked_case_per_kind(found, expected):
 
 
 def test_the_segment_that_it_overlaps_most_decides():
-    """Overlapping a jump by 0.6 and a throw fully: a jump if none has been found there, otherwise a
-    wrong label.
+    """Overlapping a jump by 0.6 and a throw fully.
+
+    A jump if none has been found there, otherwise a wrong label.
     """
     truth = [(10.0, 20.0, "jump"), (10.0, 16.0, "throw")]
+    first, second = (10.0, 20.0, "jump", 0.9), (10.0, 16.0, "jump", 0.8)
     assert kinds_of(truth, [(10.0, 16.0, "jump", 0.9)]) == [TRUE]
-    assert kinds_of(truth, [(10.0, 20.0, "jump", 0.9), (10.0, 16.0, "jump", 0.8)]) == [
-        TRUE,
-        WRONG_LABEL,
-    ]
-    assert kinds_of(truth, [(10.0, 20.0, "jump", 0.9), (10.0, 19.0, "jump", 0.8)]) == [TRUE, DOUBLE]
-    # tIoU 0.3 with the jump and 1 with the throw; 0.25 with the jump and 0.13 with the throw; and
-    # the other way round
-    assert kinds_of([(10.0, 30.0, "jump"), (10.0, 16.0, "throw")], [(10.0, 16.0, "jump", 0.9)]) == [
-        WRONG_LABEL
-    ]
-    assert kinds_of([(0.0, 10.0, "jump"), (18.0, 20.0, "throw")], [(5.0, 20.0, "jump", 0.9)]) == [
-        LOCALIZATION
-    ]
-    assert kinds_of([(0.0, 10.0, "throw"), (18.0, 20.0, "jump")], [(5.0, 20.0, "jump", 0.9)]) == [
-        CONFUSION
-    ]
+    assert kinds_of(truth, [first, second]) == [TRUE, WRONG_LABEL]
+    assert kinds_of(truth, [first, (10.0, 19.0, "jump", 0.8)]) == [TRUE, DOUBLE]
+    # tIoU 0.3 with the jump and 1 with the throw
+    truth = [(10.0, 30.0, "jump"), (10.0, 16.0, "throw")]
+    assert kinds_of(truth, [(10.0, 16.0, "jump", 0.9)]) == [WRONG_LABEL]
+    # 0.25 with the jump and 0.13 with the throw; and the other way round
+    truth = [(0.0, 10.0, "jump"), (18.0, 20.0, "throw")]
+    assert kinds_of(truth, [(5.0, 20.0, "jump", 0.9)]) == [LOCALIZATION]
+    truth = [(0.0, 10.0, "throw"), (18.0, 20.0, "jump")]
+    assert kinds_of(truth, [(5.0, 20.0, "jump", 0.9)]) == [CONFUSION]
 
 
 def test_of_equal_overlaps_the_own_label_counts():
@@ -115,18 +108,15 @@ def test_of_equal_overlaps_the_own_label_counts():
 
 
 def test_a_detection_in_a_video_without_ground_truth_is_background():
-    matched = match(
-        database({"v": JUMP_AND_THROW, "empty": []}),
-        {"empty": detected((1.0, 2.0, "jump", 0.9))},
-        subset="test",
-    )
-    assert kinds(matched, true_positives(matched, [0.5]), np.array([0.5])).tolist() == [
-        [BACKGROUND]
-    ]
+    truth = database({"v": JUMP_AND_THROW, "empty": []})
+    found = {"empty": detected((1.0, 2.0, "jump", 0.9))}
+    matched = match(truth, found, subset="test")
+    kinds_NU = kinds(matched, true_positives(matched, [0.5]), np.array([0.5]))
+    assert kinds_NU.tolist() == [[BACKGROUND]]
 
 
 def test_the_profile_takes_from_every_class_as_many_detections_as_it_has_ground_truth():
-    """Two jumps, one throw: split 1G has the best two jumps and the best throw, 2G the next ones."""
+    """Two jumps, one throw: 1G has the best two jumps and the best throw, 2G the next ones."""
     truth = [(10.0, 20.0, "jump"), (30.0, 40.0, "jump"), (50.0, 60.0, "throw")]
     found = [(10.0, 20.0, "jump", 0.9), (12.0, 20.0, "jump", 0.8), (70.0, 80.0, "jump", 0.7)]
     found += [(50.0, 60.0, "throw", 0.1), (90.0, 95.0, "throw", 0.05)]
@@ -136,17 +126,15 @@ def test_the_profile_takes_from_every_class_as_many_detections_as_it_has_ground_
     expected[0, TRUE], expected[0, DOUBLE], expected[1, BACKGROUND] = 2, 1, 2
     np.testing.assert_array_equal(diagnosis.counts_SE, expected)
     # one jump is never found: of two, AP is 1/2; the throw has 1
-    assert mean_average_precision(
-        database({"v": truth}), {"v": detected(*found)}, subset="test", tiou_thresholds=[0.5]
-    ).average == pytest.approx(0.75)
+    options = {"subset": "test", "tiou_thresholds": [0.5]}
+    score = mean_average_precision(database({"v": truth}), {"v": detected(*found)}, **options)
+    assert score.average == pytest.approx(0.75)
     # every error comes after all that is ever found, so removing it gains nothing
     assert set(diagnosis.gains.values()) == {0.0}
 
 
 def test_the_gain_of_removing_an_error_by_hand():
-    """A background detection before the only true one halves its precision: without it AP is 1
-    instead of 1/2.
-    """
+    """A background detection before the only true one halves its precision: AP is 1/2, not 1."""
     found = [(80.0, 90.0, "jump", 0.9), (10.0, 20.0, "jump", 0.8)]
     matched = match(database({"v": [(10.0, 20.0, "jump")]}), {"v": detected(*found)}, subset="test")
     gains = diagnose(matched, [0.5]).gains
@@ -168,9 +156,7 @@ def test_sensitivity_and_misses_by_hand():
 
 @pytest.mark.parametrize(("wrong", "missed"), [(SPLITS - 1, 0.0), (SPLITS, 1.0)])
 def test_ground_truth_is_missed_that_none_of_the_best_detections_of_its_class_finds(wrong, missed):
-    """One segment: the best ten detections of its class count; what finds it is the tenth, or the
-    eleventh.
-    """
+    """One segment: what finds it is the tenth detection of its class, or the eleventh."""
     items = [(60.0, 61.0, "jump", 0.9 - i / 100) for i in range(wrong)]
     found = {"v": detected(*items, (10.0, 20.0, "jump", 0.1))}
     matched = match(database({"v": [(10.0, 20.0, "jump")]}), found, subset="test")
@@ -178,11 +164,8 @@ def test_ground_truth_is_missed_that_none_of_the_best_detections_of_its_class_fi
 
 
 def test_bins_of_scores_are_tenths():
-    found = {
-        "v": detected(
-            (10.0, 20.0, "jump", 0.05), (10.0, 20.0, "jump", 0.55), (60.0, 70.0, "jump", 0.57)
-        )
-    }
+    items = [(10.0, 20.0, "jump", 0.05), (10.0, 20.0, "jump", 0.55), (60.0, 70.0, "jump", 0.57)]
+    found = {"v": detected(*items)}
     matched = match(database({"v": [(10.0, 20.0, "jump")]}), found, subset="test")
     bins = curves.calibration(matched, true_positives(matched, [0.5])[:, 0] >= 0)
     told = [(b.low, b.high, b.detections, b.mean_score, b.precision) for b in bins]
@@ -194,9 +177,8 @@ def test_bins_of_scores_are_tenths():
 
 def test_edges_that_do_not_rise_are_refused():
     matched = match(database({"v": JUMP_AND_THROW}), {}, subset="test")
-    with pytest.raises(
-        InputError, match=r"edges of length \[3.0, 2.0\]: expected one to 4 rising numbers"
-    ):
+    wrong = r"edges of length \[3.0, 2.0\]: expected one to 4 rising numbers"
+    with pytest.raises(InputError, match=wrong):
         diagnose(matched, TIOU, {"length": [3, 2]})
     with pytest.raises(InputError, match="no characteristic 'size'"):
         diagnose(matched, TIOU, {"size": [3]})
@@ -204,40 +186,31 @@ def test_edges_that_do_not_rise_are_refused():
 
 # ------------------------------------------------------------------------------- what always holds
 
-SEGMENT = st.tuples(st.integers(0, 80), st.integers(1, 19)).map(
-    lambda t: (float(t[0]), float(t[0] + t[1]))
-)
-TRUTH = st.dictionaries(
-    st.sampled_from(["v1", "v2"]),
-    st.lists(
-        st.tuples(SEGMENT, st.sampled_from("ab")).map(lambda t: (*t[0], t[1])),
-        min_size=1,
-        max_size=6,
-    ),
-    min_size=1,
-)
-FOUND = st.dictionaries(
-    st.sampled_from(["v1", "v2"]),
-    st.lists(
-        st.tuples(SEGMENT, st.sampled_from("ab"), st.integers(1, 9)).map(
-            lambda t: (*t[0], t[1], t[2] / 10)
-        ),
-        min_size=1,
-        max_size=25,
-    ),
-)
 
+@st.composite
+def instances(draw):
+    """(start, end, label)"""
+    start, length = draw(st.integers(0, 80)), draw(st.integers(1, 19))
+    return float(start), float(start + length), draw(st.sampled_from("ab"))
+
+
+@st.composite
+def detections(draw):
+    """(start, end, label, score)"""
+    return *draw(instances()), draw(st.integers(1, 9)) / 10
+
+
+VIDEOS = st.sampled_from(["v1", "v2"])
+TRUTH = st.dictionaries(VIDEOS, st.lists(instances(), min_size=1, max_size=6), min_size=1)
+FOUND = st.dictionaries(VIDEOS, st.lists(detections(), min_size=1, max_size=25))
 
 # both classes have ground truth, and every video that detections may lie in is known
 ALWAYS = {"v0": [(0.0, 9.0, "a"), (20.0, 30.0, "b")], "v1": [], "v2": []}
 
 
 def matched_of(truth, found):
-    return match(
-        database(ALWAYS | truth),
-        {name: detected(*items) for name, items in found.items()},
-        subset="test",
-    )
+    results = {name: detected(*items) for name, items in found.items()}
+    return match(database(ALWAYS | truth), results, subset="test")
 
 
 @settings(max_examples=60, deadline=None)
@@ -270,16 +243,18 @@ def test_removing_an_error_never_lowers_map_and_gains_what_evaluation_without_it
         item = {
             "segment": matched.segments_N2[n].tolist(),
             "label": matched.classes[matched.class_N[n]],
+            "score": 1 - n / len(names),
+            "kind": KINDS[kinds_N[n]],
         }
-        results.setdefault(name, []).append(
-            item | {"score": 1 - n / len(names), "kind": KINDS[kinds_N[n]]}
-        )
+        results.setdefault(name, []).append(item)
     options = {"subset": "test", "tiou_thresholds": [0.5]}
 
     def score(without):
-        left = {name: [d for d in items if d["kind"] != without] for name, items in results.items()}
+        left = {"v0": []}
+        for name, items in results.items():
+            left[name] = [item for item in items if item["kind"] != without]
         known = database(videos | {"nowhere": []})
-        return mean_average_precision(known, left | {"v0": left.get("v0", [])}, **options).average
+        return mean_average_precision(known, left, **options).average
 
     before = score(None) if names else 0.0
     for kind, gain in diagnose(matched, [0.5]).gains.items():
@@ -291,9 +266,7 @@ def test_removing_an_error_never_lowers_map_and_gains_what_evaluation_without_it
 @settings(max_examples=60, deadline=None)
 @given(TRUTH, FOUND)
 def test_curves_agree_with_map(truth, found):
-    """With as many segments as the mean class, normalising changes nothing; the PR curve's area is
-    about the mAP.
-    """
+    """With as many segments as the mean class, normalising changes nothing."""
     matched = matched_of(truth, found)
     found_NU = true_positives(matched, TIOU)
     everything = np.ones(len(matched.truth_G2), bool)
@@ -324,9 +297,7 @@ def test_the_area_below_precision_and_recall_is_the_map():
     not REAL.exists(), reason="the real detections lie beside the checkout, in ../shared/real"
 )
 def test_a_weakly_supervised_detector_is_limited_by_background_and_boundaries():
-    """AutoLoc learns from video labels alone: it knows what happens, and hardly where it begins and
-    ends.
-    """
+    """AutoLoc learns from labels of videos: it knows what happens, and hardly where it begins."""
     folder = REAL / "autoloc_th14"
     matched = match(folder / "annotations.json", folder / "detections.json", subset="test")
     gains = diagnose(matched, TIOU).gains
@@ -338,7 +309,7 @@ def test_a_weakly_supervised_detector_is_limited_by_background_and_boundaries():
 
 
 def slow_normalized_ap(matched, found_N, chosen, k):
-    """AP_N of a class, detection by detection: precision R M / (R M + F), interpolated from behind."""
+    """AP_N of a class, detection by detection: R M / (R M + F), interpolated from behind."""
     segments = [g for g in range(len(chosen)) if chosen[g] and matched.truth_class_G[g] == k]
     mean_class = len(chosen) / len(matched.classes)
     correct, points, false = 0, [], 0
@@ -361,22 +332,19 @@ def slow_normalized_ap(matched, found_N, chosen, k):
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**31))
 def test_normalized_ap_is_what_its_definition_says_for_any_part_of_the_ground_truth(seed):
-    """What finds a segment outside the part is neither right nor wrong; everything else that finds
-    nothing is wrong.
-    """
+    """What finds a segment outside the part is neither right nor wrong, all else is wrong."""
     rng = np.random.default_rng(seed)
     truth, found = {}, {}
     for v in "uvw":
-        truth[v] = [
-            (10.0 * i, 10.0 * i + rng.uniform(3, 8), rng.choice(["a", "b"])) for i in range(6)
-        ]
+        truth[v] = []
+        for i in range(6):
+            truth[v].append((10.0 * i, 10.0 * i + rng.uniform(3, 8), rng.choice(["a", "b"])))
         items = []
         for start, end, label in truth[v]:
             for _ in range(rng.integers(0, 3)):
                 named = label if rng.random() < 0.8 else "a"
-                items.append(
-                    (start + rng.uniform(-2, 2), end + rng.uniform(0, 2), named, rng.random())
-                )
+                early, late = rng.uniform(-2, 2), rng.uniform(0, 2)
+                items.append((start + early, end + late, named, rng.random()))
         found[v] = detected(*items)
     matched = match(database(truth), found, subset="test")
     found_N = true_positives(matched, [0.5])[:, 0]
@@ -404,11 +372,8 @@ def test_the_ap_of_a_video_is_that_of_its_own_ground_truth_class_by_class():
         for label in sorted({label for _, _, label in truth[name]}):
             alone = {name: [item for item in truth[name] if item[2] == label]}
             own = {name: [item for item in found[name] if item["label"] == label]}
-            scores.append(
-                mean_average_precision(
-                    database(alone), own, subset="test", tiou_thresholds=TIOU
-                ).average
-            )
+            options = {"subset": "test", "tiou_thresholds": TIOU}
+            scores.append(mean_average_precision(database(alone), own, **options).average)
         assert videos[name] == {"instances": 3, "ap": pytest.approx(np.mean(scores), rel=1e-12)}
 
 

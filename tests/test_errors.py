@@ -167,40 +167,78 @@ def untrained(tree: Path) -> list[str]:
 
 
 CASES = {
-    "unknown key": (edit_yaml("experiments/thumos14_i3d.yaml", "attention_window", "atention_window"),
-        ["thumos14_i3d.yaml", "model.atention_window", "unknown key"]),
-    "wrong type": (edit_yaml("experiments/thumos14_i3d.yaml", "attention_window: 19", "channels: many"),
-        ["thumos14_i3d.yaml", "model.channels"]),
-    "no such data set": (edit_yaml("experiments/thumos14_i3d.yaml", "dataset: thumos14", "dataset: thumos15"),
-        ["thumos15", "no data set", "thumos14"]),
-    "no such feature set": (edit_yaml("experiments/thumos14_i3d.yaml", "features: i3d", "features: c3d"),
-        ["data.features 'c3d'", "i3d"]),
-    "sizes that don't fit": (edit_yaml("experiments/thumos14_i3d.yaml", "attention_window: 19", "max_seq_len: 2300"),
-        ["max_seq_len 2300", "32"]),
+    "unknown key": (
+        edit_yaml("experiments/thumos14_i3d.yaml", "attention_window", "atention_window"),
+        ["thumos14_i3d.yaml", "model.atention_window", "unknown key"],
+    ),
+    "wrong type": (
+        edit_yaml("experiments/thumos14_i3d.yaml", "attention_window: 19", "channels: many"),
+        ["thumos14_i3d.yaml", "model.channels"],
+    ),
+    "no such data set": (
+        edit_yaml("experiments/thumos14_i3d.yaml", "dataset: thumos14", "dataset: thumos15"),
+        ["thumos15", "no data set", "thumos14"],
+    ),
+    "no such feature set": (
+        edit_yaml("experiments/thumos14_i3d.yaml", "features: i3d", "features: c3d"),
+        ["data.features 'c3d'", "i3d"],
+    ),
+    "sizes that don't fit": (
+        edit_yaml("experiments/thumos14_i3d.yaml", "attention_window: 19", "max_seq_len: 2300"),
+        ["max_seq_len 2300", "32"],
+    ),
     "no such row": (lambda tree: ["params", "thumos15_i3d"], ["thumos15_i3d", "no experiment"]),
-    "no such edition": (lambda tree: ["params", "thumos14_i3d", "--edition", "tiny"], ["tiny", "demo, paper"]),
+    "no such edition": (
+        lambda tree: ["params", "thumos14_i3d", "--edition", "tiny"],
+        ["tiny", "demo, paper"],
+    ),
     "missing features": (missing_archive, [ARCHIVE, "dvc pull"]),
     "truncated archive": (truncated_archive, [ARCHIVE, "truncated", "fetch it again"]),
     "corrupt archive": (corrupt_archive, [ARCHIVE, "fetch it again"]),
     "corrupt tar": (corrupt_tar, ["fineaction_mae_g.tar.gz", "fetch it again"]),
-    "reversed segment in the publisher's file": (reversed_in_the_publishers_file, ["reversed", "[9.0, 4.0]"]),
-    "unknown row in an edition": (edit_yaml("editions/demo.yaml", "  hacs_slowfast:", "  hacs_slowfasst:"),
-        ["experiments.hacs_slowfasst", "no such file"]),
-    "value out of range": (edit_yaml("experiments/thumos14_i3d.yaml", "attention_window: 19", "heads: 0"),
-        ["model.heads", "greater than 0"]),
+    "reversed segment in the publisher's file": (
+        reversed_in_the_publishers_file,
+        ["reversed", "[9.0, 4.0]"],
+    ),
+    "unknown row in an edition": (
+        edit_yaml("editions/demo.yaml", "  hacs_slowfast:", "  hacs_slowfasst:"),
+        ["experiments.hacs_slowfasst", "no such file"],
+    ),
+    "value out of range": (
+        edit_yaml("experiments/thumos14_i3d.yaml", "attention_window: 19", "heads: 0"),
+        ["model.heads", "greater than 0"],
+    ),
     "truncated member": (rewrite_member(None), [ARCHIVE, "video_test_0000004", "fetch it again"]),
-    "wrong dimension": (rewrite_member(npy(np.zeros((9, 47), np.float16))), ["video_test_0000004", "(9, 47)", "48"]),
-    "NaN in features": (rewrite_member(npy(np.full((9, 48), np.nan))), ["video_test_0000004", "NaN"]),
-    "pickled features": (rewrite_member(npy(np.array([{}], dtype=object), pickle=True)), ["video_test_0000004"]),
-    "zip that leaves its folder": (rewrite_member(npy(np.zeros((9, 48))), "../evil.npy"), ["../evil.npy", "outside"]),
+    "wrong dimension": (
+        rewrite_member(npy(np.zeros((9, 47), np.float16))),
+        ["video_test_0000004", "(9, 47)", "48"],
+    ),
+    "NaN in features": (
+        rewrite_member(npy(np.full((9, 48), np.nan))),
+        ["video_test_0000004", "NaN"],
+    ),
+    "pickled features": (
+        rewrite_member(npy(np.array([{}], dtype=object), pickle=True)),
+        ["video_test_0000004"],
+    ),
+    "zip that leaves its folder": (
+        rewrite_member(npy(np.zeros((9, 48))), "../evil.npy"),
+        ["../evil.npy", "outside"],
+    ),
     "tar that leaves its folder": (escaping_tar, ["../../v_00000001.npy", "outside"]),
-    "reversed segment": (annotations(set_segment([5.0, 3.0])), ["video_test_0000004", "reversed", "[5.0, 3.0]"]),
-    "NaN segment": (annotations(set_segment([float("nan"), 3.0])), ["video_test_0000004", "nan", "finite"]),
+    "reversed segment": (
+        annotations(set_segment([5.0, 3.0])),
+        ["video_test_0000004", "reversed", "[5.0, 3.0]"],
+    ),
+    "NaN segment": (
+        annotations(set_segment([float("nan"), 3.0])),
+        ["video_test_0000004", "nan", "finite"],
+    ),
     "no ground truth": (annotations(no_ground_truth), ["subset 'validation' has no ground truth"]),
     "unknown label": (annotations(unknown_label), ["CleanAndJerk", "class list"]),
     "malformed annotation line": (malformed_line, ["Run.txt", "line 1", "video start end"]),
     "detect before train": (untrained, ["model.pt", "train"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)

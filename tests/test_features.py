@@ -282,14 +282,18 @@ def test_memory_stays_bounded_whatever_the_archives_size(tmp_path):
             info = tarfile.TarInfo(f"v{i}.npy")
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
-    code = (
-        "import re, resource, sys; from pathlib import Path; from actionformer.data.features import pack; "
-        "pack(Path(sys.argv[1]), Path(sys.argv[2]), dim=1000); "
-        # on Linux ru_maxrss begins with what the parent had
-        "own = Path('/proc/self/status'); "
-        "kilobytes = re.search(r'VmHWM:\\s+(\\d+)', own.read_text())[1] if own.exists() else None; "
-        "print(int(kilobytes) * 1024 if kilobytes else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
+    code = """
+import re, resource, sys
+from pathlib import Path
+from actionformer.data.features import pack
+
+pack(Path(sys.argv[1]), Path(sys.argv[2]), dim=1000)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+own = Path("/proc/self/status")
+if own.exists():  # on Linux ru_maxrss begins with what the parent had
+    peak = 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", own.read_text())[1])
+print(peak)
+"""
     assert (
         int(
             run_command(

@@ -33,7 +33,8 @@ PAGE = (
     "<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</title></head><body>"
     '<form id="download-form" action="https://drive.usercontent.google.com/download" method="get">'
     '<input type="submit" value="Download anyway"/><input type="hidden" name="id" value="abc">'
-    '<input type="hidden" name="confirm" value="t"><input type="hidden" name="uuid" value="1-2-3"></form></body></html>'
+    '<input type="hidden" name="confirm" value="t"><input type="hidden" name="uuid" value="1-2-3">'
+    "</form></body></html>"
 )
 
 
@@ -319,8 +320,9 @@ def misbehaving(folder: Path, server: str) -> Path:
     head, _, rest = text.partition("\nfiles:\n")
     files = "".join(
         f"  {name}:\n    sources:\n      - {{kind: https, address: {server}/page/{name}}}\n"
-        f"      - {{kind: https, address: {server}/{ways[i % 4]}/{name}}}\n" for i, name in enumerate(names)
-    )  # fmt: skip
+        f"      - {{kind: https, address: {server}/{ways[i % 4]}/{name}}}\n"
+        for i, name in enumerate(names)
+    )
     path.write_text(f"{head}\nfiles:\n{files}features:{rest.partition(chr(10) + 'features:')[2]}")
     return folder
 
@@ -350,7 +352,7 @@ def test_a_data_set_comes_through_a_misbehaving_server_with_the_right_bytes(
 def test_a_file_put_there_by_hand_is_checked_and_recorded_at_its_first_use(
     tmp_path, demo_data, monkeypatch, capfd
 ):
-    """The same holds for files that no fetch brought; the published md5 counts where there is one."""
+    """Files that no fetch brought, too; the published md5 counts where there is one."""
     shutil.copytree(CHECKOUT / "params", tmp_path / "params")
     shutil.copytree(demo_data / "hacs", tmp_path / "data/demo/hacs")
     monkeypatch.chdir(tmp_path)

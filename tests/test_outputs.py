@@ -139,7 +139,7 @@ def test_predict_changes_nothing_outside_itself(thumos):
 @settings(max_examples=8, deadline=None)
 @given(st.sampled_from([15.0, 60.0]), st.sampled_from([2.0, 8.0]))
 def test_times_scale_with_stride_and_frame_rate(thumos, fps, stride):
-    """The network sees steps: twice the stride doubles all times, twice the frame rate halves them."""
+    """The network sees steps: twice the stride doubles all times, twice the rate halves them."""
     folder, path, _ = thumos
     video = folder / "features/v0.npy"
     (one,) = predict(path, video, fps=30, stride=4, offset=8, device="cpu").values()
@@ -160,7 +160,7 @@ def test_times_scale_with_stride_and_frame_rate(thumos, fps, stride):
     "row", ["activitynet_tsp", "ego4d_slowfast", "hacs_slowfast", "charades_i3d_rgb"]
 )
 def test_every_way_of_seeing_a_video_predicts(tmp_path, row):
-    """Resized, in windows, padded, padded to a fixed length; class-agnostic weights say 'action'."""
+    """Resized, in windows, padded to a length or not; class-agnostic weights say 'action'."""
     path, experiment, _ = weights_file(tmp_path, row)
     array = np.random.default_rng(0).normal(size=(300, experiment.features.dim)).astype(np.float32)
     np.save(tmp_path / "long.npy", array)
@@ -465,10 +465,8 @@ def test_what_a_challenge_would_refuse_is_said_in_one_line(challenge, change, wo
 def test_many_like_problems_are_one_line():
     wrong = [{"label": "fall", "score": 0.5, "segment": [1.0, 2.5]}] * 5
     (problem,) = problems("ego4d", VALID["ego4d"] | {"detect_results": {"v": wrong, "w": []}})
-    assert (
-        problem
-        == "detect_results has the label 'fall', which is none of the classes: 'v', detection 0 and 4 more"
-    )
+    what = "detect_results has the label 'fall', which is none of the classes"
+    assert problem == f"{what}: 'v', detection 0 and 4 more"
 
 
 @pytest.fixture

@@ -191,8 +191,11 @@ SESSION = {
     "device": "cpu",
 }
 LINEAGE = {
-    "data_version": "0123456789abcdef.dir", "pinned": False, "identity": "fedcba9876543210", "trained_by": [SESSION],
-}  # fmt: skip
+    "data_version": "0123456789abcdef.dir",
+    "pinned": False,
+    "identity": "fedcba9876543210",
+    "trained_by": [SESSION],
+}
 
 
 def test_a_table_tells_which_commit_trained_which_epochs():

@@ -217,16 +217,10 @@ def test_a_new_param_that_a_row_sets_plans_that_row(place):
 def test_a_renamed_param_plans_nothing(place):
     """The list of migrations knows its old name."""
     place.edit("src/actionformer/params/experiment.py", "soft_nms_sigma", "decay_sigma")
-    place.edit(
-        "src/actionformer/params/files.py",
-        '    DataParams: {"protocol": "loading"},\n',
-        '    DataParams: {"protocol": "loading"},\n    InferenceParams: {"soft_nms_sigma": "decay_sigma"},\n',
-    )
-    place.edit(
-        "src/actionformer/params/files.py",
-        "OWN_EDITION, DataParams, ",
-        "OWN_EDITION, DataParams, InferenceParams, ",
-    )
+    files = "src/actionformer/params/files.py"
+    known = '    DataParams: {"protocol": "loading"},\n'
+    place.edit(files, known, f'{known}    InferenceParams: {{"soft_nms_sigma": "decay_sigma"}},\n')
+    place.edit(files, "OWN_EDITION, DataParams, ", "OWN_EDITION, DataParams, InferenceParams, ")
     for path in (place.copy / "params").rglob("*.yaml"):
         path.write_text(path.read_text().replace("soft_nms_sigma", "decay_sigma"))
     assert place.planned() == {}
@@ -509,7 +503,7 @@ def test_a_finished_run_is_moved_aside_when_another_takes_its_place(own):
 
 
 def test_a_failed_retraining_leaves_the_finished_run_and_its_metrics(own):
-    """The new training dies before its first epoch: every file of the old one is still to be had."""
+    """The new training dies before its first epoch: every file of the old one is still there."""
     before = {name: (own.seed(ROW) / name).read_bytes() for name in ("model.pt", "lineage.json")}
     own.params("editions/demo.yaml", experiments={ROW: {"training": {"lr": 1e30}}})
     assert own.snakemake(check=False).returncode != 0
@@ -556,12 +550,13 @@ def test_a_failed_retraining_leaves_the_finished_run_and_its_metrics(own):
     ],
 )
 def test_a_job_that_failed_is_planned_again(own, rule, group, command, file, edit):
-    """Snakemake puts back what was there, and records today's params for it; the next call must not
-    believe that.
+    """Snakemake puts back what was there, and records today's params for it.
+
+    The next call must not believe that.
     """
     own.params(file, **edit)
     head = f"def {command}(args: argparse.Namespace) -> None:\n"
-    broken = f'{head}    from actionformer.errors import InputError\n    raise InputError("broken for a while")\n'
+    broken = f'{head}    raise OSError("broken for a while")\n'
     own.edit(f"src/actionformer/commands/{group}.py", head, broken)
     failed = own.snakemake(check=False)
     assert failed.returncode != 0
@@ -673,41 +668,54 @@ def test_science_goes_on_without_mlflow_and_track_brings_it_in_later(own, addres
     assert "0 runs brought into MLflow" in own.run("actionformer", "track").stdout
 
 
+MAIN = """
+import sys
+from actionformer import tracking
+from actionformer.commands.main import main
+
+def broken(*_):
+    raise OSError("disk is full")
+"""
+
+
+def calling(own, command, *more):
+    """Code that runs a command on a row."""
+    arguments = [command, ROW, "--params", str(own.copy / "params"), *more]
+    return f"sys.exit(main({arguments!r}))"
+
+
 def test_a_database_that_dies_while_training_does_not_end_it(own):
     """The store is there when training starts and gone at its first epoch."""
-    code = (
-        "from actionformer import tracking; from actionformer.commands.main import main; import sys\n"
-        "def broken(*_): raise OSError('disk is full')\n"
-        "tracking.log_epoch = tracking.end = broken\n"
-        f"sys.exit(main(['train', {ROW!r}, '--params', {str(own.copy / 'params')!r}, '--anew']))"
-    )
-    done = own.run(sys.executable, "-c", code)
+    breaking = "tracking.log_epoch = tracking.end = broken\n"
+    done = own.run(sys.executable, "-c", MAIN + breaking + calling(own, "train", "--anew"))
     assert done.stderr.count("MLflow failed (disk is full)") == 1
     assert (own.seed(ROW) / "model.pt").exists()
 
 
 def test_an_error_of_training_is_not_hidden_by_one_of_mlflow(own):
-    code = (
-        "from actionformer import tracking; from actionformer.commands.main import main; import sys\n"
-        "def broken(*_): raise OSError('disk is full')\n"
-        "tracking.end = broken\n"
-        f"sys.exit(main(['train', {ROW!r}, '--params', {str(own.copy / 'params')!r}]))"
-    )
     own.params("editions/demo.yaml", experiments={ROW: {"training": {"lr": 1e30}}})
+    code = MAIN + "tracking.end = broken\n" + calling(own, "train")
     done = own.run(sys.executable, "-c", code, check=False)
     assert done.returncode == 1
     assert "lower training.lr" in done.stderr
 
 
+TELLING = """
+from mlflow.tracking import MlflowClient
+
+log = MlflowClient.log_artifact
+
+def told(self, run, path, *rest):
+    print("uploads", path)
+    return log(self, run, path, *rest)
+
+MlflowClient.log_artifact = told
+"""
+
+
 def test_a_second_evaluation_uploads_nothing_that_is_there(own):
-    code = (
-        "from actionformer import tracking; from actionformer.commands.main import main; from mlflow.tracking import MlflowClient; import sys\n"
-        "log = MlflowClient.log_artifact\n"
-        "def told(self, run, path, *rest): print('uploads', path); return log(self, run, path, *rest)\n"
-        "MlflowClient.log_artifact = told\n"
-        f"sys.exit(main(['evaluate', {ROW!r}, '--params', {str(own.copy / 'params')!r}]))"
-    )
-    uploads = re.findall(r"uploads \S*/(\S+)", own.run(sys.executable, "-c", code).stdout)
+    done = own.run(sys.executable, "-c", MAIN + TELLING + calling(own, "evaluate"))
+    uploads = re.findall(r"uploads \S*/(\S+)", done.stdout)
     assert set(uploads) <= {"metrics.json"}  # it names the evaluating commit
 
 
@@ -832,9 +840,14 @@ def interrupted(place: Place, command: list[str], log: Path, words: str) -> int:
     environment = os.environ | {"PYTHONPATH": str(place.copy / "src")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     process = subprocess.Popen(
-        command, cwd=place.folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+        command,
+        cwd=place.folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     for _ in range(600):
         if log.exists() and words in log.read_text():
             break

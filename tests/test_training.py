@@ -94,7 +94,7 @@ def test_interrupted_training_ends_with_the_same_weights_bit_for_bit(thumos, tmp
 
 
 def test_a_checkpoint_keeps_the_history_of_who_trained_which_epochs(thumos, tmp_path):
-    """A resume appends; a resume without an epoch left to train adds nothing and takes no credit."""
+    """A resume appends; one without an epoch left to train adds nothing and takes no credit."""
     experiment, training_views, classes = thumos
     looker = Interrupting(after=1)
     options = {"seed": 3, "run": tmp_path, "observer": looker}
@@ -220,19 +220,31 @@ def followed(request, tmp_path_factory):
     experiment = load_experiment("thumos14_i3d", "paper")
     training = experiment.training.model_copy(
         update={
-            "batch_size": BATCH, "lr": 1e-3, "weight_decay": 0.05, "warmup_epochs": 5, "schedule_epochs": 35,
-            "stop_after_epoch": EPOCHS, "clip_grad_norm": 1.0, "ema_decay": 0.999, "first_eval_epoch": EPOCHS - 2,
+            "batch_size": BATCH,
+            "lr": 1e-3,
+            "weight_decay": 0.05,
+            "warmup_epochs": 5,
+            "schedule_epochs": 35,
+            "stop_after_epoch": EPOCHS,
+            "clip_grad_norm": 1.0,
+            "ema_decay": 0.999,
+            "first_eval_epoch": EPOCHS - 2,
         }
-    )  # fmt: skip
+    )
     experiment = experiment.model_copy(update={"model": params, "training": training})
     network = ActionFormer(params)
     entries = oracle.read(f"trajectory/{tag}_state.json")
     network.load_state_dict(from_published(oracle.published_weights(entries, params)))
     # the published weights to begin with: a checkpoint of no epoch
     begun = {
-        "model": network.state_dict(), "ema": AveragedModel(network).state_dict(), "identity": "published",
-        "optimizer": adamw(network, training).state_dict(), "history": [], "trained_by": [], "run_id": None,
-    }  # fmt: skip
+        "model": network.state_dict(),
+        "ema": AveragedModel(network).state_dict(),
+        "identity": "published",
+        "optimizer": adamw(network, training).state_dict(),
+        "history": [],
+        "trained_by": [],
+        "run_id": None,
+    }
     checkpoint.save(run / "checkpoint.pt", begun)
     evaluated = []
 
@@ -296,7 +308,7 @@ def test_the_loop_ends_with_the_published_weights_and_keeps_their_average(follow
     assert all(torch.equal(evaluated[-1][name], saved[name]) for name in saved)
 
 
-def test_evaluation_while_training_sees_a_network_in_evaluation_mode_from_the_first_evaluated_epoch_on(
+def test_evaluation_while_training_sees_a_network_in_evaluation_mode_from_its_first_epoch_on(
     followed,
 ):
     _, history, _, _ = followed

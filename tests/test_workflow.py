@@ -193,10 +193,22 @@ def test_predicting_from_a_feature_file_is_detecting_without_a_database(done):
     with h5py.File(done / "build/demo/thumos14/i3d.h5") as store:
         np.save(done / f"{video}.npy", store["videos"][video][()])
     run_command(
-        done, "actionformer", "predict", "--weights", "results/demo/thumos14_i3d/seed0/model.pt",
-        "--features", f"{video}.npy", "--fps", str(facts["frame"] / facts["duration"]), "--stride", "4",
-        "--duration", str(facts["duration"]), "--device", "cpu",
-    )  # fmt: skip
+        done,
+        "actionformer",
+        "predict",
+        "--weights",
+        "results/demo/thumos14_i3d/seed0/model.pt",
+        "--features",
+        f"{video}.npy",
+        "--fps",
+        str(facts["frame"] / facts["duration"]),
+        "--stride",
+        "4",
+        "--duration",
+        str(facts["duration"]),
+        "--device",
+        "cpu",
+    )
     found = json.loads((done / "predictions/predictions.json").read_text())["results"][video]
     best = min(50, len(found))
     # in another batch the last bits differ, and with them now and then a rounded digit
@@ -454,15 +466,21 @@ def undisturbed(done: Path) -> dict[str, torch.Tensor]:
 
 
 def cut(folder: Path, command: list[str], log: Path | None, stop: signal.Signals) -> int:
-    """Start a command in a process group of its own, and signal the group after its second epoch."""
+    """Start a command in a process group of its own; signal the group after its second epoch."""
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     with (folder / "cut.log").open("w") as out:
         process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=out, stderr=out, start_new_session=True, text=True,
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            text=True,
             # what a shell starts in the background ignores Ctrl-C, and so would its children
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )  # fmt: skip
+        )
         seen = log or folder / "cut.log"
         for _ in range(600):
             if seen.exists() and "epoch 2/8" in seen.read_text():

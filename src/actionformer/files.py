@@ -20,7 +20,7 @@ from actionformer.errors import InputError
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target` that becomes `target` on success and disappears on failure."""
+    """A temporary path that becomes `target` on success and disappears on failure."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
     os.close(handle)

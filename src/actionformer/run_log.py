@@ -79,7 +79,8 @@ class RunLog(Observer):
         score = f"  mAP {record['mAP/average']:.2f}" if "mAP/average" in record else ""
         left = clock(self._seconds / (epoch + 1) * (epochs - epoch - 1))
         self._say(
-            f"epoch {epoch + 1}/{epochs}  loss {record['loss/total']:.4f}  lr {record['learning_rate']:.2e}  "
+            f"epoch {epoch + 1}/{epochs}  loss {record['loss/total']:.4f}  "
+            f"lr {record['learning_rate']:.2e}  "
             f"{record['videos_per_second']:.1f} videos/s  {left} left{score}"
         )
 

@@ -1,9 +1,9 @@
 """MLflow, which nothing else knows.
 
-An experiment per results table, a parent run per row, a child run per seed and published checkpoint.
-The run folder is the record, MLflow a view of it: `restore` makes the view anew from the folders.
-The tracking URI is left unset, so that `mlflow ui` in the same folder finds sqlite:///mlflow.db;
-MLFLOW_TRACKING_URI is honoured.
+An experiment per results table, a parent run per row, a child run per seed and published
+checkpoint. The run folder is the record, MLflow a view of it: `restore` makes the view anew from
+the folders. The tracking URI is left unset, so that `mlflow ui` in the same folder finds
+sqlite:///mlflow.db; MLFLOW_TRACKING_URI is honoured.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ class Careful:
     def _say(self, error: Exception) -> None:
         self._failed = True
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        text = f"MLflow failed ({reason}); nothing else is lost, `actionformer track` brings {self._note.parent} in"
+        brings = f"`actionformer track` brings {self._note.parent} in"
+        text = f"MLflow failed ({reason}); nothing else is lost, {brings}"
         print(text, file=sys.stderr, flush=True)
         with suppress(OSError):  # a full disk, which may be why MLflow failed
             write_text(self._note, f"{text}\n")
@@ -116,8 +117,8 @@ def open_store() -> MlflowClient:
 def start(experiment: Experiment, lineage: Mapping[str, Any], run_id: str | None) -> str:
     """Go on with a child run, or begin one; returns its id.
 
-    Either way its tags tell the present lineage. A run keeps the params it began with: other params,
-    even those of post-processing alone, begin another run.
+    Either way its tags tell the present lineage. A run keeps the params it began with: other
+    params, even those of post-processing alone, begin another run.
     """
     client = open_store()
     if run_id is not None and _tag(client, run_id, "params") == lineage["params"]:
@@ -280,7 +281,7 @@ def _log_artifacts(client: MlflowClient, run_id: str, run: Path, experiment: Exp
 
 
 def log_pictures(experiment: Experiment, seeds: Sequence[int]) -> None:
-    """Figures and tables, as they lie in the results: each seed's own, the row's into its parent."""
+    """Figures and tables, as they lie in the results: those of each seed, and of the row."""
     client = open_store()
     for seed in seeds:
         run = layout.run(experiment.edition, experiment.name, seed)

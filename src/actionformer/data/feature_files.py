@@ -1,7 +1,7 @@
 """Publishers' feature files, read one video at a time.
 
-npy, npz, pt and h5, as they lie or inside zip and tar. A video is one (T, C) array of floats. Nothing is unpacked to disk and nothing in a file is run:
-pickles are refused.
+npy, npz, pt and h5, as they lie or inside zip and tar. A video is one (T, C) array of floats.
+Nothing is unpacked to disk and nothing in a file is run: pickles are refused.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Member:
 
     @classmethod
     def of_file(cls, path: Path, source: Path | None = None, name: str = "") -> Member:
-        """A file that lies by itself, or in a folder `source`; `name` is another name than its own."""
+        """A file that lies by itself, or in a folder `source`; `name`, if not its own."""
         return cls(source or path, name or path.name, lambda: path.open("rb"))
 
     def read(self) -> bytes:

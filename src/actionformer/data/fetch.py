@@ -114,9 +114,11 @@ def by_hand(target: Path, file: File, again: str = "the same command") -> str:
         or "no known source"
     )
     if file.gated and any(source.kind != "manual" for source in file.sources):
-        return f"{target}: {file.gated}. If you may have it, `{again} --accepted` brings it from {places}"
+        brings = f"If you may have it, `{again} --accepted` brings it from {places}"
+        return f"{target}: {file.gated}. {brings}"
     asked = f" {file.gated}." if file.gated else ""
-    return f"{target}: has to be put there by hand.{asked} Get it from {places}, then go on with `{again}`"
+    get_it = f"Get it from {places}, then go on with `{again}`"
+    return f"{target}: has to be put there by hand.{asked} {get_it}"
 
 
 def recorded(folder: Path) -> dict[str, dict[str, str]]:
@@ -221,9 +223,13 @@ def _google_drive(address: str, part: Path) -> None:
 
     try:
         gdown.download(
-            id=address, output=str(part), resume=True, retries=ATTEMPTS, timeout=TIMEOUT[1],
+            id=address,
+            output=str(part),
+            resume=True,
+            retries=ATTEMPTS,
+            timeout=TIMEOUT[1],
             quiet=not sys.stderr.isatty(),
-        )  # fmt: skip
+        )
     except Exception as error:  # whatever Google answered, the next source is tried
         raise InputError(f"{type(error).__name__}: {error}") from None
     if not part.exists():
@@ -255,7 +261,7 @@ def _google_drive_folder(source: Source, part: Path) -> None:
 
 
 def _https(address: str, part: Path) -> None:
-    """Download with Range from where `part` ends; five attempts without progress, pauses between."""
+    """Download with Range from where `part` ends; five attempts without progress, with pauses."""
     attempt = 0
     while True:
         before = part.stat().st_size if part.exists() else 0

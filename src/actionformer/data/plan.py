@@ -160,9 +160,10 @@ def _gigabytes(count: int) -> str:
 
 
 def _address(source: Source) -> str:
+    path = f" ({source.path})"
     where = {
         "google_drive": f"https://drive.google.com/file/d/{source.address}/view",
-        "google_drive_folder": f"https://drive.google.com/drive/folders/{source.address} ({source.path})",
-        "hugging_face": f"https://huggingface.co/datasets/{source.address} ({source.path})",
+        "google_drive_folder": f"https://drive.google.com/drive/folders/{source.address}{path}",
+        "hugging_face": f"https://huggingface.co/datasets/{source.address}{path}",
     }.get(source.kind, source.address)
     return f"{where}{f', of which {source.member}' if source.member else ''}"

@@ -136,7 +136,7 @@ class View:
         segments_G2: Floats | None = None,
         labels_G: NDArray[Any] | None = None,
     ) -> Sample:
-        """Features padded with zeros to `length`, with the ground truth of a crop or of the view."""
+        """Features padded with zeros to `length`, with a crop's ground truth or the view's."""
         valid, C = features_TC.shape
         length = valid if length is None else length
         padded_TC = np.zeros((length, C), np.float32)

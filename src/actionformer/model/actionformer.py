@@ -144,7 +144,7 @@ class ActionFormer(nn.Module):
 
     @torch.no_grad()
     def _normalizer(self, positives: Tensor) -> Tensor:
-        """What losses are divided by: in training a running mean of positive points, else theirs."""
+        """What losses are divided by: in training a running mean of positive points."""
         positives = positives.clamp(min=1).to(self.loss_normalizer.dtype)
         if not self.training:
             return positives

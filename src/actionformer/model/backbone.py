@@ -115,7 +115,7 @@ class Backbone(nn.Module):
 
 
 def position_table(length: int, channels: int) -> Tensor:
-    """Sinusoidal embedding (length, channels), divided by sqrt(channels); METHOD section 1, item 4."""
+    """Sinusoidal embedding (length, channels) over sqrt(channels); METHOD section 1, item 4."""
     position = torch.arange(length, dtype=torch.float64)[:, None]
     channel = torch.arange(channels, dtype=torch.float64)
     pair = torch.div(channel, 2, rounding_mode="floor")

@@ -12,7 +12,7 @@ from actionformer.params.experiment import ModelParams
 
 
 class Head(nn.Module):
-    """Class logits (B, T, K) and distances to start and end (B, T, 2), in strides, of every level."""
+    """Class logits (B, T, K) and distances to start and end (B, T, 2), in strides, per level."""
 
     def __init__(self, params: ModelParams) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Head(nn.Module):
         self.scales = nn.ModuleList(LearnedScale() for _ in params.strides)
 
     def forward(self, levels: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-        """Per level features (B, T, C) and mask (B, T) -> logits (B, T, K) and offsets (B, T, 2)."""
+        """Per level features (B, T, C) and mask (B, T) -> logits (B, T, K), offsets (B, T, 2)."""
         predicted = []
         for (x_BTC, mask_BT), scale in zip(levels, self.scales, strict=True):
             mask_BT1 = mask_BT.unsqueeze(-1).to(x_BTC.dtype)

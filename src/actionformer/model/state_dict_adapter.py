@@ -246,7 +246,7 @@ def _shape_of_conv(theirs: Mapping[str, Tensor], ours: str, layout: Layout) -> t
 
 
 def _count(theirs: Mapping[str, Tensor], repeated: str, layout: Layout) -> int:
-    """How many of a repeated part there are: one more than the highest index in any tensor's name."""
+    """How many of a repeated part there are: one more than the highest index in a name."""
     count = 0
     for ours in _REPEATED[repeated]:
         # the part's index lies between what stands before and after it

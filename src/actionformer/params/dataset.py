@@ -113,7 +113,8 @@ class Dataset(Params):
     blocked: str | None = Field(None, description="JSON list of videos left out of the evaluation")
     class_lists: dict[str, str] = Field(
         {},
-        description="label field -> published class order, one class per line; none: labels by code point",
+        description="label field -> published class order, one class per line; none: labels by "
+        "code point",
     )
     excluded_videos: list[str] = Field(
         [], description="left out of the database by the published protocol"
@@ -130,7 +131,8 @@ class Dataset(Params):
     published: dict[str, Counts] = Field({}, description="subset -> counts")
     bin_edges: dict[Literal["coverage", "length", "instances"], tuple[float, ...]] = Field(
         {},
-        description="of the diagnosis: upper edges of all bins but the last; none: fifths of the ground truth",
+        description="of the diagnosis: upper edges of all bins but the last; none: fifths of the "
+        "ground truth",
     )
 
     @property

@@ -36,8 +36,9 @@ class DataParams(Params):
     class_agnostic: bool = False
     loading: Literal["published", "corrected"] = Field(
         "corrected",
-        description="published: as the rows were produced, faults included; corrected: windows cover the whole video, "
-        "ground truth is not cut to whole frames, features are resampled in full precision (docs/differences.md)",
+        description="published: as the rows were produced, faults included; corrected: windows "
+        "cover the whole video, ground truth is not cut to whole frames, features are resampled in "
+        "full precision (docs/differences.md)",
     )
     truncate_to_frames: bool = Field(
         True, description="under loading 'published': ground truth at int(s * fps)"
@@ -127,17 +128,15 @@ class ModelParams(Params):
     def _shapes(self) -> ModelParams:
         levels = self.branch_blocks + 1
         if len(self.regression_range) != levels:
-            raise ValueError(
-                f"regression_range has {len(self.regression_range)} entries, the pyramid {levels} levels"
-            )
+            entries = len(self.regression_range)
+            raise ValueError(f"regression_range has {entries} entries, the pyramid {levels} levels")
         if len(self.attention_windows) != levels:
             raise ValueError(
                 f"attention_window has {len(self.attention_windows)} entries, expected {levels}"
             )
         if self.max_seq_len % self.strides[-1]:
-            raise ValueError(
-                f"max_seq_len {self.max_seq_len} is not a multiple of the coarsest stride {self.strides[-1]}"
-            )
+            wanted = f"a multiple of the coarsest stride {self.strides[-1]}"
+            raise ValueError(f"max_seq_len {self.max_seq_len} is not {wanted}")
         if self.channels % self.heads:
             raise ValueError(f"channels {self.channels} is not a multiple of heads {self.heads}")
         return self
@@ -194,7 +193,8 @@ class Released(Params):
     file: str = Field(description="under data/{edition}/{dataset}/")
     shared_with: str | None = Field(
         None,
-        description="row that the publisher links the same checkpoint to: it fits one of the two, the other has none",
+        description="row that the publisher links the same checkpoint to: it fits one of the two, "
+        "the other has none",
     )
 
 

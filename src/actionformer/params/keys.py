@@ -252,7 +252,7 @@ def record(
 
 
 def stored(path: Path) -> Record | None:
-    """The record in a file, or None: no such file, not readable, or made before there were records."""
+    """The record in a file; None: no such file, not readable, or older than records."""
     try:
         content = read_json(path)
     except InputError:
@@ -317,7 +317,7 @@ def _read_today(stage: str, stored: Values, now: Values) -> Values:
 
 
 def _filled(kind: type[Params], stored: Values, now: Values) -> Values:
-    """Values of one part of the params: what the stage reads today, and what is a param no longer."""
+    """Values of a part of the params: what a stage reads today, and what is a param no longer."""
     fields = kind.model_fields
     # what the stage has ceased to read, though it is a param still, makes no difference
     result = {key: value for key, value in stored.items() if key in now or key not in fields}

@@ -189,7 +189,7 @@ def _training(row: Row) -> list[str]:
 
 
 def _loading(row: Row) -> list[str]:
-    """How to use the weights: the arguments that are known, and by name those that each video has."""
+    """How to use the weights: arguments that are known, and by name what every video has."""
     features = row.experiment.features
     if row.experiment.data.loader == "resize":
         arguments, own = "duration=duration", ["duration"]

@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Section:
-    """One row of the results tables, or one file of detections: facts in words, then its figures."""
+    """One row of the results tables, or one file of detections: facts, then figures."""
 
     name: str
     title: str

@@ -63,7 +63,7 @@ def activitynet(results: Results, *, external_data: str) -> dict[str, Any]:
 
 
 def epic(results: Results, *, levels: Sequence[int]) -> dict[str, Any]:
-    """The submission; `levels` are sls_pt, sls_tl and sls_td, as the challenge's page defines them."""
+    """The submission; `levels` are sls_pt, sls_tl, sls_td, as the challenge's page defines them."""
     converted: dict[str, list[dict[str, Any]]] = {}
     for video, found in results.items():
         converted[video] = []

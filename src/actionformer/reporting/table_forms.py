@@ -1,4 +1,4 @@
-"""How a results table is written: Markdown, HTML, LaTeX, and csv with every cell at full precision."""
+"""How a results table is written: Markdown, HTML, LaTeX, and csv at full precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files in the publishers' containers, with the same bytes wherever and whenever they are written."""
+"""Files in the publishers' containers, with the same bytes wherever they are written."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def draw(
 def _has_room(
     actions: Sequence[Action], start: float, end: float, label: str, gap: float, content: Content
 ) -> bool:
-    """Does an action keep `gap` seconds from those of its class, or from all, if none may overlap?"""
+    """Does an action keep `gap` seconds from those of its class, or from all?"""
     for action in actions:
         near = action.start - gap < end and start < action.end + gap
         if near and (action.label == label or not content.overlapping):

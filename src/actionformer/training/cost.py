@@ -37,7 +37,7 @@ def training_flops(experiment: Experiment, videos: int) -> float:
 
 
 def matrix_rate() -> tuple[str, float]:
-    """The device that training would use, and its float32 operations a second in matrix products."""
+    """The device that training would use, and its operations a second in matrix products."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     a = torch.randn(MATRIX, MATRIX, device=device)
     best = float("inf")

@@ -137,7 +137,7 @@ def _first_of_each(needed: list[list[Path]], optional: list[list[Path]]) -> list
 def convert_files(
     dataset: Dataset, paths: list[Path], *, class_lists: dict[str, Path], blocked: Path | None
 ) -> dict[str, Any]:
-    """The database from annotation files of any form, under the protocol of the data set's params."""
+    """The database from annotation files of any form, under the protocol of the params."""
     match dataset.format:
         case "thumos14":
             database = thumos14.convert(paths)

@@ -128,7 +128,6 @@ def _rows(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
     rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
     missing = [column for column in needed if rows and column not in rows[0]]
     if missing or not rows:
-        raise InputError(
-            f"{path}: expected the columns {', '.join(needed)}; missing {', '.join(missing) or 'all lines'}"
-        )
+        absent = ", ".join(missing) or "all lines"
+        raise InputError(f"{path}: expected the columns {', '.join(needed)}; missing {absent}")
     return rows

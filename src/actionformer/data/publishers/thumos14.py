@@ -5,7 +5,7 @@ classes"). `TH14_Temporal_annotations_validation.zip` holds `annotation/{Class}_
 `TH14_Temporal_annotations_test.zip` holds `.../annotation/{Class}_test.txt` (its readme.txt);
 `Ambiguous_*.txt` marks stretches that the challenge leaves out. A line is
 
-    video name   start (s)   end (s)          separated by blanks: `video_validation_0000690  13.9 20.3`
+    video name   start (s)   end (s)      separated by blanks: `video_validation_0000690  13.9 20.3`
 
 Durations are not published with them. They come from a csv `video_id,duration_s,fps,frames`, or
 from a JSON database (OpenTAD's `thumos_14_anno.json`, the authors' `thumos14.json`); such a JSON

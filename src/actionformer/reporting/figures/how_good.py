@@ -1,4 +1,4 @@
-"""How good is it? mAP against tIoU, losses and mAP while training, AP per class, precision, recall."""
+"""How good is it? mAP against tIoU, curves of training, AP per class, precision and recall."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ Parts = Mapping[str, Sequence[Action]]
 
 
 def write(root: Path) -> tuple[list[Recording], Parts]:
-    """THUMOS-14's files under `root`; returns what MultiTHUMOS labels: recordings, finer actions."""
+    """THUMOS-14's files under `root`; returns what MultiTHUMOS labels."""
     rng = generator("thumos14")
     recordings = _recordings(rng)
     parts = {recording.name: _parts(rng, recording) for recording in recordings}
