@@ -114,11 +114,15 @@ def main() -> int:
             learnt, chance = (score(row, data, work, shuffle=shuffle) for shuffle in (False, True))
             ratio = learnt.average / chance.average
             highest = 100 * learnt.map_U[-1]
-            print(
-                f"| {row} | {100 * learnt.average:.1f} | {highest:.1f} | {100 * chance.average:.1f} | {ratio:.1f} "
-                f"| {time.perf_counter() - began:.0f} |",
-                flush=True,
-            )
+            cells = [
+                row,
+                f"{100 * learnt.average:.1f}",
+                f"{highest:.1f}",
+                f"{100 * chance.average:.1f}",
+                f"{ratio:.1f}",
+                f"{time.perf_counter() - began:.0f}",
+            ]
+            print(f"| {' | '.join(cells)} |", flush=True)
             if learnt.average < 0.3 or highest < 5 or ratio < 5:
                 failed.append(row)
     if failed:

@@ -30,9 +30,8 @@ def batch_of(experiment: Experiment, lengths: Sequence[int], generator: torch.Ge
     segments, labels = [], []
     for length in lengths:
         start = torch.rand(12, generator=generator) * length * 0.8
-        segments.append(
-            torch.stack([start, start + 2 + torch.rand(12, generator=generator) * length * 0.2], 1)
-        )
+        end = start + 2 + torch.rand(12, generator=generator) * length * 0.2
+        segments.append(torch.stack([start, end], 1))
         labels.append(torch.randint(experiment.model.num_classes, (12,), generator=generator))
     return Batch(features * mask[:, None], mask, segments, labels)
 
@@ -46,9 +45,8 @@ class Trainer:
     def __post_init__(self) -> None:
         torch.manual_seed(0)
         self.model = ActionFormer(self.experiment.model).train()
-        self.ema = AveragedModel(
-            self.model, multi_avg_fn=get_ema_multi_avg_fn(self.experiment.training.ema_decay)
-        )
+        average = get_ema_multi_avg_fn(self.experiment.training.ema_decay)
+        self.ema = AveragedModel(self.model, multi_avg_fn=average)
         self.optimizer = adamw(self.model, self.experiment.training)
 
     def step(self, batch: Batch) -> None:
@@ -57,11 +55,12 @@ class Trainer:
 
 
 def peak_memory() -> int:
-    """Peak resident memory of this process in bytes, without that of the process that started it."""
+    """Peak resident bytes of this process, without those of the process that started it."""
     status = Path("/proc/self/status")
     if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
