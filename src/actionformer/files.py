@@ -27,6 +27,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     part = Path(name)
     try:
         yield part
+        # mkstemp makes files that only their owner can read
         umask = os.umask(0)
         os.umask(umask)
         part.chmod(0o666 & ~umask)

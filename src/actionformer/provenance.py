@@ -37,12 +37,14 @@ def git_state(checkout: Path = CHECKOUT) -> dict[str, Any]:
         return done.stdout.strip() if done.returncode == 0 else None
 
     commit = git("rev-parse", "HEAD")
+    # what git doesn't track is data and results: it makes no other program
     changed = git("status", "--porcelain", "--untracked-files=no")
     return {"commit": commit or "unknown", "dirty": bool(changed)}
 
 
 def environment() -> dict[str, Any]:
     """Versions and hardware that can move the last digits of a result."""
+    # torch takes seconds, and most of what asks provenance wants md5s
     import numpy
     import torch
 
@@ -158,6 +160,7 @@ def pinned_md5s(checkout: Path = Path(".")) -> dict[str, str]:
 
 @cache
 def _pinned_md5s(checkout: Path) -> dict[str, str]:
+    # DVC keeps a folder's list of files like any other file, under its md5
     version = _data_version(checkout)
     for store in (checkout / ".dvc/cache/files/md5", checkout / ".dvc/store/files/md5"):
         manifest = store / version[:2] / version[2:]

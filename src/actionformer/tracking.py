@@ -108,6 +108,7 @@ class Careful:
 def open_store() -> MlflowClient:
     """A client of a store that exists: of several processes that find none, one makes it."""
     LOCK.parent.mkdir(parents=True, exist_ok=True)
+    # several that make the database at once all fail, with "table already exists"
     with FileLock(LOCK):
         client = MlflowClient()
         client.search_experiments(max_results=1)
@@ -125,9 +126,11 @@ def start(experiment: Experiment, lineage: Mapping[str, Any], run_id: str | None
         client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
         tag(run_id, experiment, lineage)
         return run_id
+    # two seeds that start together must not both make their row's run
     with FileLock(LOCK):
         experiment_id = _experiment(client, experiment)
         parent = _parent(client, experiment, experiment_id)
+    # MLflow knows a child run by this tag alone
     tags = _tags(experiment, lineage) | {"mlflow.parentRunId": parent}
     run = client.create_run(experiment_id, run_name=_name(experiment, lineage), tags=tags)
     params = []
@@ -317,6 +320,7 @@ def _summarise(client: MlflowClient, run_id: str, experiment: Experiment) -> Non
     children = client.search_runs(
         [child.info.experiment_id], _filter(wanted), order_by=["attributes.start_time DESC"]
     )
+    # of a seed that was trained twice the latest run counts
     latest: dict[str, dict[str, float]] = {}
     for run in children:
         latest.setdefault(run.data.tags["seed"], run.data.metrics)

@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     0, or 1 with one line on stderr for bad input, or 128 + signal when interrupted.
     """
     parsed = _parser().parse_args(arguments)
+    # a scheduler's SIGTERM leaves no more behind than Ctrl-C does
     signal.signal(signal.SIGTERM, _terminate)
     # a failed job's own message should stand out on stderr
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")

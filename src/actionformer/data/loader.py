@@ -49,9 +49,11 @@ def training_batches(
 
     The order depends on the epoch alone; the crops on seed, epoch and place in the database.
     """
+    # as published: the same order in every run, whatever its seed
     order = torch.randperm(len(views), generator=torch.Generator().manual_seed(epoch)).tolist()
     for first in range(0, len(order), batch_size):
         samples = []
+        # the last batch may be smaller: it is used, as published
         for i in order[first : first + batch_size]:
             rng = random.Random(f"{seed}/{epoch}/{i}")
             samples.append(views[i].load(rng))

@@ -90,7 +90,7 @@ class View:
         source_TC = self.features[self.video]
         if self.resize_length is not None:
             source_TC = self._resized(self.resize_length)
-        # of stored features only what the crop keeps is read
+        # of stored features only what the crop keeps is read from disk
         part_TC, segments_G2, labels_G = random_truncation(
             source_TC,
             self.segments_G2,
@@ -258,6 +258,7 @@ def windows(
     covers the video.
     """
     step = max(int(size * (1 - overlap)), 1)
+    # as published: with rounding down, the last part of a video can have no window
     count = max(1, total // step)
     if loading == "corrected":
         count = max(1, math.ceil(max(total - size, 0) / step) + 1)
@@ -359,6 +360,7 @@ def random_truncation(
     segments_G2, labels_G = np.asarray(segments_G2, np.float32), np.asarray(labels_G)
     size = length
     if length >= T:
+        # a short video is cropped, too, so that the network doesn't learn where videos end
         size = T
         if crop_ratio is not None:
             shortest, longest = round(crop_ratio[0] * T), round(crop_ratio[1] * T)

@@ -42,6 +42,7 @@ class VideoClassifier:
             # logits in a list of one; twice their softmax, as published
             exponentials_K = np.exp(values_K[0] - values_K[0].max())
             values_K = np.float32(2) * (exponentials_K / exponentials_K.sum())
+        # stable: of equal probabilities the class that comes first
         best = np.argsort(-values_K, kind="stable")[: self.top_k]
         scores, labels = [], []
         for k in best:

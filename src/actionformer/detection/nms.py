@@ -77,6 +77,7 @@ def batched_nms(
 
 def _groups(labels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """The places of every label, in the order of labels; within one as they came."""
+    # stable: among equal scores the first one wins
     by_label = np.argsort(labels, kind="stable")
     bounds = np.flatnonzero(np.diff(labels[by_label])) + 1
     groups = []
@@ -120,6 +121,7 @@ def _soft(
     """
     n = len(scores)
     start, end = segments[:, 0].copy(), segments[:, 1].copy()
+    # the published constant: it decides what segments of no length do
     area = end - start + np.float32(1e-6)
     score, index = scores.copy(), np.arange(n)
     count = 0

@@ -33,6 +33,7 @@ def predict(
     batches = test_batches(views, batch_size=params.batch_size)
     total = -(-len(views) // params.batch_size)
     for chosen, batch in progress(batches, "detect", unit="batch", total=total):
+        # one pass for the batch, then video by video: NMS is a video's own
         levels = model(batch.features_BCT.to(device), batch.mask_BT.to(device))
         for b, view in enumerate(chosen):
             segments_P2, scores_PK = decode(levels, b)

@@ -65,6 +65,7 @@ def average_precisions(matched: Matched, correct_NU: NDArray[np.bool_]) -> NDArr
     """AP (K, U) of every class."""
     ap_KU = np.zeros((len(matched.classes), correct_NU.shape[1]))
     for k, instances in enumerate(matched.instances_K.tolist()):
+        # a class that nobody detects has an AP of 0, and counts in the mean
         class_correct_NU = correct_NU[matched.of_class(k)]
         if len(class_correct_NU):
             ap_KU[k] = interpolated_average_precision(class_correct_NU, instances)

@@ -79,6 +79,7 @@ def per_video(matched: Matched, correct_NU: NDArray[np.bool_]) -> dict[str, dict
     A detection of a class that the video doesn't have counts nowhere here; the false-positive
     profile has it.
     """
+    # detections by video and class, best first within each
     by_group = np.argsort(matched.group_N, kind="stable")
     starts = np.searchsorted(matched.group_N[by_group], np.arange(len(matched.bounds)))
     found: dict[int, list[float]] = {}

@@ -237,6 +237,7 @@ def normalized_ap(
         ap_U = []
         for u in range(found_NU.shape[1]):
             found_N = found_NU[matched.of_class(k), u]
+            # index -1 reads the last segment: the first condition takes that back
             correct_N = (found_N >= 0) & chosen_G[found_N]
             counted_N = correct_N | (found_N < 0)
             ap_U.append(_normalized_ap(correct_N[counted_N], int(chosen_K[k]), mean_instances))

@@ -74,6 +74,7 @@ def match(
     truth = _ground_truth(database, subset, blocked)
     results = read_results(detections)
     segments_N2, scores_N, class_N, video_N, group_N = _detections(results, truth, blocked)
+    # detections of classes without ground truth count nowhere, as published
     known_N = class_N >= 0
     _refuse_strangers(results, database, truth.classes, subset, kept=int(known_N.sum()))
     if not (np.isfinite(segments_N2[known_N]).all() and np.isfinite(scores_N[known_N]).all()):
@@ -122,6 +123,7 @@ def _ground_truth(database: Database, subset: str, blocked: Collection[str]) -> 
         raise InputError(f"subset '{subset}' has no ground truth; subsets of the database: {known}")
     # the sort is stable: within a class and video segments stay in their order
     truth.sort(key=lambda item: item[:2])
+    # the classes of the evaluated subset alone: others don't count in the mean, as published
     classes = tuple(sorted({label for label, _, _, _ in truth}))
     videos = tuple(sorted({video for _, video, _, _ in truth}))
     class_index = {label: k for k, label in enumerate(classes)}

@@ -41,6 +41,7 @@ def recall_at_kx(
     matched = match(database, detections, subset=subset, blocked=blocked)
     thresholds = np.asarray(tiou_thresholds, np.float64)
     hits = np.zeros((len(matched.classes), len(thresholds), len(top_k)))
+    # detections by video and class, best first within each
     by_group = np.argsort(matched.group_N, kind="stable")
     starts = np.searchsorted(matched.group_N[by_group], np.arange(len(matched.bounds)))
     for g in range(len(matched.bounds) - 1):

@@ -79,6 +79,7 @@ class ActionFormer(nn.Module):
         """What the published implementation pads `length` steps to (METHOD section 1, item 1)."""
         if length <= self.params.max_seq_len:
             return self.params.max_seq_len
+        # the largest of the levels' needs, not their common multiple: as published
         multiple = 1
         strides, windows = self.params.strides, self.params.attention_windows
         for stride, window in zip(strides, windows, strict=True):
@@ -126,6 +127,7 @@ class ActionFormer(nn.Module):
             targets_P2.append(offsets_P2)
         target_BPK, target_BP2 = torch.stack(targets_PK), torch.stack(targets_P2)
 
+        # padded points may lie inside a segment that a crop has cut: they count nowhere
         positive_BP = valid_BP & (target_BPK.sum(-1) > 0)
         normalizer = self._normalizer(positive_BP.sum())
 

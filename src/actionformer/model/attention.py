@@ -66,6 +66,7 @@ def windowed_attention(
     a row of zero weights would be NaN.
     """
     T, D = q_BHTD.shape[2:]
+    # blocks about as long as the window waste the least; tiny ones are mostly overhead
     W = min(max(2 * reach, 8), T)
     J = -(-T // W)
     Y = W + 2 * reach

@@ -38,6 +38,7 @@ class TransformerBlock(nn.Module):
         mask_BT1 = mask_BT.unsqueeze(-1).to(x_BTC.dtype)
         skip_BTC = x_BTC
         if self.stride == 2:
+            # padded steps hold zeros here and can win the maximum, as in the published network
             skip_BTC = F.max_pool1d(x_BTC.transpose(1, 2), 3, 2, 1).transpose(1, 2)
         x_BTC = skip_BTC * mask_BT1 + self.drop_path_attention(out_BTC)
         hidden = self.dropout(F.gelu(self.expand(self.norm_mlp(x_BTC))))
@@ -75,6 +76,7 @@ class Backbone(nn.Module):
         table = None
         if params.absolute_position_embedding:
             table = position_table(params.max_seq_len, C)
+        # published checkpoints don't hold it
         self.register_buffer("position_table_TC", table, persistent=False)
 
     def forward(
@@ -100,6 +102,8 @@ class Backbone(nn.Module):
         for block in self.branch:
             x_BTC, mask_BT = block(x_BTC, mask_BT)
             levels.append((x_BTC, mask_BT))
+        # The norm turns the zeros of padded steps into its bias, which the heads' first convolution
+        # sees: published results depend on that, and so on one padded step being there.
         pyramid = []
         for norm, (x_BTC, mask_BT) in zip(self.level_norms, levels, strict=True):
             pyramid.append((norm(x_BTC), mask_BT))

@@ -19,6 +19,7 @@ class Head(nn.Module):
         C = params.channels
         self.classification, self.regression = _tower(params), _tower(params)
         self.class_predictor = Conv3(C, params.num_classes, bias=True)
+        # at first every point is background: else the focal loss begins with that of all negatives
         prior = params.cls_prior_prob
         assert self.class_predictor.bias is not None
         nn.init.constant_(self.class_predictor.bias, -math.log((1 - prior) / prior))

@@ -64,6 +64,7 @@ class ConvNormReLU(nn.Module):
         self.mask_after_norm = mask_after_norm
 
     def forward(self, x_BTC: Tensor, mask_BT1: Tensor) -> Tensor:
+        # masked before the norm, too: the convolution carries the last valid step into the padding
         x_BTC = F.relu(self.norm(self.conv(x_BTC) * mask_BT1))
         return x_BTC * mask_BT1 if self.mask_after_norm else x_BTC
 
@@ -76,6 +77,7 @@ class ScaledDropPath(nn.Module):
 
     def __init__(self, channels: int, rate: float) -> None:
         super().__init__()
+        # so small that a block begins as its skip
         self.scale = nn.Parameter(torch.full((1, channels, 1), 1e-4))
         self.rate = rate
 
@@ -100,4 +102,5 @@ class LearnedScale(nn.Module):
 
 def downsampled(mask_BT: Tensor) -> Tensor:
     """The mask at half the rate: every second step, from the first."""
+    # as published: "nearest", not whether any of the two is valid
     return mask_BT[:, ::2]

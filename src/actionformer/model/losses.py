@@ -11,6 +11,7 @@ def focal_loss(
     logits: Tensor, targets: Tensor, *, alpha: float = 0.25, gamma: float = 2.0
 ) -> Tensor:
     """Sum over all elements; `targets` may be smoothed (Lin et al., ICCV 2017, eq. 5)."""
+    # in float32 whatever the network runs in: it is a sum over a hundred thousand elements
     logits, targets = logits.float(), targets.float()
     probability = logits.sigmoid()
     cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")

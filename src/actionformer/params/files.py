@@ -176,6 +176,7 @@ def load_experiment(
         "in_channels": _in_channels(data_params, facts, path),
         "num_classes": _num_classes(data_params, facts, path),
     }
+    # what was resolved comes last: an experiment's file must not contradict its data set
     resolved = content | {
         "name": written.name,
         "edition": written.edition,

@@ -323,6 +323,7 @@ def _filled(kind: type[Params], stored: Values, now: Values) -> Values:
     result = {key: value for key, value in stored.items() if key in now or key not in fields}
     for key, value in now.items():
         inner = fields[key].annotation if key in fields else None
+        # a param that did not exist when the record was made
         if key not in result and key in fields and not fields[key].is_required():
             result[key] = to_jsonable_python(fields[key].get_default(call_default_factory=True))
         elif (

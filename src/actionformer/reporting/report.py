@@ -47,6 +47,7 @@ def page(
             specs[f"{section.name}.{figure.name}"] = figure.spec
     library = ""
     if sections:
+        # inside a script element the closing tag would end it
         library = primitives.library().replace("</script", "<\\/script")
     light = primitives.LIGHT | {"background": None}
     return _template("report.html").render(

@@ -93,6 +93,7 @@ def audit(experiment: Experiment, say: Callable[[str], None]) -> None:
         listed_missing=read_manifest(layout.store_of(experiment))["missing"],
         comparable=experiment.comparable,
     )
+    # said before it fails: the counts help to see why
     say(report.text())
     report.raise_errors(str(layout.database_of(experiment)))
     out = layout.audit(experiment)

@@ -115,6 +115,7 @@ def evaluate(experiment: Experiment, seed: int) -> dict[str, float]:
     )
     lineage = evaluated_lineage(experiment, run, told, made)
     lineage["evaluated_by"] = {"git": provenance.git_state(), "lock": provenance.lock_md5()}
+    # metrics.json last: it names the diagnosis by its md5
     write_json(run / "diagnosis.json", diagnosis)
     origin = {
         "lineage": lineage,

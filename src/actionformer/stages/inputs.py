@@ -52,6 +52,7 @@ def raw_files(dataset: Dataset, paths: Sequence[Path]) -> Iterator[None]:
                     "change is meant, delete what says otherwise"
                 )
     yield
+    # only what a stage could use is remembered: a broken file must not become the right one
     for root, file, path in used:
         fetched = fetching.Fetched(provenance.source_md5(path), "put there by hand")
         remember_raw_file(root, file, fetched)

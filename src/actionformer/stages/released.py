@@ -36,6 +36,7 @@ def evaluate_released(experiment: Experiment, params: Path, *, device: str) -> s
     made = keys.record("released", experiment, released_inputs(experiment, path), before)
     lineage = released_lineage(experiment, path, made)
     if why_none:
+        # those of an earlier file under this name
         (run / "detections.json").unlink(missing_ok=True)
         write_json(run / "lineage.json", lineage)
         metrics = {"none": why_none, "lineage": lineage, "made_with": made}

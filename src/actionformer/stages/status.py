@@ -31,6 +31,7 @@ def status(rows: Sequence[Experiment], seeds: Sequence[int], *, released: bool, 
 def run_status(experiment: Experiment, seed: int) -> RunStatus:
     """What the files of a run tell."""
     run = layout.run(experiment.edition, experiment.name, seed)
+    # as it was before: a training that goes on has no history.csv until it ends
     epoch, seconds = _trained(run)
     if _is_held(layout.run_lock(run)):
         epoch, seconds = _progress(run)

@@ -41,6 +41,7 @@ def write_tar_gz(path: Path, members: Mapping[str, bytes]) -> None:
             archive.addfile(info, io.BytesIO(content))
     raw = buffer.getvalue()
     with atomic_path(path) as part, part.open("wb") as file:
+        # a header without name and time, then blocks of deflate, then checksum and size
         file.write(b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03")
         for start in range(0, len(raw), STORED):
             block = raw[start : start + STORED]

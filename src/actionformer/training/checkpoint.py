@@ -63,7 +63,8 @@ def load_model(path: Path) -> tuple[ActionFormer, Experiment, list[str]]:
             f"{path}: lacks {', '.join(sorted(missing))}; not a model.pt of this project"
         )
     experiment = stored_experiment(content["experiment"], str(path))
-    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and then replaced
+    # initial weights are drawn, and then replaced: the caller's random numbers stay
+    with torch.random.fork_rng(devices=[]):
         model = ActionFormer(experiment.model)
     model.load_state_dict(content["state_dict"])
     return model.eval(), experiment, list(content["classes"])

@@ -23,20 +23,18 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 
 def prepare_cpu(threads: int) -> None:
-    """Use this many threads, and keep freed memory for the next step instead of giving it back to
-    the kernel.
+    """Use this many threads, and keep freed memory for the next step.
 
-    For commands alone: it changes the whole process.
-
-    Every step frees and takes the same gigabytes; the kernel would clear them anew each time, which
-    costs a tenth and more of a step (docs/performance.md). Where the C library is not glibc,
-    nothing is changed.
+    For commands alone: it changes the whole process. Every step frees and takes the same gigabytes;
+    the kernel would clear them anew each time, which costs a tenth and more of a step
+    (docs/performance.md). Where the C library is not glibc, nothing is changed.
     """
     torch.set_num_threads(threads)
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return
+    # large blocks from the heap, too; of which nothing is given back; which grows in large steps
     mallopt(M_MMAP_MAX, 0)
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(M_TOP_PAD, 64 << 20)
@@ -44,8 +42,7 @@ def prepare_cpu(threads: int) -> None:
 
 @contextmanager
 def leased_device(wanted: str = "auto") -> Iterator[str]:
-    """'auto': a free GPU where there is any GPU, otherwise the CPU; anything else is taken as
-    given.
+    """'auto': a free GPU where there is any, otherwise the CPU; anything else is taken as given.
 
     A GPU is free if its lock file is: jobs that start together on one machine get different ones,
     or wait.

@@ -116,6 +116,8 @@ def train(
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         torch.manual_seed(seed)
         model = ActionFormer(experiment.model).to(device)
+        # Its first update copies instead of averaging, as published; whether that has been is a
+        # counter in its state, so a resumed training doesn't copy again.
         ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay))
         training = _Training(model, ema, adamw(model, params))
         training.go_on(path, origin)
@@ -148,6 +150,7 @@ def train(
         "experiment": experiment.model_dump(mode="json"),
         "seed": seed,
     }
+    # written at the very end: whoever finds it may use it
     checkpoint.save(run / "model.pt", content)
     observer.ended(training.trained_by)
     return history
@@ -214,6 +217,7 @@ def training_step(
         [labels_G.to(device) for labels_G in batch.labels],
     )
     losses.total.backward()
+    # over all parameters at once, as published
     gradient_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
     optimizer.step()
     ema.update_parameters(model)

@@ -14,29 +14,34 @@ ETA_MIN = 1e-8
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups, parameters sorted by name: convolution and linear weights decay, everything else
-    doesn't.
-    """
-    decaying = {
-        f"{prefix}.weight"
-        for prefix, module in model.named_modules()
-        if isinstance(module, (nn.Conv1d, nn.Linear))
-    }
-    named = sorted(model.named_parameters())
+    """Two groups: weights of convolutions and linear layers decay, everything else doesn't."""
+    with_decay: list[nn.Parameter] = []
+    without_decay: list[nn.Parameter] = []
+    decaying = set()
+    for prefix, module in model.named_modules():
+        if isinstance(module, (nn.Conv1d, nn.Linear)):
+            decaying.add(f"{prefix}.weight")
+    # by name, as published: the optimizer's state is kept by place
+    for name, parameter in sorted(model.named_parameters()):
+        (with_decay if name in decaying else without_decay).append(parameter)
     return [
-        {"params": [p for name, p in named if name in decaying], "weight_decay": weight_decay},
-        {"params": [p for name, p in named if name not in decaying], "weight_decay": 0.0},
+        {"params": with_decay, "weight_decay": weight_decay},
+        {"params": without_decay, "weight_decay": 0.0},
     ]
 
 
 def learning_rate(iteration: int, *, base: float, warmup: int, total: int) -> float:
-    """The rate used at `iteration` (from 0); `warmup` and `total` count iterations, `total`
-    includes the warm-up.
+    """The rate used at `iteration`, counted from 0.
 
     From 0 linearly to `base` at iteration warmup - 1, `base` again at `warmup`, then a cosine to
     1e-8 at `total`.
+
+    Args:
+        warmup: iterations of it.
+        total: iterations in all, the warm-up included.
     """
     if iteration < warmup:
+        # as published: the first step has a rate of 0, and the highest rate comes twice
         return base * iteration / max(warmup - 1, 1)
     progress = (iteration - warmup) / max(total - warmup, 1)
     return ETA_MIN + (base - ETA_MIN) * (1 + math.cos(math.pi * progress)) / 2
@@ -44,4 +49,5 @@ def learning_rate(iteration: int, *, base: float, warmup: int, total: int) -> fl
 
 def adamw(model: nn.Module, params: TrainingParams) -> torch.optim.AdamW:
     """AdamW with PyTorch's betas and eps."""
+    # fused: one kernel for all tensors
     return torch.optim.AdamW(parameter_groups(model, params.weight_decay), lr=params.lr, fused=True)

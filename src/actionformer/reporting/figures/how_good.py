@@ -159,6 +159,7 @@ def precision_recall(runs: Sequence[EvaluatedRun]) -> Figure:
             point = {"recall": 100 * recall, "precision": 100 * precision}
             values.append({"tiou": float(tiou), **point})
     first, last = float(values[0]["tiou"]), float(values[-1]["tiou"])
+    # an ordered scale: low thresholds cold, high ones warm
     shades = [p.BLUE, p.GREEN, p.YELLOW, p.ORANGE]
     color = {
         "field": "tiou",
