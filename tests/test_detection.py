@@ -93,21 +93,26 @@ def test_candidates_lie_where_their_points_and_offsets_say():
     np.testing.assert_array_equal(scores_PK.numpy(), [[0.5]] * 4)
 
 
+TINY = np.array([[0, 2e-6], [0, 2e-6]], np.float32)
+# what two such segments overlap by, each of them being a millionth longer in the union
+TINY_TIOU = 2e-6 / (2 * (2e-6 + 1e-6) - 2e-6)
+
+
+def two_tiny_ones(**options):
+    """Scores that NMS leaves of two equal segments of two millionths of a step."""
+    scores, labels = np.array([0.9, 0.8], np.float32), np.zeros(2, np.int64)
+    usual = {"sigma": 0.5, "min_score": 0.0, "max_segments": 2}
+    usual |= {"per_class": True, "voting_threshold": 0.0}
+    _, kept, _ = batched_nms(TINY, scores, labels, **usual, **options)
+    return kept.tolist()
+
+
 def test_lengths_have_a_millionth_more_in_the_union():
-    """METHOD section 5, item 2: two equal segments as short as that overlap by less than all of
-    themselves.
-    """
-    length = np.float32(2e-6)
-    segments = np.array([[0, length], [0, length]], np.float32)
-    options = {
-        "sigma": 0.5,
-        "min_score": 0.0,
-        "per_class": True,
-        "voting_threshold": 0.0,
-        "max_segments": 2,
-    }
-    _, scores, _ = batched_nms(
-        segments, np.array([0.9, 0.8], np.float32), np.zeros(2, np.int64), **options
+    """METHOD section 5, item 2: equal segments that are so short overlap by less than all."""
+    decayed = 0.8 * np.exp(-(TINY_TIOU**2) / 0.5)
+    np.testing.assert_allclose(two_tiny_ones(), [0.9, decayed], rtol=1e-4)
+    np.testing.assert_allclose(
+        two_tiny_ones(method="linear"), [0.9, 0.8 * (1 - TINY_TIOU)], rtol=1e-4
     )
-    tiou = 2e-6 / (2 * (2e-6 + 1e-6) - 2e-6)
-    np.testing.assert_allclose(scores, [0.9, 0.8 * np.exp(-(tiou**2) / 0.5)], rtol=1e-4)
+    assert len(two_tiny_ones(method="hard", iou_threshold=0.99 * TINY_TIOU)) == 1
+    assert len(two_tiny_ones(method="hard", iou_threshold=1.01 * TINY_TIOU)) == 2

@@ -154,13 +154,27 @@ def test_sensitivity_and_misses_by_hand():
     assert bins["length"][0].missed is None
 
 
-@pytest.mark.parametrize(("wrong", "missed"), [(SPLITS - 1, 0.0), (SPLITS, 1.0)])
+@pytest.mark.parametrize(("wrong", "missed"), [(SPLITS - 1, 0.0), (SPLITS, 1.0), (SPLITS + 1, 1.0)])
 def test_ground_truth_is_missed_that_none_of_the_best_detections_of_its_class_finds(wrong, missed):
     """One segment: what finds it is the tenth detection of its class, or the eleventh."""
     items = [(60.0, 61.0, "jump", 0.9 - i / 100) for i in range(wrong)]
     found = {"v": detected(*items, (10.0, 20.0, "jump", 0.1))}
     matched = match(database({"v": [(10.0, 20.0, "jump")]}), found, subset="test")
     assert diagnose(matched, [0.5], {"length": [100]}).bins["length"][0].missed == missed
+
+
+def test_misses_are_those_at_a_tiou_of_a_half_whatever_the_thresholds_of_the_row():
+    found = {"v": detected((10.0, 16.0, "jump", 0.9))}  # it overlaps the only jump by 0.6
+    matched = match(database({"v": [(10.0, 20.0, "jump")]}), found, subset="test")
+    for thresholds in ([0.1, 0.9], [0.9, 0.95], [0.55]):
+        assert diagnose(matched, thresholds, {"length": [100]}).bins["length"][0].missed == 0
+
+
+def test_the_surest_score_belongs_to_the_last_bin():
+    found = {"v": detected((10.0, 20.0, "jump", 1.0), (10.0, 20.0, "jump", 0.95))}
+    matched = match(database({"v": [(10.0, 20.0, "jump")]}), found, subset="test")
+    (last,) = curves.calibration(matched, true_positives(matched, [0.5])[:, 0] >= 0)
+    assert (last.detections, last.high) == (2, 1.0)
 
 
 def test_bins_of_scores_are_tenths():
@@ -375,6 +389,14 @@ def test_the_ap_of_a_video_is_that_of_its_own_ground_truth_class_by_class():
             options = {"subset": "test", "tiou_thresholds": TIOU}
             scores.append(mean_average_precision(database(alone), own, **options).average)
         assert videos[name] == {"instances": 3, "ap": pytest.approx(np.mean(scores), rel=1e-12)}
+
+
+def test_precision_is_the_mean_over_classes():
+    """The jump is found, the throw isn't: 1 and 0 at every recall."""
+    found = {"v": detected((10.0, 20.0, "jump", 0.9), (80.0, 90.0, "throw", 0.9))}
+    matched = match(database({"v": JUMP_AND_THROW}), found, subset="test")
+    precision_UR = curves.precision_recall(matched, true_positives(matched, [0.5]) >= 0)
+    np.testing.assert_array_equal(precision_UR[0], 0.5)
 
 
 def test_precision_at_a_recall_is_the_best_from_there_on():

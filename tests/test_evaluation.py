@@ -157,6 +157,17 @@ def test_ground_truth_without_extent_or_said_twice_does_not_count(segment, label
 # ------------------------------------------------------------------------ the standalone evaluator
 
 
+@pytest.mark.parametrize("wrong", [{"segment": [float("nan"), 2.0]}, {"score": float("nan")}])
+def test_a_nan_among_times_or_scores_is_refused(wrong):
+    truth = {"segment": [1.0, 2.0], "label": "a"}
+    video = {"subset": "test", "duration": 9.0, "annotations": [truth]}
+    found = [truth | {"score": 0.5}, truth | {"score": 0.5} | wrong]
+    with pytest.raises(InputError, match="NaN or infinite times or scores"):
+        mean_average_precision(
+            {"database": {"v": video}}, {"v": found}, subset="test", tiou_thresholds=[0.5]
+        )
+
+
 def noisy(database, subset, classes, rng):
     """Detections near the ground truth of a subset, some of them wrong, some in blocked videos."""
     results = {}

@@ -65,6 +65,15 @@ def test_windowed_attention_equals_full_attention_under_a_band_mask(length, reac
     torch.testing.assert_close(found[:, :, :valid], expected[:, :, :valid], atol=1e-5, rtol=1e-5)
 
 
+def test_inputs_are_padded_as_far_as_the_published_ones_or_by_one_step_of_the_coarsest_level():
+    """METHOD 1.1: to `max_seq_len`, longer ones to a multiple, exact ones not at all."""
+    model = ActionFormer(SMALL)  # the coarsest stride is 8, windows of 5 need 4 times the stride
+    lengths = {1: 96, 95: 96, 96: 96, 97: 112, 112: 112, 113: 128}
+    assert {length: model.published_length(length) for length in lengths} == lengths
+    shortest = {1: 16, 8: 16, 9: 24, 88: 96, 89: 96, 96: 96, 97: 112, 112: 112}
+    assert {length: model.padded_length(length) for length in shortest} == shortest
+
+
 def test_every_demo_row_shrinks_sizes_and_keeps_the_architecture():
     for row in ("thumos14_i3d", "multithumos_i3d_rgb", "ego4d_internvideo"):
         paper, demo = (load_experiment(row, edition).model for edition in ("paper", "demo"))

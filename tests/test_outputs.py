@@ -120,6 +120,21 @@ def test_features_that_span_a_video_need_its_duration_or_their_stride():
         timed_as(pinned, Timing(duration=1.0))
 
 
+def test_a_video_lasts_as_long_as_its_features_if_nobody_says_how_long(thumos):
+    """The last step reaches as far beyond its centre as the first one before its own."""
+    folder, path, arrays = thumos
+    for name, found in predict(path, folder / "features", fps=30, stride=4, device="cpu").items():
+        seconds = ((len(arrays[name]) - 1) * 4 + 2 * 8) / 30
+        assert max(d["segment"][1] for d in found) == pytest.approx(seconds, abs=0.006)
+
+
+def test_a_duration_may_be_short(thumos):
+    folder, path, _ = thumos
+    options = {"fps": 30, "stride": 4, "device": "cpu"}
+    (found,) = predict(path, folder / "features/v0.npy", duration=0.5, **options).values()
+    assert max(d["segment"][1] for d in found) == 0.5
+
+
 def test_predict_changes_nothing_outside_itself(thumos):
     """Threads and random numbers of the process are the caller's: only commands set them."""
     folder, path, _ = thumos
@@ -343,6 +358,17 @@ def test_fused_are_the_best_pairs_of_the_ten_best_of_each(points, nouns, verbs, 
     np.testing.assert_allclose(
         segments.reshape(-1, 2), np.array([s for *_, s in expected]).reshape(-1, 2), rtol=1e-6
     )
+
+
+def test_the_ten_best_verbs_of_a_point_meet_its_ten_best_nouns():
+    """METHOD's fusion: of 12 verbs and 11 nouns 100 pairs of a point are left."""
+    rising = torch.linspace(0.1, 0.9, 12)
+    point = torch.tensor([[0.0, 1.0]])
+    nouns, verbs = (point, rising[None, :11]), (point, rising[None])
+    _, scores, labels = fuse(nouns, verbs, InferenceParams(pre_nms_topk=1000))
+    assert len(scores) == 100
+    assert {label // 11 for label in labels.tolist()} == set(range(2, 12))
+    assert {label % 11 for label in labels.tolist()} == set(range(1, 11))
 
 
 # ------------------------------------------------------------------------------------- submissions

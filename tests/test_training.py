@@ -133,6 +133,21 @@ def test_equal_trainings_write_equal_bytes(thumos, tmp_path):
     assert (tmp_path / "a/model.pt").read_bytes() == (tmp_path / "b/model.pt").read_bytes()
 
 
+def test_every_epoch_of_every_seed_draws_numbers_of_its_own(thumos, tmp_path, monkeypatch):
+    """No two of them share a stream, such as epoch 1 of seed 0 and epoch 0 of seed 1."""
+    experiment, training_views, classes = thumos
+    seeded = []
+    monkeypatch.setattr(torch, "manual_seed", seeded.append)
+    of_epochs = []
+    for seed in range(3):
+        seeded.clear()
+        train(experiment, training_views[:2], classes, seed=seed, run=tmp_path / str(seed))
+        _first_weights, *of_this_seed = seeded
+        assert len(of_this_seed) == experiment.training.epochs
+        of_epochs += of_this_seed
+    assert len(set(of_epochs)) == len(of_epochs)
+
+
 def test_a_checkpoint_of_other_params_is_not_gone_on_with(thumos, tmp_path):
     experiment, training_views, classes = thumos
     short = experiment.model_copy(
