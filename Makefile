@@ -53,7 +53,7 @@ track: env  ## bring finished runs into MLflow, where it lacks them
 lock: env  ## write requirements.lock and environment.yml from what is installed
 	python tests/consistency.py --write
 
-schemas: env  ## write workflow/schemas and report, docs/api.md and the table of docs/data.md
+schemas: env  ## write workflow/schemas and report, and the tables of docs/
 	actionformer params --schemas workflow/schemas
 	python tests/consistency.py --table
 

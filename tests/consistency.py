@@ -5,6 +5,7 @@
     workflow/report/*.rst                 the figures' captions       --table
     docs/data.md                          the table of all files      --table
     docs/api.md                           what the package exports    --table
+    docs/architecture.md                  the list of all files       --table
 
 Also: every params file is valid, every link within the prose leads somewhere, letters in names of
 tensors stand in the legend, the repository's DVC store holds no more than 15 MB, no path of one
@@ -46,7 +47,8 @@ SCHEMAS = CHECKOUT / "workflow/schemas"
 CAPTIONS = CHECKOUT / "workflow/report"
 DATA_PAGE = CHECKOUT / "docs/data.md"
 API_PAGE = CHECKOUT / "docs/api.md"
-LEGEND_PAGE = CHECKOUT / "docs/architecture.md"
+LAYOUT_PAGE = CHECKOUT / "docs/architecture.md"
+SOURCE = CHECKOUT / "src/actionformer"
 STORE_LIMIT = 15_000_000
 # the last two are installed by .ci/run
 NOT_LOCKED = {"actionformer", "pip", "setuptools", "wheel", "playwright", "pyee"}
@@ -65,6 +67,11 @@ dependencies:
   - python=3.11
   - pip
   - pip:
+"""
+LIST_HEAD = """\
+## Every file
+
+What the first line of each says of it; `make schemas` writes this list.
 """
 API_HEAD = """\
 # What Python programs may use
@@ -107,6 +114,28 @@ def pins_of(lock: str) -> list[str]:
 def files_table() -> str:
     """Every file of the paper edition, as docs/data.md ends with."""
     return plan.as_markdown([load_experiment(row, "paper") for row in published_rows()])
+
+
+def source_list() -> str:
+    """Every file of the package and its docstring's first line: the end of docs/architecture.md."""
+    lines = ["", "**Beside the rooms**", *_table_of(SOURCE)]
+    for room in sorted(SOURCE.rglob("__init__.py")):
+        folder = room.parent
+        if folder != SOURCE:
+            name = folder.relative_to(SOURCE).as_posix()
+            lines += ["", f"**`{name}/`** {_first_words(room)}", *_table_of(folder)]
+    return "\n".join(lines) + "\n"
+
+
+def _table_of(folder: Path) -> Iterator[str]:
+    yield from ("", "| | |", "|---|---|")
+    for path in sorted(folder.glob("[!_]*.py")):
+        yield f"| `{path.name}` | {_first_words(path)} |"
+
+
+def _first_words(path: Path) -> str:
+    """The first line of a file's docstring."""
+    return str(ast.get_docstring(ast.parse(path.read_text()))).splitlines()[0]
 
 
 def captions() -> dict[str, str]:
@@ -230,6 +259,8 @@ def made_problems() -> Iterator[str]:
         yield "layout.FIGURES and of_row.WORDS name different figures"
     if not DATA_PAGE.read_text().endswith(files_table()):
         yield "docs/data.md: the table differs from params/; run `make schemas`"
+    if not LAYOUT_PAGE.read_text().endswith(LIST_HEAD + source_list()):
+        yield "docs/architecture.md: the list of files differs from src/; run `make schemas`"
     if not _is(API_PAGE, api_page()):
         yield "docs/api.md differs from the docstrings; run `make schemas`"
 
@@ -248,7 +279,7 @@ def dead_links() -> Iterator[str]:
 
 def unknown_letters() -> Iterator[str]:
     """Names of tensors end in letters of the one legend."""
-    legend = LEGEND_PAGE.read_text().partition("## Letters")[2]
+    legend = LAYOUT_PAGE.read_text().partition("## Letters")[2].partition("##")[0]
     known = set("".join(re.findall(r"\| ([A-Z](?:, [A-Z])*) \|", legend)))
     for path in sorted((CHECKOUT / "src").rglob("*.py")):
         shown = set()
@@ -279,6 +310,8 @@ def main() -> int:
         head = DATA_PAGE.read_text().partition("| file | read by |")[0]
         DATA_PAGE.write_text(head + files_table())
         API_PAGE.write_text(api_page())
+        head = LAYOUT_PAGE.read_text().partition(LIST_HEAD)[0]
+        LAYOUT_PAGE.write_text(head + LIST_HEAD + source_list())
         for name, text in captions().items():
             (CAPTIONS / name).write_text(text)
         return 0

@@ -2,6 +2,4 @@
 
 
 class InputError(Exception):
-    """Something outside the program is wrong: the message names the file, key or video and what to
-    do.
-    """
+    """Something outside the program is wrong; the message names the file and what to do."""

@@ -1,6 +1,4 @@
-"""Writing files so that a reader sees the old one or the new one, never half of it; and their
-checksums.
-"""
+"""Writing files so that a reader sees the old one or the new one, never half of it; checksums."""
 
 from __future__ import annotations
 

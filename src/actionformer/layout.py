@@ -102,9 +102,7 @@ def earlier(run: Path, weights: str) -> Path:
 
 
 def manifest(product: Path) -> Path:
-    """Beside a product: its md5 and what it was made with, small enough for Snakemake to compare
-    its content.
-    """
+    """Beside a product: its md5 and what it was made with, so small that Snakemake compares it."""
     return product.with_suffix(".manifest.json")
 
 

@@ -1,6 +1,4 @@
-"""Progress of long work: a bar with the time left on a terminal, a plain line now and then in a
-log.
-"""
+"""Progress of long work: a bar with the time left on a terminal, now and then a line in a log."""
 
 from __future__ import annotations
 

@@ -75,8 +75,9 @@ def who(device: str) -> dict[str, Any]:
 
 
 def trained_by(lineage: Mapping[str, Any], epochs: int) -> list[dict[str, Any]]:
-    """Who trained which epochs of a run; runs of before that was kept name only who wrote their
-    lineage last.
+    """Who trained which epochs of a run.
+
+    Runs of before that was kept name only who wrote their lineage last.
 
     A published checkpoint, which has no seed, was not trained here.
     """
@@ -171,9 +172,7 @@ def _pinned_md5s(checkout: Path) -> dict[str, str]:
 
 
 def source_md5(path: Path) -> str:
-    """md5 of a raw file as it lies there; as it is pinned, where it doesn't yet; 'absent' if
-    neither is known.
-    """
+    """md5 of a raw file as it lies there; else as it is pinned; 'absent' if neither is known."""
     if path.exists():
         return cached_md5(path, layout.MD5_CACHE)
     return pinned_md5s().get(path.as_posix(), "absent")

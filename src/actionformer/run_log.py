@@ -1,4 +1,4 @@
-"""The observer of a training: tells of it in the run folder, in words, and in MLflow."""
+"""Tells of a training as it goes: in the run folder, in words with its pace, and in MLflow."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from actionformer.training.observer import Observer
 
 
 class RunLog(Observer):
-    """Tells of a training: in the run folder, in words, and in MLflow, which may fail without any
-    harm.
-    """
+    """Tells of a training: in the run folder, in words, and in MLflow, which may fail."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""MLflow, which nothing else knows.
+"""MLflow: runs, tags, metrics, uploads; no other file knows it.
 
 An experiment per results table, a parent run per row, a child run per seed and published
 checkpoint. The run folder is the record, MLflow a view of it: `restore` makes the view anew from

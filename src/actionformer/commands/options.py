@@ -1,6 +1,4 @@
-"""What the commands share: what a command is, options that several of them take, and what these
-mean.
-"""
+"""What the commands share: what a command is, and the options that several of them take."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What people look at: draw, timeline, diagnose, card, tabulate, page, report; and MLflow: track,
-runs.
-"""
+"""Pages and pictures (draw, timeline, diagnose, card, tabulate, page, report), and MLflow runs."""
 
 from __future__ import annotations
 

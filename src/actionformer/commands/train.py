@@ -1,4 +1,4 @@
-"""Training: train."""
+"""Training: the command train."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one database that every publisher's annotations become: loaded and saved.
+"""The one database that every publisher's annotations become: its types, checks and file.
 
     {"database": {video: {"subset", "duration", "frame" (optional),
                           "annotations": [{"segment": [start, end], "label"}]}},

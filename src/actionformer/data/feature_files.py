@@ -1,4 +1,4 @@
-"""Publishers' feature files, read one video at a time.
+"""Publishers' feature files and archives, read one video at a time, and their checksums.
 
 npy, npz, pt and h5, as they lie or inside zip and tar. A video is one (T, C) array of floats.
 Nothing is unpacked to disk and nothing in a file is run: pickles are refused.

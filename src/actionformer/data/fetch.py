@@ -1,5 +1,4 @@
-"""Bring a publisher's file: its sources in order, resumed where it broke off, checked before it
-counts.
+"""Bring a publisher's file: sources in order, resumed where it broke off, checked at the end.
 
 What a file must be is known from up to three places: the md5 published beside an address, the md5
 that the pinned version of the data has, and the md5 recorded when the file first came
@@ -136,8 +135,9 @@ def record(folder: Path, name: str, fetched: Fetched) -> None:
 
 
 def checked(path: Path, wanted: Mapping[str, str], size: int | str) -> str:
-    """The file's md5; a partial file with another one is deleted, so that the next attempt begins
-    anew.
+    """The file's md5, if it is the expected one.
+
+    A partial file with another one is deleted, so that the next attempt begins anew.
     """
     found_size = path.stat().st_size if path.is_file() else None
     problem = (
@@ -351,9 +351,7 @@ def _https_once(address: str, part: Path) -> None:
 
 
 def _shown(blocks: Iterable[bytes], what: str, *, total: int, done: int = 0) -> Iterator[bytes]:
-    """Blocks with a bar of size and rate on a terminal, and now and then a line where there is
-    none.
-    """
+    """Blocks with a bar of size and rate on a terminal; elsewhere a line now and then."""
     on_terminal = sys.stderr.isatty()
     began = told = time.monotonic()
     came = 0

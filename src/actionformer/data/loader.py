@@ -14,8 +14,9 @@ from actionformer.data.view import Sample, View
 
 @dataclass(frozen=True)
 class Batch:
-    """Features (B, C, T) as long as the longest sample, mask (B, T), and per sample segments and
-    labels.
+    """Several samples as one: features (B, C, T), mask (B, T), and each sample's ground truth.
+
+    T is the length of the longest sample.
     """
 
     features_BCT: Tensor

@@ -1,6 +1,4 @@
-"""What rows need before they can run: every file, from where, how large, what has to be asked for,
-and the disk.
-"""
+"""What rows need before they can run: files, their sources and sizes, and room on the disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""External video-level classifiers, fused with class-agnostic segments (METHOD section 5, item 4).
+"""External classifiers of videos, read, and fused with segments (METHOD section 5, item 4).
 
 cuhk      {"results": {video: [probability per class]}, "class": [names]}         ActivityNet
 tcanet    {"results": {video: [[logit per class]]}, "class": [names]}             HACS

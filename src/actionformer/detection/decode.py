@@ -1,4 +1,4 @@
-"""From levels to candidate segments (METHOD section 5, item 1)."""
+"""From levels to candidate segments of one video or window (METHOD section 5, item 1)."""
 
 from __future__ import annotations
 

@@ -156,8 +156,9 @@ def _soft(
 
 @numba.njit(cache=True, nogil=True)
 def _hard(segments: Any, max_segments: int, iou_threshold: Any) -> Any:
-    """Indices kept of segments sorted by score: those that overlap none before them by the
-    threshold.
+    """Indices kept of segments sorted by score: those that overlap none kept before them.
+
+    To overlap is to have a tIoU of at least the threshold.
     """
     start, end = segments[:, 0], segments[:, 1]
     area = end - start + np.float32(1e-6)

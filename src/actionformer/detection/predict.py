@@ -1,4 +1,4 @@
-"""Run a network over test views and write down what it detects (METHOD section 5, items 1 to 5)."""
+"""Run a network over test views, join windows, NMS: detections (METHOD section 5, items 1 to 5)."""
 
 from __future__ import annotations
 

@@ -43,8 +43,9 @@ def mean_average_precision(
     tiou_thresholds: Sequence[float],
     blocked: Collection[str] = (),
 ) -> AveragePrecision:
-    """Interpolated AP (VOC 2011) per class and threshold; `true_positives` says what a detection
-    finds.
+    """Interpolated AP (VOC 2011) per class and threshold.
+
+    `true_positives` says what a detection finds.
 
     Raises:
         InputError: what `match` and `true_positives` raise.
@@ -73,8 +74,9 @@ def average_precisions(matched: Matched, correct_NU: NDArray[np.bool_]) -> NDArr
 
 
 def interpolated_precision(correct_NU: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Precision (N, U) down to each detection, best first, made monotone: of all later ones the
-    best.
+    """Precision (N, U) down to each detection, best first, made monotone.
+
+    Monotone means: of all later precisions the best, as VOC 2011 defines it.
     """
     true_NU = correct_NU.cumsum(0, dtype=np.float64)
     rank_N1 = np.arange(1, len(correct_NU) + 1, dtype=np.float64)[:, None]

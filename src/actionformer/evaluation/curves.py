@@ -40,9 +40,7 @@ def precision_recall(matched: Matched, correct_NU: NDArray[np.bool_]) -> NDArray
 
 @dataclass(frozen=True)
 class ScoreBin:
-    """Detections whose scores lie in [low, high): their mean score, and the share that finds a
-    segment.
-    """
+    """Detections with scores in [low, high): their mean score, and how many find a segment."""
 
     low: float
     high: float
@@ -73,8 +71,7 @@ def calibration(matched: Matched, correct_N: NDArray[np.bool_]) -> list[ScoreBin
 
 
 def per_video(matched: Matched, correct_NU: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
-    """Video -> {"instances", "ap"}: AP over its own detections, mean over its classes and
-    thresholds.
+    """Video -> {"instances", "ap"}: AP over its own detections, mean over classes and thresholds.
 
     A detection of a class that the video doesn't have counts nowhere here; the false-positive
     profile has it.

@@ -1,4 +1,4 @@
-"""Why a detector fails (DETAD).
+"""Why a detector fails: kinds of error, their cost, and what is hard or missed (DETAD).
 
 Alwassel, Caba Heilbron, Escorcia, Ghanem: Diagnosing Error in Temporal Action Detectors, ECCV 2018,
 arXiv:1807.10706. Which kind each detection is (section 3), what the best detections consist of, how

@@ -1,6 +1,4 @@
-"""Ground truth and detections as arrays, and which detection finds which (METHOD section 5, item
-6).
-"""
+"""Ground truth and detections as arrays, and which finds which (METHOD section 5, item 6)."""
 
 from __future__ import annotations
 

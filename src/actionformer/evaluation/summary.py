@@ -133,8 +133,7 @@ def diagnosis_of(
     blocked: Collection[str] = (),
     edges: Mapping[Any, Sequence[float]] | None = None,
 ) -> dict[str, Any]:
-    """What diagnosis.json says: DETAD's errors, precision and recall, calibration, the AP of
-    videos.
+    """What diagnosis.json says: DETAD's errors, precision and recall, calibration, AP per video.
 
     Args:
         edges: of the diagnosis' bins, as `diagnose` takes them.

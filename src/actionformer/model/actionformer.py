@@ -1,4 +1,4 @@
-"""ActionFormer on one screen: features in, class logits and boundary offsets out; and its loss.
+"""ActionFormer on one screen: features in, class logits and offsets out; its loss and state.
 
 Zhang, Wu, Li: ActionFormer: Localizing Moments of Actions with Transformers. ECCV 2022,
 arXiv:2202.07925. What the letters in names of tensors mean stands in docs/architecture.md.

@@ -1,6 +1,4 @@
-"""From features to the feature pyramid: embedding, positions, transformer blocks (METHOD section
-1).
-"""
+"""From features to the pyramid: embedding, positions, transformer blocks (METHOD section 1)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Params of an experiment, which is one row of a results table with every value resolved; and of an
-edition.
+"""Params of an experiment, which is one row of a results table, and of an edition.
+
+Every value of an `Experiment` is resolved: nothing is looked up later.
 
 The defaults are those that most published rows share (METHOD: reference page of the OpenTAD 0.1.3
 benchmark). `params.files` puts an experiment together from `params/experiments/ROW.yaml`, what the
@@ -53,8 +54,9 @@ class DataParams(Params):
 
     @property
     def loading_text(self) -> str:
-        """How the loaders cut and resample, in words: what of it differs between the two ways for
-        this loader.
+        """How the loaders cut and resample, in words.
+
+        It says what differs for this loader between the published and the corrected way.
         """
         if self.loader == "sliding" and self.loading == "published":
             return (

@@ -262,9 +262,7 @@ def stored(path: Path) -> Record | None:
 
 
 def plain_record(stage: str, printed: Any) -> Record:
-    """The record of a page: what is printed is listed by name above, so that a new param cannot
-    change it.
-    """
+    """The record of a page: what it prints is listed by name, so that a new param is no change."""
     return {"stage": stage, "key": plain_key(stage, printed), "values": printed}
 
 
@@ -290,9 +288,7 @@ def is_record(made: Any, stage: str) -> bool:
 
 
 def changes(stage: str, subject: AnySubject, made: Mapping[str, Any]) -> list[str]:
-    """What differs between a record and today's params and code, such as 'training.lr: 0.0001 ->
-    0.001'.
-    """
+    """What differs from today's params and code, such as 'training.lr: 0.0001 -> 0.001'."""
     if not is_record(made, stage):
         return ["what it was made with is not known"]
     now = values(stage, subject)
@@ -303,9 +299,7 @@ def changes(stage: str, subject: AnySubject, made: Mapping[str, Any]) -> list[st
 
 
 def _read_today(stage: str, stored: Values, now: Values) -> Values:
-    """Stored values under today's schema: renamed, and with today's defaults for what did not exist
-    then.
-    """
+    """Stored values under today's schema: renamed, with defaults for what did not exist then."""
     kind = READS[stage][0]
     if kind is not Experiment:
         return _filled(kind, renamed(kind, stored), now)

@@ -83,8 +83,9 @@ def epic(results: Results, *, levels: Sequence[int]) -> dict[str, Any]:
 
 
 def ego4d(results: Results) -> dict[str, Any]:
-    """The submission; retrieval takes the same detections: it asks for those of a class, best
-    first.
+    """The submission of both tracks.
+
+    Retrieval takes the same detections: it asks for those of a class, best first.
     """
     converted = {video: [_labelled(d) for d in found] for video, found in results.items()}
     return {

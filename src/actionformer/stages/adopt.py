@@ -469,8 +469,7 @@ def _params_of_a_run(experiment: Experiment) -> Experiment | None:
 
 
 def _tell_snakemake(adopted: Sequence[Path], config: Sequence[str], *, pages: bool) -> None:
-    """Let Snakemake record that these products are up to date; pages, which are cheap, are made
-    anew.
+    """Let Snakemake record that these products are up to date; pages, being cheap, are made anew.
 
     Forced, since where the times of the files are in order Snakemake would see nothing to record.
     """

@@ -164,8 +164,9 @@ def _features_given(
 
 
 def _class_orders(fields: Sequence[str], classes: Path | None) -> dict[str, Sequence[str] | None]:
-    """Per label field the class order to compare with: of several fields the one that the list's
-    name names.
+    """Per label field the class order to compare with.
+
+    Of several fields it is the one that the list's own name names.
     """
     orders: dict[str, Sequence[str] | None] = dict.fromkeys(fields)
     if classes is None:

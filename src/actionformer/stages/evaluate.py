@@ -78,9 +78,7 @@ def detection_inputs(experiment: Experiment, run: Path) -> dict[str, str]:
 
 
 def write_detections_manifest(experiment: Experiment, seed: int, made: Mapping[str, Any]) -> None:
-    """The manifest of a run's detections: all that their evaluation has to know of weights and
-    data.
-    """
+    """Beside a run's detections: all that their evaluation has to know of weights and data."""
     run = layout.run(experiment.edition, experiment.name, seed)
     trained = keys.stored(layout.manifest(run / "model.pt"))
     if trained is None:

@@ -1,6 +1,4 @@
-"""What several stages share: their inputs, opened and named by md5, and what a lineage says of
-them.
-"""
+"""What several stages share: inputs, opened and named by md5, and what a lineage says of them."""
 
 from __future__ import annotations
 

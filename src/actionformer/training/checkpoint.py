@@ -46,9 +46,7 @@ def load(path: Path, *, maker: str = "train", tensors: bool = True) -> dict[str,
 
 
 def load_model(path: Path) -> tuple[ActionFormer, Experiment, list[str]]:
-    """The network with its weights, the experiment it was trained with, and its class names, from
-    `model.pt`.
-    """
+    """The network with its weights, its experiment and its class names, from `model.pt`."""
     try:
         content = load(path)
     except InputError:

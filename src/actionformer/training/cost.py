@@ -1,6 +1,4 @@
-"""What a training costs: the operations of the network, and how many of them a machine does a
-second.
-"""
+"""What a training costs: the network's operations, and how many a machine does a second."""
 
 from __future__ import annotations
 

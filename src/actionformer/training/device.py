@@ -1,6 +1,4 @@
-"""What a job runs on: the CPU with its threads and memory, or a GPU that no other job of this
-machine holds.
-"""
+"""What a job runs on: the CPU with its threads and memory, or a GPU that no other job holds."""
 
 from __future__ import annotations
 

@@ -38,6 +38,7 @@ class Observer:
         """Called once with every finished epoch, counted from 0, when its checkpoint is on disk."""
 
     def ended(self, trained_by: Sequence[Mapping[str, Any]]) -> None:
-        """All epochs are trained and `model.pt` is written; `trained_by` says who trained which of
-        them.
+        """All epochs are trained and `model.pt` is written.
+
+        `trained_by` says who trained which of them.
         """

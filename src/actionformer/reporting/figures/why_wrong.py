@@ -1,7 +1,4 @@
-"""Why is it wrong?
-
-Scores that mislead, kinds of error and their cost, and what is hard or missed.
-"""
+"""Why is it wrong? Scores that mislead, kinds of error and their cost, what is hard or missed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Charades (https://prior.allenai.org/projects/charades).
+"""Charades: csv per subset, class list (https://prior.allenai.org/projects/charades).
 
 `Charades_v1_train.csv`, `Charades_v1_test.csv` in the columns below, `Charades_v1_classes.txt` with
 lines `c000 Holding some clothes`. I3D features (stride 8 at 24 fps, `missing_files.txt` inside) and

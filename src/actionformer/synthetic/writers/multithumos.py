@@ -1,5 +1,6 @@
-"""MultiTHUMOS (http://ai.stanford.edu/~syyeung/everymoment.html): THUMOS-14's videos, labelled
-finer.
+"""MultiTHUMOS: THUMOS-14's videos, labelled finer.
+
+Source: http://ai.stanford.edu/~syyeung/everymoment.html
 
 A zip with `annotations/{Class}.txt`, lines `video start end`, and the list of classes with numbers.
 """
