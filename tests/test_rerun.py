@@ -207,8 +207,8 @@ def test_a_new_param_that_a_row_sets_plans_that_row(place):
     """Its runs were made with the default."""
     place.edit(
         "src/actionformer/params/experiment.py",
-        "    threads: int = Field(2",
-        "    flag: bool = False\n    threads: int = Field(2",
+        "    threads: int = Field(",
+        "    flag: bool = False\n    threads: int = Field(",
     )
     place.params(f"experiments/{ROW}.yaml", training={"flag": True})
     assert place.planned() == EVERY_RUN_OF_A_ROW
