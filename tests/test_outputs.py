@@ -1,6 +1,4 @@
-"""What goes out to others: predictions on any features, subtitles, submissions, ONNX, fused
-actions, progress.
-"""
+"""What goes out to others: predictions, subtitles, submissions, ONNX, fused actions, progress."""
 
 from __future__ import annotations
 
@@ -49,17 +47,24 @@ def weights_file(folder, row="thumos14_i3d", **updates):
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     count = experiment.dataset.num_classes
-    names = [
-        f"class {k}"
-        for k in range(count if isinstance(count, int) else count[experiment.data.label_field])
-    ]
+    if not isinstance(count, int):
+        count = count[experiment.data.label_field]
     content = {
         "state_dict": network.state_dict(),
-        "classes": names,
+        "classes": [f"class {k}" for k in range(count)],
         "experiment": experiment.model_dump(mode="json"),
     }
     checkpoint.save(folder / "model.pt", content)
     return folder / "model.pt", experiment, network.eval()
+
+
+def each(detections, key):
+    """One value of every detection, in their order."""
+    return [detection[key] for detection in detections]
+
+
+def last_end(detections):
+    return max(end for _, end in each(detections, "segment"))
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +72,12 @@ def thumos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("thumos")
     path, experiment, _ = weights_file(folder)
     rng = np.random.default_rng(0)
-    arrays = {
-        f"v{i}": rng.normal(size=(40 + i, experiment.features.dim)).astype(np.float32)
-        for i in range(3)
-    }
+    arrays = {}
     (folder / "features").mkdir()
-    for name, array in arrays.items():
-        np.save(folder / "features" / f"{name}.npy", array)
+    for i in range(3):
+        array = rng.normal(size=(40 + i, experiment.features.dim)).astype(np.float32)
+        np.save(folder / "features" / f"v{i}.npy", array)
+        arrays[f"v{i}"] = array
     pack(folder / "features", folder / "store.h5", dim=experiment.features.dim)
     return folder, path, arrays
 
@@ -88,10 +92,10 @@ def test_a_file_a_folder_and_a_store_say_the_same(thumos):
     with zipfile.ZipFile(folder / "one.zip", "w") as archive:
         archive.write(folder / "features/v1.npy", "v1.npy")
     (alone,) = predict(path, folder / "one.zip", **options, duration=9.0).values()
-    assert [d["label"] for d in alone] == [d["label"] for d in expected["v1"]]
-    files = [folder / "features" / f"{name}.npy" for name in arrays]
-    assert predict(path, files, **options) == expected
-    assert predict(str(path), str(files[1]), **options) == {"v1": expected["v1"]}
+    assert each(alone, "label") == each(expected["v1"], "label")
+    one_by_one = sorted((folder / "features").iterdir())
+    assert predict(path, one_by_one, **options) == expected
+    assert predict(str(path), str(one_by_one[1]), **options) == {"v1": expected["v1"]}
 
 
 @pytest.mark.parametrize(
@@ -114,9 +118,8 @@ def test_features_that_span_a_video_need_its_duration_or_their_stride():
         timed_as(spanning, Timing())
     assert timed_as(spanning, Timing(duration=1.0)) == "features span their videos"
     pinned = load_experiment("thumos14_i3d", "demo")
-    with pytest.raises(
-        InputError, match="don't fix the frames per second"
-    ):  # a duration places no steps
+    # a duration places no steps
+    with pytest.raises(InputError, match="don't fix the frames per second"):
         timed_as(pinned, Timing(duration=1.0))
 
 
@@ -125,14 +128,14 @@ def test_a_video_lasts_as_long_as_its_features_if_nobody_says_how_long(thumos):
     folder, path, arrays = thumos
     for name, found in predict(path, folder / "features", fps=30, stride=4, device="cpu").items():
         seconds = ((len(arrays[name]) - 1) * 4 + 2 * 8) / 30
-        assert max(d["segment"][1] for d in found) == pytest.approx(seconds, abs=0.006)
+        assert last_end(found) == pytest.approx(seconds, abs=0.006)
 
 
 def test_a_duration_may_be_short(thumos):
     folder, path, _ = thumos
     options = {"fps": 30, "stride": 4, "device": "cpu"}
     (found,) = predict(path, folder / "features/v0.npy", duration=0.5, **options).values()
-    assert max(d["segment"][1] for d in found) == 0.5
+    assert last_end(found) == 0.5
 
 
 def test_predict_changes_nothing_outside_itself(thumos):
@@ -157,18 +160,14 @@ def test_times_scale_with_stride_and_frame_rate(thumos, fps, stride):
     """The network sees steps: twice the stride doubles all times, twice the rate halves them."""
     folder, path, _ = thumos
     video = folder / "features/v0.npy"
-    (one,) = predict(path, video, fps=30, stride=4, offset=8, device="cpu").values()
-    (other,) = predict(
-        path, video, fps=fps, stride=stride, offset=2 * stride, device="cpu"
-    ).values()
+    one = predict(path, video, fps=30, stride=4, offset=8, device="cpu")["v0"]
+    other = predict(path, video, fps=fps, stride=stride, offset=2 * stride, device="cpu")["v0"]
     factor = (stride / 4) / (fps / 30)
     # times are rounded to 0.01 s, so NMS of a whole video, which comes before, sees the same
-    np.testing.assert_allclose(
-        [d["segment"] for d in other],
-        factor * np.array([d["segment"] for d in one]),
-        atol=0.006 * (1 + factor),
-    )
-    assert [d["score"] for d in other] == [d["score"] for d in one]
+    expected = factor * np.array(each(one, "segment"))
+    atol = 0.006 * (1 + factor)
+    np.testing.assert_allclose(each(other, "segment"), expected, atol=atol)
+    assert each(other, "score") == each(one, "score")
 
 
 @pytest.mark.parametrize(
@@ -179,14 +178,14 @@ def test_every_way_of_seeing_a_video_predicts(tmp_path, row):
     path, experiment, _ = weights_file(tmp_path, row)
     array = np.random.default_rng(0).normal(size=(300, experiment.features.dim)).astype(np.float32)
     np.save(tmp_path / "long.npy", array)
-    (found,) = predict(
-        path, tmp_path / "long.npy", fps=30, stride=8, duration=80.0, device="cpu"
-    ).values()
+    options = {"fps": 30, "stride": 8, "duration": 80.0, "device": "cpu"}
+    (found,) = predict(path, tmp_path / "long.npy", **options).values()
     assert found
-    assert all(0 <= d["segment"][0] <= d["segment"][1] <= 80.0 for d in found)
+    for start, end in each(found, "segment"):
+        assert 0 <= start <= end <= 80.0
     assert {d["label"] == "action" for d in found} == {experiment.data.class_agnostic}
     # the tail of a long video is seen, too
-    assert max(d["segment"][1] for d in found) > 70
+    assert last_end(found) > 70
 
 
 @pytest.mark.parametrize(
@@ -220,32 +219,29 @@ def test_features_of_another_kind_are_refused(thumos, tmp_path):
 
 
 def test_class_agnostic_weights_take_their_classes_from_a_classifier(tmp_path):
-    """Two of three classes for every segment, score * class score, as in ActivityNet's rows; no
-    time grid needed.
+    """Two of three classes for every segment, score * class score, as in ActivityNet's rows.
+
+    No time grid is needed.
     """
     path, experiment, _ = weights_file(tmp_path, "activitynet_tsp")
-    np.save(
-        tmp_path / "x.npy",
-        np.random.default_rng(0).normal(size=(60, experiment.features.dim)).astype(np.float32),
-    )
+    array = np.random.default_rng(0).normal(size=(60, experiment.features.dim))
+    np.save(tmp_path / "x.npy", array.astype(np.float32))
     scores = {"results": {"x": [0.5, 0.1, 0.4]}, "class": ["jump", "fall", "throw"]}
     (tmp_path / "scores.json").write_text(json.dumps(scores))
-    (plain,) = predict(path, tmp_path / "x.npy", duration=80.0, device="cpu").values()
-    (named,) = predict(
-        path, tmp_path / "x.npy", duration=80.0, classifier=tmp_path / "scores.json", device="cpu"
-    ).values()
-    assert {d["label"] for d in named} == {"jump", "throw"}
+    options = {"duration": 80.0, "device": "cpu"}
+    plain = predict(path, tmp_path / "x.npy", **options)["x"]
+    classifier = tmp_path / "scores.json"
+    named = predict(path, tmp_path / "x.npy", classifier=classifier, **options)["x"]
+    assert set(each(named, "label")) == {"jump", "throw"}
     assert len(named) == 2 * len(plain)
     clip = {"subset": "testing", "duration": 80.0}
-    (tmp_path / "database.json").write_text(
-        json.dumps({"database": {"x": clip, "y": clip | {"subset": "training"}}})
-    )
+    database = {"database": {"x": clip, "y": clip | {"subset": "training"}}}
+    (tmp_path / "database.json").write_text(json.dumps(database))
     np.save(tmp_path / "y.npy", np.load(tmp_path / "x.npy"))
     known = {"annotations": tmp_path / "database.json", "subset": "testing", "device": "cpu"}
     assert predict(path, tmp_path, **known) == {"x": plain}
-    assert max(d["score"] for d in named) == pytest.approx(
-        0.5 * max(d["score"] for d in plain), abs=1e-4
-    )
+    surest = max(each(plain, "score"))
+    assert max(each(named, "score")) == pytest.approx(0.5 * surest, abs=1e-4)
 
 
 def test_predictions_come_as_json_csv_subtitles_and_pictures(thumos, tmp_path):
@@ -309,16 +305,12 @@ def test_subtitles_are_in_order_of_time_and_escape_what_webvtt_reads():
 
 
 def test_a_point_fused_by_hand():
-    """Verb segment 2..6 and noun segment 4..8 meet at 3..7; scores 0.9 and 0.4 give sqrt(0.36) =
-    0.6.
-    """
+    """Segments 2..6 and 4..8 meet at 3..7; scores 0.9 and 0.4 give sqrt(0.36) = 0.6."""
     noun = torch.tensor([[4.0, 8.0]]), torch.tensor([[0.1, 0.4, 0.0]])
     verb = torch.tensor([[2.0, 6.0]]), torch.tensor([[0.9, 0.0]])
     segments, scores, labels = fuse(noun, verb, InferenceParams())
-    assert labels.tolist() == [
-        1,
-        0,
-    ]  # verb 0 with noun 1, then with noun 0; what scores 0 is no candidate
+    # verb 0 with noun 1, then with noun 0; what scores 0 is no candidate
+    assert labels.tolist() == [1, 0]
     torch.testing.assert_close(scores, torch.tensor([0.6, 0.3]))
     assert segments.tolist() == [[3.0, 7.0]] * 2
 
@@ -333,14 +325,12 @@ def test_a_point_fused_by_hand():
 )
 def test_fused_are_the_best_pairs_of_the_ten_best_of_each(points, nouns, verbs, top_k, seed):
     generator = torch.Generator().manual_seed(seed)
-    noun = (
-        torch.rand(points, 2, generator=generator),
-        torch.rand(points, nouns, generator=generator),
-    )
-    verb = (
-        torch.rand(points, 2, generator=generator),
-        torch.rand(points, verbs, generator=generator),
-    )
+
+    def drawn(*shape):
+        return torch.rand(*shape, generator=generator)
+
+    noun = drawn(points, 2), drawn(points, nouns)
+    verb = drawn(points, 2), drawn(points, verbs)
     params = InferenceParams(pre_nms_topk=top_k)
     segments, scores, labels = fuse(noun, verb, params)
     expected = []
@@ -350,14 +340,12 @@ def test_fused_are_the_best_pairs_of_the_ten_best_of_each(points, nouns, verbs, 
         for v, n in itertools.product(best_verbs, best_nouns):
             score = (verb[1][p, v] * noun[1][p, n]).sqrt().item()
             expected.append((score, v * nouns + n, ((noun[0][p] + verb[0][p]) / 2).tolist()))
-    expected = sorted(
-        (e for e in expected if e[0] > params.pre_nms_threshold), key=lambda e: -e[0]
-    )[:top_k]
-    np.testing.assert_allclose(scores.tolist(), [score for score, _, _ in expected], rtol=1e-6)
-    assert labels.tolist() == [label for _, label, _ in expected]
-    np.testing.assert_allclose(
-        segments.reshape(-1, 2), np.array([s for *_, s in expected]).reshape(-1, 2), rtol=1e-6
-    )
+    expected.sort(key=lambda e: -e[0])
+    expected = [e for e in expected if e[0] > params.pre_nms_threshold][:top_k]
+    expected_scores, expected_labels, expected_segments = zip(*expected, strict=True)
+    np.testing.assert_allclose(scores.tolist(), expected_scores, rtol=1e-6)
+    assert labels.tolist() == list(expected_labels)
+    np.testing.assert_allclose(segments, expected_segments, rtol=1e-6)
 
 
 def test_the_ten_best_verbs_of_a_point_meet_its_ten_best_nouns():
@@ -367,8 +355,8 @@ def test_the_ten_best_verbs_of_a_point_meet_its_ten_best_nouns():
     nouns, verbs = (point, rising[None, :11]), (point, rising[None])
     _, scores, labels = fuse(nouns, verbs, InferenceParams(pre_nms_topk=1000))
     assert len(scores) == 100
-    assert {label // 11 for label in labels.tolist()} == set(range(2, 12))
-    assert {label % 11 for label in labels.tolist()} == set(range(1, 11))
+    assert labels.div(11, rounding_mode="floor").unique().tolist() == list(range(2, 12))
+    assert (labels % 11).unique().tolist() == list(range(1, 11))
 
 
 # ------------------------------------------------------------------------------------- submissions
@@ -413,78 +401,59 @@ def test_what_the_challenges_take():
         "detect_results": LABELLED,
         "retrieve_results": LABELLED,
     }
-    assert [problems(challenge, VALID[challenge]) for challenge in submissions.CHALLENGES] == [
-        [],
-        [],
-        [],
-    ]
+    assert set(VALID) == set(submissions.CHALLENGES)
+    for challenge, content in VALID.items():
+        assert problems(challenge, content) == []
 
 
-def changed(challenge, change):
+ABSENT = object()
+
+
+def changed(challenge, place, value):
+    """A valid submission with another value at one place, or without what is there."""
     content = copy.deepcopy(VALID[challenge])
-    change(content)
+    *folders, name = place
+    there = content
+    for folder in folders:
+        there = there[folder]
+    if value is ABSENT:
+        del there[name]
+    else:
+        there[name] = value
     return content
 
 
+# the only detection of a submission
+DETECTION = ("results", "v", 0)
+
+
 @pytest.mark.parametrize(
-    ("challenge", "change", "words"),
+    ("challenge", "place", "value", "words"),
     [
-        ("activitynet", lambda c: c.pop("version"), "version is None, expected 'VERSION 1.3'"),
-        ("activitynet", lambda c: c.update(external_data={}), "external_data: expected 'used'"),
-        ("activitynet", lambda c: c["results"].pop("w"), "results lacks videos: 'w'"),
-        ("activitynet", lambda c: c["results"].update(x=[]), "results has unknown videos: 'x'"),
-        (
-            "activitynet",
-            lambda c: c["results"]["v"][0].update(label="Jump"),
-            "the label 'Jump', which is none",
-        ),
-        (
-            "activitynet",
-            lambda c: c["results"]["v"][0].update(score=float("nan")),
-            "score that is no finite number",
-        ),
-        (
-            "activitynet",
-            lambda c: c["results"]["v"][0].update(segment=[2.0, 1.0]),
-            "lie within its video",
-        ),
-        (
-            "activitynet",
-            lambda c: c["results"]["v"][0].update(segment=[2.0, 11.0]),
-            "lie within its video",
-        ),
-        (
-            "activitynet",
-            lambda c: c["results"]["v"][0].update(segment=[2.0]),
-            r"not \[start, end\]",
-        ),
-        ("epic", lambda c: c.update(sls_pt=6), "sls_pt is 6, expected 0 to 5"),
-        (
-            "epic",
-            lambda c: c["results"]["v"][0].update(verb=97),
-            "verb that is no number from 0 to 96",
-        ),
-        (
-            "epic",
-            lambda c: c["results"]["v"][0].update(noun="12"),
-            "noun that is no number from 0 to 299",
-        ),
-        ("epic", lambda c: c["results"]["v"][0].update(action="12,6"), "not 'verb,noun'"),
-        ("ego4d", lambda c: c.update(challenge="ego4d_nlq"), "challenge is 'ego4d_nlq'"),
-        ("ego4d", lambda c: c.pop("retrieve_results"), "retrieve_results: expected an object"),
-        ("activitynet", lambda c: c["results"].update(v=[]), "results: no detection at all"),
-        (
-            "activitynet",
-            lambda c: c["results"]["v"][0].update(label=["jump"]),
-            "none of the classes",
-        ),
-        ("activitynet", lambda c: c["results"].update(v=["x"]), "a detection that is no object"),
-        ("activitynet", lambda c: c["results"].update(w=None), "no list of detections: 'w'"),
-        ("epic", lambda c: c.update(sls_td=True), "sls_td is True, expected 0 to 5"),
+        ("activitynet", ["version"], ABSENT, "version is None, expected 'VERSION 1.3'"),
+        ("activitynet", ["external_data"], {}, "external_data: expected 'used'"),
+        ("activitynet", ["results", "w"], ABSENT, "results lacks videos: 'w'"),
+        ("activitynet", ["results", "x"], [], "results has unknown videos: 'x'"),
+        ("activitynet", [*DETECTION, "label"], "Jump", "the label 'Jump', which is none"),
+        ("activitynet", [*DETECTION, "score"], float("nan"), "score that is no finite number"),
+        ("activitynet", [*DETECTION, "segment"], [2.0, 1.0], "lie within its video"),
+        ("activitynet", [*DETECTION, "segment"], [2.0, 11.0], "lie within its video"),
+        ("activitynet", [*DETECTION, "segment"], [2.0], r"not \[start, end\]"),
+        ("epic", ["sls_pt"], 6, "sls_pt is 6, expected 0 to 5"),
+        ("epic", [*DETECTION, "verb"], 97, "verb that is no number from 0 to 96"),
+        ("epic", [*DETECTION, "noun"], "12", "noun that is no number from 0 to 299"),
+        ("epic", [*DETECTION, "action"], "12,6", "not 'verb,noun'"),
+        ("ego4d", ["challenge"], "ego4d_nlq", "challenge is 'ego4d_nlq'"),
+        ("ego4d", ["retrieve_results"], ABSENT, "retrieve_results: expected an object"),
+        ("activitynet", ["results", "v"], [], "results: no detection at all"),
+        ("activitynet", [*DETECTION, "label"], ["jump"], "none of the classes"),
+        ("activitynet", ["results", "v"], ["x"], "a detection that is no object"),
+        ("activitynet", ["results", "w"], None, "no list of detections: 'w'"),
+        ("epic", ["sls_td"], True, "sls_td is True, expected 0 to 5"),
     ],
 )
-def test_what_a_challenge_would_refuse_is_said_in_one_line(challenge, change, words):
-    (problem,) = problems(challenge, changed(challenge, change))
+def test_what_a_challenge_would_refuse_is_said_in_one_line(challenge, place, value, words):
+    (problem,) = problems(challenge, changed(challenge, place, value))
     assert re.search(words, problem)
 
 
@@ -508,11 +477,11 @@ def ego4d(tmp_path, monkeypatch):
     content = {"database": {"v": clip, "w": clip, "t": clip | {"subset": "test"}}}
     files.write_json(layout.database_of(experiment), content)
     found = [
-        {"label": "jump", "score": s, "segment": [1.0, e]} for s, e in ((0.5, 2.5), (0.4, 1.0))
+        {"label": "jump", "score": 0.5, "segment": [1.0, 2.5]},
+        {"label": "jump", "score": 0.4, "segment": [1.0, 1.0]},
     ]
-    files.write_json(
-        layout.run("demo", experiment.name, 0) / "detections.json", {"results": {"v": found}}
-    )
+    run = layout.run("demo", experiment.name, 0)
+    files.write_json(run / "detections.json", {"results": {"v": found}})
     return experiment
 
 
@@ -557,8 +526,9 @@ def test_what_cannot_be_submitted_is_not_written(ego4d, tmp_path, challenge, cha
 
 @pytest.mark.parametrize("row", ["thumos14_i3d", "ego4d_slowfast", "multithumos_i3d"])
 def test_the_onnx_file_computes_what_the_network_computes(tmp_path, row):
-    """Windowed attention, full attention, no stem; compared by the export itself, which says how
-    far apart they are.
+    """Windowed attention, full attention, no stem.
+
+    The export itself compares, and says how far apart they are.
     """
     path, experiment, _ = weights_file(tmp_path, row)
     said = outputs.export_onnx(path, length=64, out=tmp_path / "model.onnx")
@@ -580,9 +550,8 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatc
         return segments, scores, valid
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "run", disturbed)
-    with pytest.raises(
-        InputError, match=r"differs from the network by (1\.0e-03|nan), more than 0\.0001"
-    ):
+    words = r"differs from the network by (1\.0e-03|nan), more than 0\.0001"
+    with pytest.raises(InputError, match=words):
         outputs.export_onnx(path, length=32, out=tmp_path / "model.onnx")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.pt"]
 
@@ -598,7 +567,7 @@ def test_a_log_gets_a_plain_line_now_and_then(monkeypatch, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "pack: 2 of 10 (file), 0:00:36 so far, 0:02:24 left"
     assert len(lines) == 3
-    assert all("\r" not in line for line in lines)
+    assert "\r" not in "".join(lines)
 
 
 def test_status_tells_missing_running_stopped_trained_done_and_outdated_apart(ego4d):
@@ -622,9 +591,8 @@ def test_status_tells_missing_running_stopped_trained_done_and_outdated_apart(eg
     files.write_text(layout.store_of(ego4d), "")
     files.write_json(layout.audit(ego4d), {})
     files.write_text(run / "model.pt", "")
-    files.write_text(
-        run / "history.csv", "epoch,seconds\n" + "".join(f"{i},10\n" for i in range(14))
-    )
+    rows = [f"{epoch},10\n" for epoch in range(14)]
+    files.write_text(run / "history.csv", "epoch,seconds\n" + "".join(rows))
     assert state() == ("trained", 14, "detect")
     files.write_json(run / "detections.json", {"results": {}})
     assert state() == ("trained", 14, "evaluate")
