@@ -186,7 +186,7 @@ def report(quick: bool) -> tuple[str, list[Grown]]:
     """The whole page, and the growth to plot."""
     prepare_cpu(THREADS)
     repeats, batches = (2, 4) if quick else (4, 16)
-    _, rate = matrix_rate(repeats=9)
+    rate = matrix_rate("cpu", repeats=9)
     full, flops = full_length_table(rate, repeats)
     growths = measure.growth(2)
     header = HEADER.format(**environment(), threads=THREADS, rate=rate / 1e9)

@@ -82,7 +82,11 @@ is how the commands are built, and moves when that gets simpler
 
 ```python
 from actionformer import ActionFormer, Experiment, load_experiment, predict
+from actionformer import load_published, published_model
 ```
+
+"METHOD section 5" is a section of [docs/method.md](method.md); letters in names are those of
+[docs/architecture.md](architecture.md#letters).
 """
 
 
@@ -156,11 +160,16 @@ def api_page() -> str:
             parts.append(_documented(name, thing))
             continue
         parts.append(f"{inspect.getdoc(thing)}\n")
+        if not issubclass(thing, Params):
+            parts.append(_signature(name, thing))
         for member, function in _methods_of(thing):
             parts.append(_documented(f"{name}.{member}", function))
         fields = getattr(thing, "model_fields", {})
         if fields:
             parts.append("| field | what it is |\n|---|---|")
+            for member, read in inspect.getmembers_static(thing, _is_property):
+                if not member.startswith(("_", "model_")):
+                    parts.append(f"| `{member}` | {inspect.getdoc(read)} |")
             for field, info in fields.items():
                 words = info.description
                 if words is None and isinstance(info.annotation, type(Params)):
@@ -180,10 +189,20 @@ def _methods_of(kind: type) -> Iterator[tuple[str, Callable[..., object]]]:
 
 def _documented(name: str, function: Callable[..., object]) -> str:
     """A signature and a docstring, as Markdown."""
+    return f"{_signature(name, function)}\n```text\n{inspect.getdoc(function)}\n```\n"
+
+
+def _signature(name: str, function: Callable[..., object]) -> str:
+    """How something is called, as a block of code."""
     signature = inspect.signature(function)
     parameters = ",\n".join(f"    {parameter}" for parameter in _parameters(signature))
-    code = f"```python\n{name}(\n{parameters}\n) -> {_type(signature.return_annotation)}\n```\n"
-    return f"{code}\n```text\n{inspect.getdoc(function)}\n```\n"
+    returned = signature.return_annotation
+    arrow = "" if returned in (signature.empty, None, "None") else f" -> {_type(returned)}"
+    return f"```python\n{name}(\n{parameters}\n){arrow}\n```\n"
+
+
+def _is_property(member: object) -> bool:
+    return isinstance(member, property)
 
 
 def _parameters(signature: inspect.Signature) -> Iterator[str]:
@@ -281,7 +300,12 @@ def unknown_letters() -> Iterator[str]:
     """Names of tensors end in letters of the one legend."""
     legend = LAYOUT_PAGE.read_text().partition("## Letters")[2].partition("##")[0]
     known = set("".join(re.findall(r"\| ([A-Z](?:, [A-Z])*) \|", legend)))
-    for path in sorted((CHECKOUT / "src").rglob("*.py")):
+    sources = [
+        *SOURCE.rglob("*.py"),
+        *CHECKOUT.glob("tests/*.py"),
+        *CHECKOUT.glob("benchmarks/*.py"),
+    ]
+    for path in sorted(sources):
         shown = set()
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Name):
@@ -311,7 +335,7 @@ def main() -> int:
         DATA_PAGE.write_text(head + files_table())
         API_PAGE.write_text(api_page())
         head = LAYOUT_PAGE.read_text().partition(LIST_HEAD)[0]
-        LAYOUT_PAGE.write_text(head + LIST_HEAD + source_list())
+        LAYOUT_PAGE.write_text(head.rstrip() + "\n\n" + LIST_HEAD + source_list())
         for name, text in captions().items():
             (CAPTIONS / name).write_text(text)
         return 0

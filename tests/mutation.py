@@ -41,7 +41,7 @@ SECONDS = 240
 # a room's or a file's tests, the quick ones first: the next ones run where a fault was not noticed
 PREDICT = (
     "test_outputs.py -k 'say_the_same or times_scale or way_of_seeing or has_to_be_given or "
-    "another_kind or class_agnostic or device or offset_of_the or span or duration'"
+    "another_kind or class_agnostic or device or offset_of_the or span or duration or lasts'"
 )
 TESTS = {
     "model/onnx_export.py": ["test_outputs.py -k onnx"],
@@ -60,7 +60,7 @@ TESTS = {
         "test_parity.py -k learning_rate",
         "test_published_weights.py",
     ],
-    "detection/actions.py": ["test_outputs.py -k fused"],
+    "detection/actions.py": ["test_outputs.py -k 'fused or ten_best'"],
     "detection/from_files.py": [PREDICT],
     "detection": [
         "test_detection.py",

@@ -181,7 +181,7 @@ def _losses(model: ActionFormer, inputs: Any, expected: Any, truth: Any, stored:
         ours, whole = _gradient_norms(model), record["global_grad_norm"]
         _keep(worst, "gradient norm", _relative(math.sqrt((ours**2).sum()), whole))
         theirs = np.maximum(stored[f"{case}/grad_norms"][columns], 0)  # -1: no gradient
-        _keep(worst, "gradient norms per tensor", float(abs(ours - theirs).max() / whole))
+        _keep(worst, "gradient norms per tensor", _absolute(ours, theirs) / whole)
     if "val_loss_A" in expected:
         _keep(worst, "validation loss", _validation_loss(model, inputs, expected, truth))
     return worst
@@ -252,11 +252,11 @@ def _outputs(model: ActionFormer, inputs: Any, expected: Any, stored: Any) -> De
     return worst
 
 
-def _as_stored(value_BTX: torch.Tensor, facts: dict[str, Any]) -> np.ndarray:
-    """Every so many values of (B, X, T), padded as the published implementation pads."""
+def _as_stored(value_BTC: torch.Tensor, facts: dict[str, Any]) -> np.ndarray:
+    """Every so many values of (B, C, T), padded as the published implementation pads."""
     full = torch.zeros(facts["shape"])
-    kept = min(full.shape[2], value_BTX.shape[1])
-    full[:, :, :kept] = value_BTX.transpose(1, 2)[:, :, :kept]
+    kept = min(full.shape[2], value_BTC.shape[1])
+    full[:, :, :kept] = value_BTC.transpose(1, 2)[:, :, :kept]
     return full.numpy().reshape(-1)[:: facts["step"]]
 
 
@@ -370,8 +370,9 @@ def _norms(network: torch.nn.Module, record: dict[str, Any]) -> float:
     """The worst deviation of the tensors' norms."""
     worst = 0.0
     for name, tensor in network.state_dict().items():
+        # the published average truncates the normaliser to an integer
         if name == "loss_normalizer":
-            continue  # the published average truncates it to an integer (QUIRKS 26)
+            continue
         theirs = record[oracle.opentad_name(name)][2]
         worst = max(worst, _relative(tensor.double().norm(), theirs))
     return worst
@@ -650,7 +651,7 @@ def evaluation(name: str) -> Deviations:
         "blocked": case["blocked"] or (),
     }
     result = mean_average_precision(truth, detections, **options)
-    of_average = abs(result.average - case["metrics"]["average_mAP"])
+    of_average = _absolute(result.average, case["metrics"]["average_mAP"])
     if name == "ties":  # the published order among equal scores is arbitrary
         return {"mAP with ties": of_average}
     order = [result.classes.index(label) for label in case["class_order"]]
@@ -671,12 +672,17 @@ def _keep(worst: Deviations, name: str, value: float) -> None:
 def _relative(ours: Any, theirs: float) -> float:
     """0 / 0 is 0: a loss without positives."""
     ours = float(ours.detach() if isinstance(ours, torch.Tensor) else ours)
-    return abs(ours - theirs) / abs(theirs) if theirs else abs(ours)
+    return _far(abs(ours - theirs) / abs(theirs) if theirs else abs(ours))
 
 
 def _absolute(ours: Any, theirs: Any) -> float:
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    return float(abs(ours - theirs).max(initial=0)) if ours.shape == theirs.shape else math.inf
+    return _far(abs(ours - theirs).max(initial=0)) if ours.shape == theirs.shape else math.inf
+
+
+def _far(value: float) -> float:
+    """NaN is infinitely far away: `max` would lose it."""
+    return math.inf if math.isnan(value) else float(value)
 
 
 def _differs(ours: Any, theirs: Any) -> int:

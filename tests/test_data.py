@@ -95,10 +95,8 @@ def test_published_windows_follow_the_annotated_frames_and_corrected_ones_the_fe
     short = one_video("published", 260, **sliding | {"window_size": 300})["test"][0].load(
         random.Random(0)
     )
-    assert (short.features_CT.shape[1], int(short.mask_T.sum())) == (
-        300,
-        250,
-    )  # cut where the annotation ends
+    # cut where the annotation ends
+    assert (short.features_CT.shape[1], int(short.mask_T.sum())) == (300, 250)
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def test_sensitivity_and_misses_by_hand():
 
 @pytest.mark.parametrize(("wrong", "missed"), [(SPLITS - 1, 0.0), (SPLITS, 1.0), (SPLITS + 1, 1.0)])
 def test_ground_truth_is_missed_that_none_of_the_best_detections_of_its_class_finds(wrong, missed):
-    """One segment: what finds it is the tenth detection of its class, or the eleventh."""
+    """One segment, so ten splits of one detection: what finds it comes as the tenth, or later."""
     items = [(60.0, 61.0, "jump", 0.9 - i / 100) for i in range(wrong)]
     found = {"v": detected(*items, (10.0, 20.0, "jump", 0.1))}
     matched = match(database({"v": [(10.0, 20.0, "jump")]}), found, subset="test")
@@ -164,10 +164,13 @@ def test_ground_truth_is_missed_that_none_of_the_best_detections_of_its_class_fi
 
 
 def test_misses_are_those_at_a_tiou_of_a_half_whatever_the_thresholds_of_the_row():
-    found = {"v": detected((10.0, 16.0, "jump", 0.9))}  # it overlaps the only jump by 0.6
-    matched = match(database({"v": [(10.0, 20.0, "jump")]}), found, subset="test")
-    for thresholds in ([0.1, 0.9], [0.9, 0.95], [0.55]):
-        assert diagnose(matched, thresholds, {"length": [100]}).bins["length"][0].missed == 0
+    """A detection from 10 to 15.1 s overlaps the only jump by 0.51, one to 14.9 s by 0.49."""
+    truth = database({"v": [(10.0, 20.0, "jump")]})
+    for end, missed in ((15.1, 0.0), (14.9, 1.0)):
+        matched = match(truth, {"v": detected((10.0, end, "jump", 0.9))}, subset="test")
+        for thresholds in ([0.1, 0.9], [0.9, 0.95], [0.55]):
+            (only,) = diagnose(matched, thresholds, {"length": [100]}).bins["length"][:1]
+            assert only.missed == missed
 
 
 def test_the_surest_score_belongs_to_the_last_bin():

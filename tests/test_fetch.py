@@ -125,9 +125,8 @@ def test_a_file_arrives_whole_and_nothing_else_stays(server, tmp_path, path):
         int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0 for _, asked in Handler.calls
     ]
     if path == "/cut":
-        assert (
-            0 == starts[0] < starts[1] < starts[2]
-        )  # each attempt goes on where the last broke off
+        # each attempt goes on where the last broke off
+        assert 0 == starts[0] < starts[1] < starts[2]
 
 
 def test_pauses_grow_or_are_what_the_server_asks(server, tmp_path, pauses):
@@ -361,9 +360,8 @@ def test_a_file_put_there_by_hand_is_checked_and_recorded_at_its_first_use(
     assert main(["pack", "hacs", "slowfast"]) == 0
     name = "features/slowfast101_15fps_stride8_len32_hacs.zip"
     assert recorded(Path("data/demo/hacs")) == {name: {"md5": md5, "source": "put there by hand"}}
-    archive.write_bytes(
-        archive.read_bytes()[:-2] + (3).to_bytes(2, "little") + b"abc"
-    )  # a zip's comment
+    # a zip's comment
+    archive.write_bytes(archive.read_bytes()[:-2] + (3).to_bytes(2, "little") + b"abc")
     assert main(["pack", "hacs", "slowfast"]) == 1
     assert f"at its first use is {md5}" in capfd.readouterr().err
     Path("data/demo/hacs/checksums.json").unlink()

@@ -113,9 +113,8 @@ def test_nothing_detected_or_nothing_believed_still_makes_a_report(detector, tmp
 @pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
 def test_every_figure_has_ink_and_fits_the_screen(detector, size, scheme):
     with opened(detector / "report.html", size=size, scheme=scheme) as page:
-        assert (
-            draw_everything(page) == len(layout.FIGURES) - 2
-        )  # nothing was trained: no curves of training
+        # nothing was trained: no curves of training
+        assert draw_everything(page) == len(layout.FIGURES) - 2
         assert without_ink(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
         shown = page.evaluate("getComputedStyle(document.body).backgroundColor")

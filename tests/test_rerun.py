@@ -497,9 +497,8 @@ def test_a_finished_run_is_moved_aside_when_another_takes_its_place(own):
     assert (own.seed(ROW) / "model.pt").read_bytes() != before["model.pt"]
     assert own.planned() == {}
     (own.folder / "mlflow.db").unlink()
-    assert (
-        "4 runs brought into MLflow" in own.run("actionformer", "track").stdout
-    )  # three and the one set aside
+    # three and the one set aside
+    assert "4 runs brought into MLflow" in own.run("actionformer", "track").stdout
 
 
 def test_a_failed_retraining_leaves_the_finished_run_and_its_metrics(own):
@@ -587,9 +586,9 @@ def test_anew_starts_over_and_keeps_the_old_run(own):
     said = own.run(*train, "--anew").stdout
     assert "is kept in results/demo/hacs_slowfast/earlier/seed0-" in said
     (aside,) = (own.folder / f"results/demo/{ROW}/earlier").iterdir()
-    assert (
-        (aside / "model.pt").read_bytes() == before == (own.seed(ROW) / "model.pt").read_bytes()
-    )  # same in, same out
+    # same in, same out
+    assert (aside / "model.pt").read_bytes() == before
+    assert (own.seed(ROW) / "model.pt").read_bytes() == before
 
 
 # ---------------------------------------------------------------------------------- who trained it

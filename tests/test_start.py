@@ -34,12 +34,21 @@ def test_the_package_itself_imports_nothing_heavy():
 
 @pytest.mark.parametrize("stage", ["fetch", "build", "status"])
 def test_a_stage_without_a_network_does_without_torch_and_mlflow(stage):
-    """A dry run of the workflow asks them, too."""
     found = imported_by(f"import actionformer.stages.{stage}")
     assert found & {"torch", "numba", "mlflow"} == set()
+
+
+def test_a_dry_run_asks_why_a_run_is_outdated_without_torch_and_mlflow():
+    """The workflow asks for every row and seed before it plans anything."""
+    code = "from actionformer.params.files import load_experiment\n"
+    code += "from actionformer.stages.status import outdated\n"
+    code += "outdated(load_experiment('thumos14_i3d', 'demo'), 0)"
+    assert imported_by(code) & {"torch", "numba", "mlflow"} == set()
 
 
 def test_every_command_has_a_name_and_a_help_of_its_own():
     names = [command.name for command in COMMANDS]
     assert len(set(names)) == len(names)
-    assert all(command.text for command in COMMANDS)
+    texts = [command.text for command in COMMANDS]
+    assert all(texts)
+    assert len(set(texts)) == len(texts)

@@ -134,18 +134,21 @@ def test_equal_trainings_write_equal_bytes(thumos, tmp_path):
 
 
 def test_every_epoch_of_every_seed_draws_numbers_of_its_own(thumos, tmp_path, monkeypatch):
-    """No two of them share a stream, such as epoch 1 of seed 0 and epoch 0 of seed 1."""
+    """Streams of one seed's epochs lie further from another's than any training is long.
+
+    The first weights of a seed are drawn apart from these.
+    """
     experiment, training_views, classes = thumos
     seeded = []
     monkeypatch.setattr(torch, "manual_seed", seeded.append)
     of_epochs = []
-    for seed in range(3):
+    for seed in (0, 1):
         seeded.clear()
         train(experiment, training_views[:2], classes, seed=seed, run=tmp_path / str(seed))
         _first_weights, *of_this_seed = seeded
-        assert len(of_this_seed) == experiment.training.epochs
-        of_epochs += of_this_seed
-    assert len(set(of_epochs)) == len(of_epochs)
+        assert len(set(of_this_seed)) == experiment.training.epochs
+        of_epochs.append(of_this_seed)
+    assert min(of_epochs[1]) - max(of_epochs[0]) > 10_000
 
 
 def test_a_checkpoint_of_other_params_is_not_gone_on_with(thumos, tmp_path):
@@ -278,9 +281,8 @@ def relative_norms(weights, expected):
     """How far the norms of the tensors are from the published ones."""
     found = {}
     for name, tensor in weights.items():
-        if (
-            name != "loss_normalizer"
-        ):  # the published average truncates it to an integer (QUIRKS 26)
+        # the published average truncates the normaliser to an integer
+        if name != "loss_normalizer":
             norm = expected[oracle.opentad_name(name)][2]
             found[name] = abs(float(tensor.double().norm()) - norm) / max(norm, 1e-6)
     return found
@@ -316,16 +318,13 @@ def test_the_loop_ends_with_the_published_weights_and_keeps_their_average(follow
     saved = checkpoint.load(run / "model.pt")["state_dict"]
     assert max(relative_norms(trained, record["final_f32"]).values()) < 5e-5
     assert max(relative_norms(saved, record["ema_f32"]).values()) < 5e-5
-    assert (
-        max(relative_norms(saved, record["final_f32"]).values()) > 1e-3
-    )  # the two can be told apart
+    # the two can be told apart
+    assert max(relative_norms(saved, record["final_f32"]).values()) > 1e-3
     assert len(evaluated) == 2
     assert all(torch.equal(evaluated[-1][name], saved[name]) for name in saved)
 
 
-def test_evaluation_while_training_sees_a_network_in_evaluation_mode_from_its_first_epoch_on(
-    followed,
-):
+def test_from_the_first_evaluated_epoch_on_a_network_in_evaluation_mode_is_evaluated(followed):
     _, history, _, _ = followed
     assert [epoch for epoch, record in enumerate(history) if "training" in record] == [
         EPOCHS - 2,

@@ -156,9 +156,8 @@ def test_snakemakes_own_report_has_captions_and_categories(done):
             archive.read(name).decode(errors="replace") for name in names if "/raw/" not in name
         )
     assert all(f'"{category}"' in text for category in ("Tables", "Figures", "Report"))
-    assert text.count("as many as it has ground truth") == len(
-        ROWS
-    )  # the caption of the false-positive profile
+    # the caption of the false-positive profile
+    assert text.count("as many as it has ground truth") == len(ROWS)
     assert sum(name.endswith(".svg") and "/raw/" in name for name in names) == len(ROWS) * len(
         layout.FIGURES
     )
@@ -568,9 +567,8 @@ def test_files_fetched_in_one_call_are_up_to_date_in_the_next(tmp_path, demo_dat
     recorded = json.loads((tmp_path / "data/mirrored/thumos14/checksums.json").read_text())
     assert {entry["source"].split()[1] for entry in recorded.values()} == {str(demo_data)}
     assert "Nothing to be done" in run_command(tmp_path, *command, *config, "-n").stdout
-    assert (
-        "Nothing to be done" in run_command(tmp_path, *command, *config[:2], "-n").stdout
-    )  # where from is no matter
+    # where from is no matter
+    assert "Nothing to be done" in run_command(tmp_path, *command, *config[:2], "-n").stdout
     (tmp_path / "data/mirrored/thumos14/annotations/video_info.csv").unlink()
     assert "Train" not in run_command(tmp_path, *command, *config, "-n").stdout
 
@@ -673,9 +671,8 @@ def test_an_own_data_set_needs_two_yaml_files_and_no_code(tmp_path):
         np.save(own / f"features/r{i}.npy", rng.standard_normal((319, 150)).astype(np.float32))
     (own / "annotations.json").write_text(json.dumps({"database": database}))
     named = experiment.read_text()
-    experiment.write_text(
-        named.replace("dataset: sbhar-dataset.yaml", "dataset: thumos14")
-    )  # --config has the last word
+    # --config has the last word
+    experiment.write_text(named.replace("dataset: sbhar-dataset.yaml", "dataset: thumos14"))
     command = ["snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "--cores", "2", "--config"]
     config = ["experiment=sbhar/sbhar.yaml", "dataset=sbhar/sbhar-dataset.yaml", "seeds=[0,1]"]
     run_command(tmp_path, *command, *config)
@@ -689,7 +686,6 @@ def test_an_own_data_set_needs_two_yaml_files_and_no_code(tmp_path):
     assert "| published |" not in table
     assert "Nothing to be done" in run_command(tmp_path, *command, *config, "-n").stdout
     experiment.write_text(named)
-    run_command(
-        tmp_path, "actionformer", "train", "sbhar/sbhar.yaml", "--seed", "2"
-    )  # by the path in the file
+    # by the path in the file
+    run_command(tmp_path, "actionformer", "train", "sbhar/sbhar.yaml", "--seed", "2")
     assert (tmp_path / "results/own/sbhar/seed2/model.pt").exists()

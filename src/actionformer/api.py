@@ -4,13 +4,45 @@ load_experiment   a row of the tables with every value resolved
 Experiment        what that is
 ActionFormer      the network and its loss
 predict           detections in feature files, with trained weights
+load_published    the tensors of a published checkpoint
+published_model   the network that they are the weights of
 """
 
 from __future__ import annotations
 
-from actionformer.detection.from_files import predict_files as predict
-from actionformer.model.actionformer import ActionFormer
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import load_experiment
 
-__all__ = ["ActionFormer", "Experiment", "load_experiment", "predict"]
+if TYPE_CHECKING:
+    from actionformer.detection.from_files import predict_files as predict
+    from actionformer.model.actionformer import ActionFormer
+    from actionformer.model.state_dict_adapter import published_model
+    from actionformer.training.checkpoint import load_published
+
+__all__ = [
+    "ActionFormer",
+    "Experiment",
+    "load_experiment",
+    "load_published",
+    "predict",
+    "published_model",
+]
+
+# what needs torch, which takes seconds to import: module and name there
+NEEDS_TORCH = {
+    "ActionFormer": ("actionformer.model.actionformer", "ActionFormer"),
+    "load_published": ("actionformer.training.checkpoint", "load_published"),
+    "predict": ("actionformer.detection.from_files", "predict_files"),
+    "published_model": ("actionformer.model.state_dict_adapter", "published_model"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What needs torch is imported when it is asked for."""
+    if name not in NEEDS_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, name_there = NEEDS_TORCH[name]
+    return getattr(import_module(module), name_there)

@@ -29,10 +29,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         part.chmod(0o666 & ~umask)
+        # a power loss must not leave an empty file under the final name
         with part.open("rb") as file:
-            os.fsync(
-                file.fileno()
-            )  # a power loss must not leave an empty file under the final name
+            os.fsync(file.fileno())
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)

@@ -27,13 +27,11 @@ class RunLog(Observer):
     ) -> None:
         self.run_id: str | None = None
         self.trained_by: Sequence[Mapping[str, Any]] = ()
-        self._experiment, self._run, self._lineage, self._who, self._say = (
-            experiment,
-            run,
-            lineage,
-            who,
-            say,
-        )
+        self._experiment = experiment
+        self._run = run
+        self._lineage = lineage
+        self._who = who
+        self._say = say
         self._seconds = 0.0
         self._careful = tracking.Careful(run)
 

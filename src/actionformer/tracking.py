@@ -79,9 +79,8 @@ class Careful:
             return None
         try:
             return function(*arguments)
-        except (
-            Exception
-        ) as error:  # MLflow, SQLAlchemy, a server or the disk: none of them may end a training
+        except Exception as error:
+            # MLflow, SQLAlchemy, a server or the disk: none of them may end a training
             self._say(error)
             return None
 

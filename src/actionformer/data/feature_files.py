@@ -1,4 +1,4 @@
-"""Publishers' feature files and archives, read one video at a time, and their checksums.
+"""Publishers' feature files and archives, read one video at a time.
 
 npy, npz, pt and h5, as they lie or inside zip and tar. A video is one (T, C) array of floats.
 Nothing is unpacked to disk and nothing in a file is run: pickles are refused.
@@ -133,8 +133,8 @@ def features_in(member: Member, *, dim: int, prefix: str = "") -> Iterator[Featu
 _PICKLED = (
     "pickled, which can run code and is not read; where you trust it: "
     'python -c "import numpy, pickle, sys; '
-    "content = pickle.load(open(sys.argv[1], 'rb')); "
-    "numpy.save(sys.argv[1] + '.npy', numpy.asarray(content, 'float32'))\" FILE"
+    "numpy.save(sys.argv[1] + '.npy', "
+    "numpy.asarray(pickle.load(open(sys.argv[1], 'rb')), 'float32'))\" FILE"
 )
 
 

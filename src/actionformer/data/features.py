@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -141,6 +142,7 @@ class _Partial:
             journal = read_json(self._journal)
             if journal["stamp"] == self._stamp:
                 file = h5py.File(self._path, "a")
+                _remove_others(file, journal["digests"])
                 if _holds(file, journal["digests"]):
                     self.digests = dict(journal["digests"])
                     return file
@@ -152,12 +154,10 @@ class _Partial:
 
     def add(self, video: str, array_TC: NDArray[Any]) -> None:
         T, C = array_TC.shape
-        steps = -(
-            -T // -(-T // CHUNK_STEPS)
-        )  # chunks of one size, so that the last isn't mostly empty
-        self._file.create_dataset(
-            f"videos/{video}", data=array_TC, chunks=(steps, min(C, CHUNK_CHANNELS))
-        )
+        # chunks of one size, so that the last isn't mostly empty
+        count = math.ceil(T / CHUNK_STEPS)
+        chunks = math.ceil(T / count), min(C, CHUNK_CHANNELS)
+        self._file.create_dataset(f"videos/{video}", data=array_TC, chunks=chunks)
         self.digests[video] = _digest(array_TC)
         self._pending += array_TC.nbytes
         if self._pending > FLUSH_BYTES:
@@ -194,11 +194,15 @@ class _Partial:
         return self.digests
 
 
-def _holds(file: h5py.File, digests: Mapping[str, str]) -> bool:
-    """Are these videos in a file as they were written? Others are removed from it."""
+def _remove_others(file: h5py.File, digests: Mapping[str, str]) -> None:
+    """Remove videos that were being written when the process ended."""
     for video in list(file.get("videos", {})):
         if video not in digests:
             del file["videos"][video]
+
+
+def _holds(file: h5py.File, digests: Mapping[str, str]) -> bool:
+    """Are these videos in a file as they were written?"""
     return all(_digest(file["videos"][video][()]) == md5 for video, md5 in digests.items())
 
 

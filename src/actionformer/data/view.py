@@ -280,6 +280,7 @@ def _training_ground_truth(
     """Segments on the grid and class indices, filtered and without exact duplicates."""
     data, feature_set = experiment.data, experiment.features
     resize = data.loader == "resize"
+    index = {label: i for i, label in enumerate(classes)}
     kept: dict[tuple[float, float, int], None] = {}  # in their order, each once
     for (start, end), label in zip(video.segments_G2.tolist(), video.labels, strict=True):
         if resize:
@@ -294,7 +295,7 @@ def _training_ground_truth(
             )
         if is_outside or (data.drop_short_gt_in_training and is_short):
             continue
-        kept[first, last, 0 if data.class_agnostic else classes.index(label)] = None
+        kept[first, last, 0 if data.class_agnostic else index[label]] = None
     times_G2 = np.array([(first, last) for first, last, _ in kept], np.float32).reshape(-1, 2)
     labels_G = np.array([label for _, _, label in kept], np.int64)
     # from here on in float32, as the published loaders compute

@@ -18,9 +18,9 @@ def decode(levels: Sequence[Level], b: int) -> tuple[Tensor, Tensor]:
     """
     segments, scores = [], []
     for level in levels:
-        valid_T = level.mask_BT[b]
-        segments.append(level.segments_BT2()[b][valid_T])
-        scores.append(level.logits_BTK[b][valid_T].sigmoid())
+        one = level.sample(b)
+        segments.append(one.segments_BT2()[one.mask_BT])
+        scores.append(one.logits_BTK[one.mask_BT].sigmoid())
     return torch.cat(segments), torch.cat(scores)
 
 

@@ -1,8 +1,6 @@
 """Detect actions in feature files with trained weights: no data set's params, any videos.
 
 The weights file says which classes there are and how the network sees a video.
-
-    T steps   C channels
 """
 
 from __future__ import annotations

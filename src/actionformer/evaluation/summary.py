@@ -1,7 +1,4 @@
-"""What metrics.json and diagnosis.json say of detections: every number of an evaluation, by name.
-
-U thresholds   K classes   N detections   X values of k   R recall levels
-"""
+"""What metrics.json and diagnosis.json say: every number of an evaluation, by name."""
 
 from __future__ import annotations
 

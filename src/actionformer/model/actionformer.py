@@ -30,6 +30,11 @@ class Level:
     mask_BT: Tensor
     stride: int
 
+    def sample(self, b: int) -> Level:
+        """The level of one video of the batch, as a batch of one."""
+        one = slice(b, b + 1)
+        return Level(self.logits_BTK[one], self.offsets_BT2[one], self.mask_BT[one], self.stride)
+
     def segments_BT2(self) -> Tensor:
         """The segments, on the grid, that the offsets of all points mean."""
         length, device = self.mask_BT.shape[1], self.mask_BT.device
@@ -61,7 +66,10 @@ class ActionFormer(nn.Module):
         self.register_load_state_dict_pre_hook(_keep_normalizer)
 
     def forward(self, features_BCT: Tensor, mask_BT: Tensor) -> list[Level]:
-        """Features and their mask (valid steps first) -> levels, finest first."""
+        """Features and their mask (valid steps first) -> levels, finest first.
+
+        A level holds `logits_BTK`, `offsets_BT2`, `mask_BT` and its `stride` in steps.
+        """
         length = features_BCT.shape[-1]
         padding = self.padded_length(length) - length
         x_BTC = F.pad(features_BCT.transpose(1, 2), (0, 0, 0, padding))

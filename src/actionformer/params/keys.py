@@ -41,10 +41,9 @@ from actionformer.params.files import renamed
 Values = dict[str, Any]
 Record = dict[str, Any]
 
-# Raise a stage's number where its code gives other results for good, and say why in a line beside
-# it.
-# Results of a lower number are then outdated: `status` and a dry run say so, and the next call
-# makes them anew.
+# Raise a stage's number where its code gives other results for good, and say why beside it. Results
+# of a lower number are then outdated: `status` and a dry run say so, and the next call makes them
+# anew.
 ARITHMETIC = {
     "convert": 1,
     "pack": 1,
@@ -271,7 +270,7 @@ def plain_key(stage: str, printed: Any) -> str:
     return digest([stage, PAGES[stage], printed])
 
 
-def name(made: Mapping[str, Any]) -> str:
+def short_name(made: Mapping[str, Any]) -> str:
     """A short name of everything that a product is a function of."""
     return digest([made["stage"], made["key"], made["inputs"]])
 

@@ -36,6 +36,13 @@ class RunStatus:
             return None
         return self.seconds / self.epoch * (self.experiment.training.epochs - self.epoch)
 
+    @property
+    def measured_hours(self) -> float | None:
+        """What its training took here; None where none has ended."""
+        if self.state != "done" or self.seconds is None:
+            return None
+        return self.seconds / 3600
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -107,7 +114,7 @@ def _next(run: RunStatus) -> str:
 
 
 def _hours(run: RunStatus, costs: Costs) -> str:
-    if run.state == "done" and run.seconds is not None:
-        return f"{run.seconds / 3600:.2f} h (measured)"
+    if run.measured_hours is not None:
+        return f"{run.measured_hours:.2f} h (measured)"
     hours = costs.hours[run.experiment.name]
     return "unknown" if hours is None else f"at most {hours:.1f} h"

@@ -157,9 +157,7 @@ def _result_problems(
     return lines
 
 
-def _detection_problems(
-    detection: Any, duration: float, labels: Callable[[Mapping[str, Any]], str]
-) -> Iterator[str]:
+def _detection_problems(detection: Any, duration: float, labels: Labels) -> Iterator[str]:
     if not isinstance(detection, Mapping):
         yield "has a detection that is no object"
         return

@@ -27,7 +27,7 @@ def detect_actions(experiment: Experiment, params: Path, seed: int, *, device: s
     The actions are scored, and so are their nouns and verbs.
     """
     _refuse_other_points(experiment, params)
-    database, features = inputs.of(experiment)
+    database, features = inputs.opened(experiment)
     noun_run, verb_run = _fused(experiment, seed).values()
     noun, _, nouns = load_model(noun_run / "model.pt")
     verb, _, verbs = load_model(verb_run / "model.pt")
@@ -94,7 +94,7 @@ def actions_lineage(experiment: Experiment, seed: int, made: Mapping[str, Any]) 
     for row, run in _fused(experiment, seed).items():
         unknown = {"stage": row, "key": "", "inputs": {}}
         trained = keys.stored(layout.manifest(run / "model.pt")) or unknown
-        weights.append(keys.name(trained))
+        weights.append(keys.short_name(trained))
         lineage = read_json(run / "lineage.json")
         for session in provenance.trained_by(lineage, experiment.training.epochs):
             trained_by.append({"row": row, **session})

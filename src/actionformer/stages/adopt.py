@@ -283,7 +283,9 @@ def _released(experiment: Experiment) -> list[Path]:
     before = metrics["experiment"]
     weights = _first_weights(before, "released", made_from["checkpoint"], made_from)
     identity = _first_identity(before, weights, made_from.get("classifier"))
-    made = _record_of_first(experiment, run, metrics, "released", identity, made_from)
+    if identity != metrics["lineage"]["identity"]:
+        raise Outdated("what it was evaluated on has changed since")
+    made = _record_of_first(experiment, run, metrics, "released", made_from)
     _rewrite_alone(experiment, run, metrics, made, released_lineage(experiment, path, made))
     return [run / "metrics.json"]
 
@@ -298,8 +300,9 @@ def _actions(experiment: Experiment, seed: int, first_identities: Sequence[str])
     if "made_with" in metrics:
         _require(_compared("actions", experiment, metrics["made_with"], made_from))
         return files
-    identity = digest(first_identities)
-    made = _record_of_first(experiment, run, metrics, "actions", identity, made_from)
+    if digest(first_identities) != metrics["lineage"]["identity"]:
+        raise Outdated("what was fused has changed since")
+    made = _record_of_first(experiment, run, metrics, "actions", made_from)
     _rewrite_alone(experiment, run, metrics, made, actions_lineage(experiment, seed, made))
     return files
 
@@ -323,7 +326,7 @@ def _checkpoint(experiment: Experiment, seed: int, run: Path) -> None:
         epochs = len(state["history"])
         told = {
             "run_id": state.pop("token"),
-            "identity": keys.name(made),
+            "identity": keys.short_name(made),
             "made_with": made,
             "trained_by": provenance.trained_by(lineage, epochs) if epochs else [],
         }
@@ -364,12 +367,9 @@ def _record_of_first(
     run: Path,
     metrics: Mapping[str, Any],
     stage: str,
-    identity: str,
     made_from: Mapping[str, Any],
 ) -> keys.Record:
-    """The record of metrics in the first form, if their identity is still this one."""
-    if identity != metrics["lineage"]["identity"]:
-        raise Outdated("what it was made from has changed since")
+    """The record of metrics in the first form, if their params are still these."""
     then = stored_experiment(metrics["experiment"], str(run / "metrics.json"))
     _require(keys.changes(stage, experiment, _first(stage, then, made_from)))
     return keys.record(stage, experiment, made_from)

@@ -83,7 +83,7 @@ def audit(experiment: Experiment, say: Callable[[str], None]) -> None:
     Raises:
         InputError: something that makes the row's numbers wrong.
     """
-    database, features = inputs.of(experiment)
+    database, features = inputs.opened(experiment)
     report = _audited(
         experiment.dataset,
         experiment.data.label_field,

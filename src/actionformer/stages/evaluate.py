@@ -60,7 +60,7 @@ def detect(experiment: Experiment, seed: int, *, device: str) -> str:
     run = layout.run(experiment.edition, experiment.name, seed)
     network, _, classes = load_model(run / "model.pt")
     with leased_device(device) as chosen:
-        run_detector = detector(experiment, *inputs.of(experiment))
+        run_detector = detector(experiment, *inputs.opened(experiment))
         results = run_detector(network.to(chosen), classes, chosen)
     manifest = layout.manifest(run / "detections.json")
     before = keys.stored(manifest)
@@ -83,7 +83,7 @@ def write_detections_manifest(experiment: Experiment, seed: int, made: Mapping[s
     trained = keys.stored(layout.manifest(run / "model.pt"))
     if trained is None:
         trained = inputs.training_record(experiment, seed)
-    lineage = {"weights": keys.name(trained), "train_key": trained["key"]}
+    lineage = {"weights": keys.short_name(trained), "train_key": trained["key"]}
     lineage |= inputs.data_lineage(experiment)
     inputs.write_manifest(run / "detections.json", made, lineage=lineage)
 
@@ -104,7 +104,7 @@ def evaluate(experiment: Experiment, seed: int) -> dict[str, float]:
     metrics = row_metrics(experiment, database, detections)
     diagnosis = _diagnosis(experiment, database, detections)
     maker = f"detect {experiment.name} --seed {seed}"
-    told = read_json(inputs.made(layout.manifest(run / "detections.json"), maker))
+    told = read_json(inputs.existing(layout.manifest(run / "detections.json"), maker))
     made = keys.record(
         "evaluate",
         experiment,

@@ -151,8 +151,8 @@ def export(
         submission = submissions.epic(found, levels=levels)
     else:
         submission = submissions.ego4d(found)
-    wrong_in_it = submissions.problems(challenge, submission, durations=durations, classes=classes)
-    _refuse_invalid(path, wrong_in_it)
+    found_wrong = submissions.problems(challenge, submission, durations=durations, classes=classes)
+    _refuse_invalid(path, found_wrong)
     write_json(out, submission, indent=None)
     count = sum(len(in_video) for in_video in found.values())
     return f"{out}: {count} detections in {len(found)} videos, valid for {challenge}"

@@ -85,20 +85,20 @@ def remember_raw_file(root: Path, file: str, fetched: fetching.Fetched) -> None:
 # -------------------------------------------------------------------------- databases and features
 
 
-def of(experiment: Experiment) -> tuple[Database, FeatureStore]:
+def opened(experiment: Experiment) -> tuple[Database, FeatureStore]:
     """Database and features of a row."""
     maker = f"pack {experiment.feature_owner} {experiment.data.features}"
-    store = made(layout.store_of(experiment), maker)
+    store = existing(layout.store_of(experiment), maker)
     return database_of(experiment), FeatureStore(store)
 
 
 def database_of(experiment: Experiment) -> Database:
     """The database of a row, with the labels that it reads."""
-    path = made(layout.database_of(experiment), f"convert {experiment.data.dataset}")
+    path = existing(layout.database_of(experiment), f"convert {experiment.data.dataset}")
     return load_database(path, experiment.data.label_field)
 
 
-def made(path: Path, maker: str) -> Path:
+def existing(path: Path, maker: str) -> Path:
     """The path, or one line that says which command makes the file."""
     if not path.exists():
         raise InputError(f"{path}: not there yet; `actionformer {maker}` makes it")

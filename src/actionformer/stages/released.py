@@ -42,7 +42,7 @@ def evaluate_released(experiment: Experiment, params: Path, *, device: str) -> s
         metrics = {"none": why_none, "lineage": lineage, "made_with": made}
         write_json(run / "metrics.json", metrics)
         return f"{experiment.name}: no checkpoint of its own: {why_none}"
-    database, features = inputs.of(experiment)
+    database, features = inputs.opened(experiment)
     with leased_device(device) as chosen:
         network = published_model(experiment.model, weights).to(chosen)
         run_detector = detector(experiment, database, features)
@@ -69,7 +69,7 @@ def released_lineage(experiment: Experiment, path: Path, made: Mapping[str, Any]
         "trained_by": [],
         "weights": digest(["released", made["inputs"]["checkpoint"]]),
         "params": made["key"],
-        "identity": keys.name(made),
+        "identity": keys.short_name(made),
         **inputs.data_lineage(experiment, path),
     }
 

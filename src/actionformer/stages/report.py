@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from actionformer import layout, tracking
+from actionformer import layout
 from actionformer.data.annotations import Database, load_database
 from actionformer.data.detections import read_results
 from actionformer.errors import InputError
@@ -54,7 +54,7 @@ def tabulate(
         write_text(folder / f"{name}.tex", table_forms.as_latex(table))
         write_text(folder / f"{name}.html", report.table_page(table))
         for experiment in members:
-            tracking.Careful(layout.row(experiment))(tracking.log_pictures, experiment, [])
+            _log_pictures(experiment, [])
         made = keys.plain_record("tabulate", [keys.shown(member) for member in members])
         write_json(layout.manifest(folder / name), {"made_with": made})
     return texts
@@ -163,7 +163,7 @@ def draw(
             continue
         for figure in _figures(experiment, database, [run], videos=videos, released=released):
             write_text(own / f"{figure.name}.svg", primitives.svg(figure.spec))
-    tracking.Careful(layout.row(experiment))(tracking.log_pictures, experiment, seeds)
+    _log_pictures(experiment, seeds)
     made = keys.plain_record("draw", [keys.shown(experiment)])
     figures_md5 = {figure.name: file_md5(folder / f"{figure.name}.json") for figure in drawn}
     write_json(layout.manifest(folder), {"figures": figures_md5, "made_with": made})
@@ -334,6 +334,13 @@ def write_card(experiment: Experiment, seeds: Sequence[int], params: Path) -> st
 
 
 # ------------------------------------------------------------------------------------------ MLflow
+# It takes seconds to import, which the commands that don't log need not wait for.
+
+
+def _log_pictures(experiment: Experiment, seeds: Sequence[int]) -> None:
+    from actionformer import tracking
+
+    tracking.Careful(layout.row(experiment))(tracking.log_pictures, experiment, seeds)
 
 
 def track(results: Path, stamp: Path | None, generation: int) -> str:
@@ -342,6 +349,8 @@ def track(results: Path, stamp: Path | None, generation: int) -> str:
     Args:
         stamp: a file to write when it is done, for the workflow; keeps the `generation`.
     """
+    from actionformer import tracking
+
     count = tracking.restore(results)
     if stamp is not None:
         write_json(stamp, {"generation": generation})
@@ -350,6 +359,8 @@ def track(results: Path, stamp: Path | None, generation: int) -> str:
 
 def runs(edition: str, address: str) -> str:
     """The addresses under which `mlflow ui` lists and compares the runs of every table."""
+    from actionformer import tracking
+
     lines = tracking.addresses(edition, address.rstrip("/"))
     none = f"no run of the {edition} edition in MLflow; `actionformer track` brings them in"
     return "\n".join(lines) or none

@@ -18,22 +18,22 @@ from actionformer.params.experiment import Experiment
 from actionformer.reporting import status_text
 from actionformer.reporting.status_text import Costs, RunStatus
 
-NO_RECORD = "it does not say what it was made with: `actionformer adopt`"
+WHY_NO_RECORD = "it does not say what it was made with: `actionformer adopt`"
 
 
 def status(rows: Sequence[Experiment], seeds: Sequence[int], *, released: bool, cost: bool) -> str:
     """A line per row and seed, then what is next; with gigabytes and hours per row if `cost`."""
     runs = [run_status(row, seed) for row in rows for seed in seeds]
-    costs = _costs(rows) if cost else None
+    costs = _costs(runs) if cost else None
     return status_text.as_text(runs, others=_others(rows, seeds, released=released), costs=costs)
 
 
 def run_status(experiment: Experiment, seed: int) -> RunStatus:
     """What the files of a run tell."""
     run = layout.run(experiment.edition, experiment.name, seed)
-    # as it was before: a training that goes on has no history.csv until it ends
     epoch, seconds = _trained(run)
     if _is_held(layout.run_lock(run)):
+        # history.csv, which is written at the end, may be that of an earlier training
         epoch, seconds = _progress(run)
         return RunStatus(experiment, seed, "running", epoch, seconds, None, "train")
     stage = _next_stage(experiment, run)
@@ -66,7 +66,7 @@ def outdated(experiment: Experiment, seed: int) -> tuple[str, list[str]]:
     for stage, record in products.items():
         made = keys.stored(record)
         if made is None:
-            return stage, [NO_RECORD]
+            return stage, [WHY_NO_RECORD]
         why = keys.changes(stage, experiment, made)
         for name, md5 in made["inputs"].items():
             if now.get(name, md5) != md5:
@@ -166,16 +166,23 @@ def _others(rows: Sequence[Experiment], seeds: Sequence[int], *, released: bool)
     return [*lines, f"report: {page}{'' if page.exists() else ' is not there yet'}"]
 
 
-def _costs(rows: Sequence[Experiment]) -> Costs:
-    """Hours of one seed and gigabytes of every row, on this machine."""
+def _costs(runs: Sequence[RunStatus]) -> Costs:
+    """Hours that one seed takes here, of the rows of which none has been trained here."""
     # torch: a dry run asks `outdated` alone, and does without
+    import torch
+
     from actionformer.training.cost import matrix_rate, training_flops
 
-    device, rate = matrix_rate()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rate = matrix_rate(device)
     hours: dict[str, float | None] = {}
-    for row in rows:
-        videos = _training_videos(row)
-        hours[row.name] = None if videos is None else training_flops(row, videos) / rate / 3600
+    told = set()
+    for run in runs:
+        row = run.experiment
+        if row.name not in told and run.measured_hours is None:
+            videos = _training_videos(row)
+            hours[row.name] = None if videos is None else training_flops(row, videos) / rate / 3600
+        told.add(row.name)
     return Costs(device, rate, hours)
 
 

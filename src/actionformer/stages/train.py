@@ -59,7 +59,7 @@ def train(experiment: Experiment, seed: int, *, device: str, anew: bool = False,
         # it must never lie beside another model than its own
         layout.manifest(run / "model.pt").unlink(missing_ok=True)
         lineage = training_lineage(experiment, seed, made)
-        database, features = inputs.of(experiment)
+        database, features = inputs.opened(experiment)
         training_views = views(database, features, experiment, "train")
         run_detector = detector(experiment, database, features)
         chosen = stack.enter_context(leased_device(device))
@@ -82,7 +82,7 @@ def train(experiment: Experiment, seed: int, *, device: str, anew: bool = False,
             run=run,
             device=chosen,
             evaluate=evaluate,
-            origin=loop.Origin(keys.name(begun or made), begun or made, who),
+            origin=loop.Origin(keys.short_name(begun or made), begun or made, who),
             observer=log,
         )
         # Only now, and the manifest last: with it the run is whole. What a workflow was promised
@@ -134,7 +134,7 @@ def _set_aside(
     Args:
         there: the record that they were made with.
     """
-    aside = layout.earlier(run, keys.name(there))
+    aside = layout.earlier(run, keys.short_name(there))
     aside.mkdir(parents=True)
     for path in files:
         if path != layout.run_lock(run) and path.exists():
@@ -157,6 +157,6 @@ def training_lineage(
     before = keys.stored(layout.manifest(run / "detections.json"))
     detected = keys.record("detect", experiment, inputs.classifier_md5(experiment), before)
     evaluated = keys.record("evaluate", experiment, {}, keys.stored(run / "metrics.json"))
-    weights = keys.name(trained)
+    weights = keys.short_name(trained)
     named = inputs.lineage_names(weights, trained["key"], detected, evaluated)
     return named | inputs.data_lineage(experiment)

@@ -4,8 +4,6 @@ An action adds its class's pattern to the features of the steps that it covers, 
 end pattern at its boundaries, under noise. So actions, classes and boundaries can be learnt.
 Everything is drawn as integers and combined by exactly rounded operations: the same bytes
 everywhere.
-
-    T steps   C channels
 """
 
 from __future__ import annotations

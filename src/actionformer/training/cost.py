@@ -8,13 +8,14 @@ import time
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from actionformer.data.loader import Batch
 from actionformer.model.actionformer import ActionFormer
 from actionformer.params.experiment import Experiment, ModelParams
 
 # times the forward pass: products with the gradient, for inputs and for weights
 BACKWARD = 2
 MATRIX = 2048
+# the first products of a process wait for threads, pages and the processor's clock
+WARM_UP = 3
 
 
 def forward_flops(params: ModelParams, length: int) -> float:
@@ -36,25 +37,14 @@ def training_flops(experiment: Experiment, videos: int) -> float:
     return one_step * videos * experiment.training.epochs
 
 
-def step_flops(model: ActionFormer, batch: Batch) -> float:
-    """Operations of the forward and backward pass of one batch, counted as they run."""
-    with FlopCounterMode(display=False) as counted:
-        losses = model.loss(batch.features_BCT, batch.mask_BT, batch.segments, batch.labels)
-        losses.total.backward()
-    return float(counted.get_total_flops())
-
-
-def matrix_rate(repeats: int = 3) -> tuple[str, float]:
-    """The device that training would use, and its operations a second in matrix products.
-
-    Of float32 matrices of 2048 x 2048, the median of several.
-    """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    a = torch.randn(MATRIX, MATRIX, device=device)
+def matrix_rate(device: str, repeats: int = 3) -> float:
+    """Operations a second of float32 products of 2048 x 2048 matrices, the median of several."""
+    a, b = torch.randn(2, MATRIX, MATRIX, device=device)
     times = []
-    for _ in range(1 + repeats):
+    for _ in range(WARM_UP + repeats):
         began = time.perf_counter()
-        (a @ a).sum().item()
+        _ = a @ b
+        if device == "cuda":
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
-    # the first one warms up
-    return device, 2 * MATRIX**3 / statistics.median(times[1:])
+    return 2 * MATRIX**3 / statistics.median(times[WARM_UP:])

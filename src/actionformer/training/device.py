@@ -32,9 +32,11 @@ def prepare_cpu(threads: int) -> None:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return
-    # large blocks from the heap, too; of which nothing is given back; which grows in large steps
+    # large blocks come from the heap, too
     mallopt(M_MMAP_MAX, 0)
+    # what is freed at its end stays with the process
     mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    # it grows in steps of 64 MiB
     mallopt(M_TOP_PAD, 64 << 20)
 
 
@@ -54,9 +56,8 @@ def leased_device(wanted: str = "auto") -> Iterator[str]:
     folder.mkdir(exist_ok=True)
     while True:
         for index in range(torch.cuda.device_count()):
-            uuid = torch.cuda.get_device_properties(
-                index
-            ).uuid  # the same whatever CUDA_VISIBLE_DEVICES says
+            # the same whatever CUDA_VISIBLE_DEVICES says
+            uuid = torch.cuda.get_device_properties(index).uuid
             lock = FileLock(folder / f"{uuid}.lock")
             try:
                 lock.acquire(timeout=0)

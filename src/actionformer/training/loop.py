@@ -101,8 +101,9 @@ def train(
         views: training views, in database order.
         evaluate: called with the EMA network after every epoch from `first_eval_epoch` on; its
             numbers join the record.
-        origin: kept in the checkpoint; its history of who trained which epochs goes on.
-        observer: looks on.
+        origin: what the weights are made with, and by whom; kept in the checkpoint, where the
+            history of who trained which epochs goes on.
+        observer: is told of the start, of every epoch and of the end.
 
     Writes `checkpoint.pt` after every epoch, `history.csv` and `model.pt` at the end. Interrupted
     at any point, the next call gives the same weights bit for bit: every epoch seeds its own random
@@ -116,8 +117,9 @@ def train(
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         torch.manual_seed(seed)
         model = ActionFormer(experiment.model).to(device)
-        # Its first update copies instead of averaging, as published; whether that has been is a
-        # counter in its state, so a resumed training doesn't copy again.
+        # Its first update copies instead of averaging: the initial weights, as the first learning
+        # rate is 0. A counter in its state says that this has been, so that a resumed training
+        # doesn't copy again.
         ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay))
         training = _Training(model, ema, adamw(model, params))
         training.go_on(path, origin)

@@ -80,15 +80,17 @@ def _entry(
         converted["frame"] = entry["frame"]
     elif entry.get("fps") is not None:
         converted["frame"] = round(duration * float(entry["fps"]))
+    # where labels are numbered every video has a list; elsewhere one without has no ground truth
+    listed = entry.get("annotations") if label_from_id is None else entry["annotations"]
     annotations = []
-    for source in entry.get("annotations") or []:
+    for source in listed or []:
         annotation = {"segment": source["segment"]}
         for field in ("label", "noun", "verb"):
             if field in source:
                 annotation[field] = source[field]
-        if label_from_id is not None and "label_id" in source:
-            annotation["label"] = label_from_id.format(int(source["label_id"]))
         if len(annotation) == 1:
             raise KeyError("label")
+        if label_from_id is not None and "label_id" in source:
+            annotation["label"] = label_from_id.format(int(source["label_id"]))
         annotations.append(annotation)
     return converted | {"annotations": annotations}

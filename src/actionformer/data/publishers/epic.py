@@ -91,8 +91,8 @@ def _merged(paths: list[Path]) -> dict[str, Any]:
             for annotation in entry["annotations"]:
                 annotations.append({"segment": annotation["segment"], field: annotation["label"]})
             if video in database:
-                where = f"{path}: video '{video}' has other segments than in {paths[0]}"
-                annotations = _both(database[video]["annotations"], annotations, where)
+                wrong = f"{path}: video '{video}' has other segments than in {paths[0]}"
+                annotations = _both(database[video]["annotations"], annotations, wrong)
             database[video] = entry | {"annotations": annotations}
     return database
 

@@ -23,7 +23,7 @@ PURPLE, GREY, YELLOW = "#8d6cab", "#8c8c8c", "#c9a227"
 
 # fields of numbers whose digits are all meant, and fields of words; other numbers get two digits
 EXACT = {"epoch", "seed", "instances", "detections", "count", "tiou", "score"}
-WORDS = {"series", "part", "class", "kind", "split", "what", "bin", "edges", "characteristic"}
+TEXT_FIELDS = {"series", "part", "class", "kind", "split", "what", "bin", "edges", "characteristic"}
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def tooltip(**fields: str) -> list[Spec]:
     shown = []
     for field, title in fields.items():
         spec: Spec = {"field": field, "title": title}
-        if field not in EXACT | WORDS:
+        if field not in EXACT | TEXT_FIELDS:
             spec |= {"format": ".2f", "type": "quantitative"}
         shown.append(spec)
     return shown

@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from actionformer.synthetic import archives
 from actionformer.synthetic.recordings import (
     YOUTUBE,
@@ -76,7 +78,8 @@ def write_activitynet(root: Path) -> None:
     """ActivityNet's files under `root`."""
     folder = root / "activitynet"
     classes = ACTIVITYNET_CLASSES
-    video_names = names(rng := generator("activitynet"), sum(SUBSETS.values()), 11, YOUTUBE)
+    rng = generator("activitynet")
+    video_names = names(rng, sum(SUBSETS.values()), 11, YOUTUBE)
     content = _content(classes, duration=(24.0, 200.0), length=(0.06, 0.24))
     recordings = _recordings(rng, video_names, content)
     archives.write_classes(folder / "annotations/category_idx.txt", classes)
@@ -120,7 +123,8 @@ def write_hacs(root: Path) -> None:
     """HACS's files under `root`."""
     folder = root / "hacs"
     classes = HACS_CLASSES
-    video_names = names(rng := generator("hacs"), sum(SUBSETS.values()), 11, YOUTUBE)
+    rng = generator("hacs")
+    video_names = names(rng, sum(SUBSETS.values()), 11, YOUTUBE)
     content = _content(classes, duration=(18.0, 80.0), length=(0.06, 0.2))
     recordings = _recordings(rng, video_names, content)
     archives.write_classes(folder / "annotations/category_idx.txt", classes)
@@ -223,7 +227,9 @@ def _content(
     )
 
 
-def _recordings(rng: Any, video_names: Sequence[str], content: Content) -> list[Recording]:
+def _recordings(
+    rng: np.random.Generator, video_names: Sequence[str], content: Content
+) -> list[Recording]:
     """The recordings of all subsets, in their order."""
     subsets: list[str] = []
     for subset, count in SUBSETS.items():
