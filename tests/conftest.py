@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -48,15 +48,39 @@ def tree(tmp_path: Path, demo_data: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return tmp_path
 
 
+def environment(**more: str) -> dict[str, str]:
+    """That of a command of this environment, whose MLflow writes into its own folder."""
+    variables = dict(os.environ)
+    variables.pop("MLFLOW_TRACKING_URI", None)
+    variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"
+    variables["MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"] = "0.5"
+    return variables | more
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its path there."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            found[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return found
+
+
+def assert_same_tensors(
+    ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]
+) -> None:
+    """Equal names, and equal values to the last bit."""
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert torch.equal(ours[name], tensor), name
+
+
 def run_command(
     folder: Path, *command: str, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of this environment in `folder`."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
-    environment |= {"PATH": path, "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "0.5"}
     done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env=environment, check=False
+        command, cwd=folder, capture_output=True, text=True, env=environment(), check=False
     )
     if check and done.returncode:
         raise AssertionError(

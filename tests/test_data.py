@@ -26,7 +26,7 @@ from actionformer.data.publishers import convert
 from actionformer.data.view import resized, windows
 from actionformer.errors import InputError
 from actionformer.params.files import load_dataset, names, published_rows, stored_experiment
-from conftest import CHECKOUT, REAL
+from conftest import CHECKOUT, REAL, contents
 
 
 @given(st.integers(1, 3000), st.integers(8, 512), st.sampled_from([0.0, 0.25, 0.5]))
@@ -68,14 +68,11 @@ def one_video(loading, steps, **data):
 
 def test_corrected_loading_keeps_fractions_of_a_frame():
     """Offset 8, stride 4: 2.31 s is frame 69.3."""
-    segments = {
-        loading: one_video(loading, 250)["train"][0].segments_G2
-        for loading in ("published", "corrected")
-    }
-    np.testing.assert_allclose(
-        segments["corrected"], [[(69.3 - 8) / 4, (299.7 - 8) / 4]], rtol=1e-6
-    )
-    np.testing.assert_array_equal(segments["published"], [[(69 - 8) / 4, (299 - 8) / 4]])
+    (published,) = one_video("published", 250)["train"]
+    (corrected,) = one_video("corrected", 250)["train"]
+    np.testing.assert_array_equal(published.segments_G2, [[(69 - 8) / 4, (299 - 8) / 4]])
+    expected = [[(69.3 - 8) / 4, (299.7 - 8) / 4]]
+    np.testing.assert_allclose(corrected.segments_G2, expected, rtol=1e-6)
 
 
 def test_published_windows_follow_the_annotated_frames_and_corrected_ones_the_features():
@@ -133,12 +130,14 @@ def test_features_that_half_precision_cannot_hold_are_refused(steps):
 
 def test_corrected_loading_resamples_in_full_precision():
     resize = {"loader": "resize", "resize_length": 4}
-    features = [
-        one_video(loading, 4095, **resize)["test"][0].load(random.Random(0)).features_CT[0]
-        for loading in ("published", "corrected")
-    ]
-    np.testing.assert_allclose(features[1], (np.arange(4) + 0.5) * 4095 / 4 - 0.5, rtol=1e-6)
-    assert (features[0] != features[1]).all()
+
+    def features(loading):
+        (view,) = one_video(loading, 4095, **resize)["test"]
+        return view.load(random.Random(0)).features_CT[0]
+
+    expected = (np.arange(4) + 0.5) * 4095 / 4 - 0.5
+    np.testing.assert_allclose(features("corrected"), expected, rtol=1e-6)
+    assert (features("published") != features("corrected")).all()
 
 
 def test_hacs_ground_truth_is_put_on_the_grid_in_float32():
@@ -338,12 +337,10 @@ def test_demo_files_have_the_odd_cases_of_the_real_ones(row, demo_data, tmp_path
         prefix=features.prefix,
     )
     lengths = FeatureStore(tmp_path / "f.h5").lengths
-    used = [
-        v.name
-        for s in (experiment.dataset.train_subset, experiment.dataset.eval_subset)
-        for v in database.subset(s)
-    ]
-    assert any(name not in lengths for name in used)  # videos without features
+    used = set()
+    for subset in (experiment.dataset.train_subset, experiment.dataset.eval_subset):
+        used |= {video.name for video in database.subset(subset)}
+    assert used - set(lengths)  # videos without features
     if manifest["missing"]:
         assert not set(manifest["missing"]) & set(lengths)
     longest = max(lengths.values())
@@ -355,28 +352,25 @@ def test_demo_files_have_the_odd_cases_of_the_real_ones(row, demo_data, tmp_path
 
 
 def test_demo_data_is_the_pinned_version_byte_for_byte(demo_data):
-    files = {
-        f"data/demo/{p.relative_to(demo_data).as_posix()}": p
-        for p in demo_data.rglob("*")
-        if p.is_file()
-    }
-    pinned = {
-        k: v for k, v in provenance.pinned_md5s(CHECKOUT).items() if k.startswith("data/demo/")
-    }
+    found = {}
+    for name, content in contents(demo_data).items():
+        found[f"data/demo/{name}"] = hashlib.md5(content).hexdigest()
+    pinned = {}
+    for path, md5 in provenance.pinned_md5s(CHECKOUT).items():
+        if path.startswith("data/demo/"):
+            pinned[path] = md5
     assert pinned
-    assert {
-        name: hashlib.md5(path.read_bytes()).hexdigest() for name, path in files.items()
-    } == pinned
+    assert found == pinned
 
 
 # ------------------------------------------------------------------------------------------- store
 
 
 def test_the_store_holds_the_archive_and_its_md5_does_not_depend_on_the_order(tmp_path):
-    arrays = {
-        f"v{i}": np.random.default_rng(i).standard_normal((i + 2, 3)).astype(np.float16)
-        for i in range(4)
-    }
+    arrays = {}
+    for i in range(4):
+        array = np.random.default_rng(i).standard_normal((i + 2, 3))
+        arrays[f"v{i}"] = array.astype(np.float16)
     manifests = []
     for order in (list(arrays), list(arrays)[::-1]):
         archive = tmp_path / "f.zip"

@@ -36,19 +36,20 @@ def test_real_detections_score_what_was_published_of_them():
     np.testing.assert_array_equal(result.map_U.round(4), expected)
 
 
+def annotated(segments):
+    """Of (start, end, label)."""
+    return [{"segment": [start, end], "label": label} for start, end, label in segments]
+
+
 def database(videos):
-    return {
-        "database": {
-            name: {
-                "subset": "validation",
-                "duration": 100.0,
-                "annotations": [
-                    {"segment": list(segment), "label": label} for *segment, label in annotations
-                ],
-            }
-            for name, annotations in videos.items()
+    entries = {}
+    for name, segments in videos.items():
+        entries[name] = {
+            "subset": "validation",
+            "duration": 100.0,
+            "annotations": annotated(segments),
         }
-    }
+    return {"database": entries}
 
 
 SEGMENTS = st.lists(
@@ -64,10 +65,9 @@ SEGMENTS = st.lists(
 @settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.sampled_from(["v1", "v2", "v3"]), SEGMENTS, min_size=1))
 def test_the_ground_truth_itself_scores_100(videos):
-    results = {
-        name: [{"segment": [s, e], "label": label, "score": 1.0} for s, e, label in annotations]
-        for name, annotations in videos.items()
-    }
+    results = {}
+    for name, segments in videos.items():
+        results[name] = [annotation | {"score": 1.0} for annotation in annotated(segments)]
     result = mean_average_precision(
         database(videos), results, subset="validation", tiou_thresholds=[0.3, 0.95]
     )
@@ -123,10 +123,9 @@ def test_the_order_of_equals_alone_moves_map_by_more_than_the_published_orders_d
     options = {"subset": "validation", "tiou_thresholds": case["tiou"]}
     rng, averages = random.Random(0), []
     for _ in range(20):
-        shuffled = {
-            video: rng.sample(results[video], len(results[video]))
-            for video in rng.sample(list(results), len(results))
-        }
+        shuffled = {}
+        for video in rng.sample(list(results), len(results)):
+            shuffled[video] = rng.sample(results[video], len(results[video]))
         averages.append(mean_average_precision(truth, shuffled, **options).average)
     ours = mean_average_precision(truth, results, **options).average
     assert abs(ours - case["metrics"]["average_mAP"]) < (max(averages) - min(averages)) / 4

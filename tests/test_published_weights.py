@@ -57,10 +57,11 @@ def release(opentad):
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_both_layouts_are_told_apart_and_give_the_same_weights(opentad, release, prefix):
     params, weights = opentad
-    both = [
-        {f"{prefix}{name}": tensor for name, tensor in state.items()}
-        for state in (weights, release[1])
-    ]
+
+    def prefixed(state):
+        return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+    both = [prefixed(weights), prefixed(release[1])]
     assert [published_layout(state) for state in both] == ["opentad", "actionformer_release"]
     ours, theirs = map(from_published, both)
     assert set(ours) - set(theirs) == {"loss_normalizer"}
@@ -172,11 +173,10 @@ def test_every_paper_row_names_its_checkpoint_and_the_demo_has_five():
     rows = {row: load_experiment(row, "paper") for row in names("experiments")}
     for experiment in rows.values():
         assert experiment.dataset.files[experiment.released.file].sources
-    shared = {
-        row: experiment.released.shared_with
-        for row, experiment in rows.items()
-        if experiment.released.shared_with
-    }
+    shared = {}
+    for row, experiment in rows.items():
+        if experiment.released.shared_with:
+            shared[row] = experiment.released.shared_with
     assert shared == {
         "multithumos_i3d": "multithumos_i3d_rgb",
         "multithumos_i3d_rgb": "multithumos_i3d",
@@ -197,12 +197,12 @@ def built(tmp_path_factory, demo_data) -> Path:
 
 
 def test_a_checkpoint_that_two_rows_share_is_evaluated_for_one_and_the_other_has_none(built):
+    metrics = {}
     for row in ("multithumos_i3d_rgb", "multithumos_i3d"):
         run_command(built, "actionformer", "evaluate-released", row)
-    rgb, both = (
-        json.loads((built / f"results/demo/{row}/released/metrics.json").read_text())
-        for row in ("multithumos_i3d_rgb", "multithumos_i3d")
-    )
+        path = built / f"results/demo/{row}/released/metrics.json"
+        metrics[row] = json.loads(path.read_text())
+    rgb, both = metrics["multithumos_i3d_rgb"], metrics["multithumos_i3d"]
     assert rgb["percent"]["mAP/average"] < 5  # drawn weights know nothing
     assert "data/demo/multithumos/checkpoints/multithumos.pth" in rgb["lineage"]["files"]
     assert "that of I3D (rgb): the first tensor" in both["none"]

@@ -205,10 +205,9 @@ def test_a_table_tells_which_commit_trained_which_epochs():
         "device": "cuda:0",
     }
     resumed = LINEAGE | {"trained_by": [SESSION | {"last_epoch": 19}, again]}
-    runs = [
-        tables.Run(seed, {}, 211, 3325, lineage, "")
-        for seed, lineage in enumerate([LINEAGE, LINEAGE, resumed])
-    ]
+    runs = []
+    for seed, lineage in enumerate([LINEAGE, LINEAGE, resumed]):
+        runs.append(tables.Run(seed, {}, 211, 3325, lineage, ""))
     assert tables.trained(runs[:2]) == "epochs 1-35: c0ffee012345, cpu"
     assert (
         tables.trained(runs[2:])
@@ -249,15 +248,12 @@ def test_every_form_of_a_table_tells_how_videos_were_loaded(row, loading, words)
 def table(values, *, edition="paper", row="thumos14_i3d"):
     experiment = load_experiment(row, edition)
     keys = [f"mAP/{key}" for key in experiment.expect.published]
-    runs = [
-        tables.Run(seed, dict.fromkeys(keys, value), 211, 3325, LINEAGE, f"seed{seed}-fedcba98")
-        for seed, value in enumerate(values)
-    ]
-    rows = [
-        tables.Row(
-            experiment, runs, tables.Released(dict.fromkeys(keys, 66.6), "", "released-fedcba98")
-        )
-    ]
+    runs = []
+    for seed, value in enumerate(values):
+        percent, name = dict.fromkeys(keys, value), f"seed{seed}-fedcba98"
+        runs.append(tables.Run(seed, percent, 211, 3325, LINEAGE, name))
+    checkpoint = tables.Released(dict.fromkeys(keys, 66.6), "", "released-fedcba98")
+    rows = [tables.Row(experiment, runs, checkpoint)]
     remark = "" if experiment.comparable else "These are demo numbers."
     name, title = experiment.table, experiment.dataset.name
     return rows, tables.table_of(name, title, rows, edition=edition, remark=remark)
