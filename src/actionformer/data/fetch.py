@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import requests
 from tqdm import tqdm
@@ -75,43 +76,51 @@ def fetch(
     target.parent.mkdir(parents=True, exist_ok=True)
     failures = []
     for source in sources:
-        # a partial file of its own for every source: what one began another must not go on with
-        label = hashlib.md5(
-            f"{source.address}/{source.path}".encode(), usedforsecurity=False
-        ).hexdigest()[:8]
-        part = target.with_name(f"{target.name}.{label}.part")
+        part = _part_of(target, source)
         try:
-            _download(source, part, file)
-            beside = {"published beside it": source.md5}
-            if source.member is not None:
-                checked(part, beside, "unknown")
-                _keep_member(part, source.member)
-                beside = {}
-            md5 = checked(part, wanted | beside, file.size)
+            md5 = _brought(source, part, file, wanted)
         except (InputError, OSError, requests.RequestException) as error:
             failures.append(f"{source.kind} {source.address}: {' '.join(str(error).split())}")
             continue
-        if target.exists():  # put there by hand meanwhile: nothing that is there is overwritten
+        if target.exists():
+            # put there by hand meanwhile: nothing that is there is overwritten
             return Fetched(checked(target, wanted, file.size), "there")
         part.replace(target)
         _validator(part).unlink(missing_ok=True)
-        return Fetched(
-            md5, f"{source.kind} {source.address}{f' {source.path}' if source.path else ''}"
-        )
-    hint = (
-        by_hand(target, file, again)
-        if file.gated
-        else f"put it at {target} by hand, or run {again} later"
-    )
+        path = f" {source.path}" if source.path else ""
+        return Fetched(md5, f"{source.kind} {source.address}{path}")
+    hint = f"put it at {target} by hand, or run {again} later"
+    if file.gated:
+        hint = by_hand(target, file, again)
     raise InputError(f"{target}: no source gave it ({'; '.join(failures)}); {hint}")
+
+
+def _part_of(target: Path, source: Source) -> Path:
+    """The partial file of a source: what one began another must not go on with."""
+    address = f"{source.address}/{source.path}".encode()
+    label = hashlib.md5(address, usedforsecurity=False).hexdigest()[:8]
+    return target.with_name(f"{target.name}.{label}.part")
+
+
+def _brought(source: Source, part: Path, file: File, wanted: Mapping[str, str]) -> str:
+    """Bring a file from one source to `part`; returns its md5."""
+    _download(source, part, file)
+    beside = {"published beside it": source.md5}
+    if source.member is None:
+        return checked(part, {**wanted, **beside}, file.size)
+    # what is published beside an archive is the archive's md5, not its member's
+    checked(part, beside, "unknown")
+    _keep_member(part, source.member)
+    return checked(part, wanted, file.size)
 
 
 def by_hand(target: Path, file: File, again: str = "the same command") -> str:
     """What to do about a file that no program may or can bring."""
-    places = (
-        "; ".join(f"{s.address}{f' ({s.note})' if s.note else ''}" for s in file.sources)
-        or "no known source"
-    )
+    known = []
+    for source in file.sources:
+        note = f" ({source.note})" if source.note else ""
+        known.append(f"{source.address}{note}")
+    places = "; ".join(known) or "no known source"
     if file.gated and any(source.kind != "manual" for source in file.sources):
         brings = f"If you may have it, `{again} --accepted` brings it from {places}"
         return f"{target}: {file.gated}. {brings}"
@@ -140,11 +149,9 @@ def checked(path: Path, wanted: Mapping[str, str], size: int | str) -> str:
     A partial file with another one is deleted, so that the next attempt begins anew.
     """
     found_size = path.stat().st_size if path.is_file() else None
-    problem = (
-        f"has {found_size} bytes, published are {size}"
-        if isinstance(size, int) and found_size != size
-        else ""
-    )
+    problem = ""
+    if isinstance(size, int) and found_size != size:
+        problem = f"has {found_size} bytes, published are {size}"
     found = file_md5(path)
     for where, md5 in wanted.items():
         if md5 not in ("unknown", found):
@@ -174,23 +181,27 @@ def _download(source: Source, part: Path, file: File) -> None:
         case "https":
             _https(source.address, part)
         case "hugging_face":
-            _https(
-                f"https://huggingface.co/datasets/{source.address}/resolve/main/{source.path}", part
-            )
+            datasets = "https://huggingface.co/datasets"
+            _https(f"{datasets}/{source.address}/resolve/main/{source.path}", part)
         case "local":
-            origin = Path(source.address) / (source.path or "")
-            size = origin.stat().st_size
-            _needs_room(part, size)
-            with (
-                origin.open("rb") as file_there,
-                atomic_path(part) as copy,
-                copy.open("wb") as here,
-            ):
-                blocks = iter(lambda: file_there.read(BLOCK), b"")
-                for block in _shown(blocks, part.name.rsplit(".", 2)[0], total=size):
-                    here.write(block)
+            _copied(Path(source.address) / (source.path or ""), part)
         case "manual":
             raise InputError("by hand only")
+
+
+def _copied(origin: Path, part: Path) -> None:
+    """Copy a file of a mirror on this machine."""
+    size = origin.stat().st_size
+    _needs_room(part, size)
+    with origin.open("rb") as there, atomic_path(part) as copy, copy.open("wb") as here:
+        blocks = iter(lambda: there.read(BLOCK), b"")
+        for block in _shown(blocks, _file_of(part), total=size):
+            here.write(block)
+
+
+def _file_of(part: Path) -> str:
+    """The name of the file that a partial file becomes."""
+    return part.name.rsplit(".", 2)[0]
 
 
 def _needs_room(part: Path, more: int) -> None:
@@ -244,17 +255,11 @@ def _google_drive_folder(source: Source, part: Path) -> None:
     except Exception as error:  # whatever Google answered, the next source is tried
         raise InputError(f"{type(error).__name__}: {error}") from None
     wanted = source.path or ""
-    found = next(
-        (
-            item
-            for item in listing or []
-            if item.path == wanted or item.path.endswith(f"/{Path(wanted).name}")
-        ),
-        None,
-    )
-    if found is None:
-        raise InputError(f"the folder holds no {wanted}")
-    _google_drive(found.id, part)
+    for item in listing or []:
+        if item.path == wanted or item.path.endswith(f"/{Path(wanted).name}"):
+            _google_drive(item.id, part)
+            return
+    raise InputError(f"the folder holds no {wanted}")
 
 
 # -------------------------------------------------------------------------------------------- http
@@ -300,54 +305,68 @@ def _give_up(part: Path) -> None:
 
 
 def _https_once(address: str, part: Path) -> None:
+    """One request: for what is missing of a partial file, or for all of it."""
     done = part.stat().st_size if part.exists() else 0
-    known = json.loads(_validator(part).read_text()) if done and _validator(part).exists() else {}
+    known: dict[str, Any] = {}
+    if done and _validator(part).exists():
+        known = json.loads(_validator(part).read_text())
     # bytes as they lie on the server: a compressed transfer could not be gone on with
     headers = {"Accept-Encoding": "identity"}
     if done:
         headers["Range"] = f"bytes={done}-"
     if done and known.get("tag"):
-        headers["If-Range"] = known["tag"]  # another file now: everything is sent again
+        # if it is another file now, everything is sent again
+        headers["If-Range"] = known["tag"]
     with requests.get(address, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        sizes = re.fullmatch(
-            r"bytes (?:(\d+)-\d+|\*)/(\d+)", response.headers.get("Content-Range", "")
-        )
-        if response.status_code == 416 or (response.status_code == 206 and not sizes):
-            if response.status_code == 416 and sizes and int(sizes[2]) == done:
-                return
+        status = response.status_code
+        start, whole = _content_range(response)
+        if status == 416 and whole == done:
+            # nothing is missing
+            return
+        if status == 416 or (status == 206 and whole is None):
             _give_up(part)
-            raise requests.ConnectionError(
-                f"{address}: does not go on from the {done} bytes that were fetched before"
-            )
+            wrong = f"does not go on from the {done} bytes that were fetched before"
+            raise requests.ConnectionError(f"{address}: {wrong}")
         response.raise_for_status()
         _refuse_page(response)
         # a server that ignores Range, or whose file has changed, sends everything again
-        resumed = response.status_code == 206
-        if (
-            resumed
-            and sizes
-            and (int(sizes[1] or -1) != done or known.get("total", int(sizes[2])) != int(sizes[2]))
-        ):
+        resumed = status == 206
+        if resumed and (start != done or known.get("total", whole) != whole):
             _give_up(part)
-            raise requests.ConnectionError(
-                f"{address}: its file has changed since {done} bytes of it were fetched"
-            )
-        total = int(response.headers.get("Content-Length", 0)) + (done if resumed else 0)
-        _needs_room(part, total - (done if resumed else 0))
-        tag = response.headers.get("ETag", "")
-        tag = response.headers.get("Last-Modified", "") if not tag or tag.startswith("W/") else tag
+            wrong = f"its file has changed since {done} bytes of it were fetched"
+            raise requests.ConnectionError(f"{address}: {wrong}")
         if not resumed:
-            write_json(_validator(part), {"tag": tag, "total": total})
+            done = 0
+        rest = int(response.headers.get("Content-Length", 0))
+        total = done + rest
+        _needs_room(part, rest)
+        if not resumed:
+            write_json(_validator(part), {"tag": _tag(response), "total": total})
         with part.open("ab" if resumed else "wb") as file:
             blocks = response.iter_content(1 << 16)
-            for block in _shown(
-                blocks, part.name.rsplit(".", 2)[0], total=total, done=done if resumed else 0
-            ):
+            for block in _shown(blocks, _file_of(part), total=total, done=done):
                 file.write(block)
-        if total and part.stat().st_size < total:
-            raise requests.ConnectionError(
-                f"{address}: broke off at {part.stat().st_size} of {total} bytes"
-            )
+        came = part.stat().st_size
+        # a connection that is closed early looks like an end
+        if came < total:
+            raise requests.ConnectionError(f"{address}: broke off at {came} of {total} bytes")
+
+
+def _content_range(response: requests.Response) -> tuple[int | None, int | None]:
+    """The first byte that a server sends, and how many the file has, where it says so."""
+    text = response.headers.get("Content-Range", "")
+    sizes = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+)", text)
+    if sizes is None:
+        return None, None
+    return (None if sizes[1] is None else int(sizes[1])), int(sizes[2])
+
+
+def _tag(response: requests.Response) -> str:
+    """What names this version of a file; a weak ETag doesn't promise equal bytes."""
+    tag = str(response.headers.get("ETag", ""))
+    if not tag or tag.startswith("W/"):
+        return str(response.headers.get("Last-Modified", ""))
+    return tag
 
 
 def _shown(blocks: Iterable[bytes], what: str, *, total: int, done: int = 0) -> Iterator[bytes]:
