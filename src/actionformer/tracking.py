@@ -247,6 +247,7 @@ def log_result(run: Path) -> str:
     _log_new(client, run_id, metrics["percent"], step=experiment.training.epochs)
     _log_artifacts(client, run_id, run, experiment)
     earlier = run.parent.name == layout.EARLIER
+    # a run that was moved aside must not count in its row's mean
     client.set_tag(run_id, "evaluated", "earlier" if earlier else "true")
     client.set_terminated(run_id, "FINISHED")
     if not earlier:
@@ -347,6 +348,7 @@ def _log_new(client: MlflowClient, run_id: str, metrics: Mapping[str, float], *,
 
 
 def _metrics(values: Mapping[str, float], *, step: int) -> list[Metric]:
+    # MLflow counts in milliseconds
     now = int(time.time() * 1000)
     return [Metric(key, value, now, step) for key, value in values.items()]
 

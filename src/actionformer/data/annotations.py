@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from actionformer.errors import InputError
 from actionformer.files import file_md5, read_json, write_json
 
+# THUMOS-14's label for what its annotators could not name; no published row counts it
 AMBIGUOUS = "Ambiguous"
 
 
@@ -118,6 +119,7 @@ def _video(name: str, entry: Any, label_field: str, origin: str) -> Video:
         subset, duration = str(entry["subset"]), float(entry["duration"])
         frame = None if entry.get("frame") is None else float(entry["frame"])
         for annotation in entry.get("annotations", []):
+            # a database of one field may call it 'label' whatever the row calls it
             field_there = label_field if label_field in annotation else "label"
             label, segment = str(annotation[field_there]), annotation["segment"]
             start, end = float(segment[0]), float(segment[1])
@@ -170,6 +172,7 @@ def save_database(
     Raises:
         InputError: what `load_database` raises, and a segment that ends before it starts.
     """
+    # read back as a row will read it, before it takes the place of another
     for label_field in label_fields:
         for video in load_database(content, label_field, path).videos.values():
             _refuse_reversed(video, path)

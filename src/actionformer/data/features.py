@@ -183,6 +183,7 @@ class _Partial:
 
     def finish(self) -> dict[str, str]:
         """Make it the store; returns the md5 of every video."""
+        # sorted, so that the order of an archive changes nothing
         lengths = {video: len(self._file["videos"][video]) for video in sorted(self.digests)}
         self._file["index"] = json.dumps(lengths)
         self._file.close()
@@ -207,12 +208,14 @@ def _holds(file: h5py.File, digests: Mapping[str, str]) -> bool:
 
 
 def _digest(array_TC: NDArray[Any]) -> str:
+    # equal bytes of another dtype or shape are other features
     header = f"{array_TC.dtype.str} {array_TC.shape}".encode()
     return hashlib.md5(header + array_TC.tobytes(), usedforsecurity=False).hexdigest()
 
 
 def _stamp(source: Path, dim: int, prefix: str) -> list[Any]:
     """What an interrupted call and the next must have in common."""
+    # sizes and times: the md5 of an archive of hundreds of gigabytes would take an hour
     files = []
     for path in files_of(source):
         if path.exists():

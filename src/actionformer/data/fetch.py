@@ -68,6 +68,7 @@ def fetch(
     wanted = {"published": file.md5, **(known or {})}
     if target.exists():
         return Fetched(checked(target, wanted, file.size), "there")
+    # one's own mirror first: it is near, and its files are checked like any other's
     sources = [_of_mirror(mirror, name)] if mirror is not None else []
     automatic = [source for source in file.sources if source.kind != "manual"]
     sources += automatic if accepted or not file.gated else []

@@ -116,6 +116,7 @@ class View:
             features_TC = self._resized(self.resize_length)
         else:
             features_TC = self._read(self.features[self.video])
+        # as published: also one that is exactly as long is resampled, to itself
         if self.pad_length is not None and len(features_TC) >= self.pad_length:
             features_TC = linearly_resized(features_TC, self.pad_length)
         return self._sample(features_TC, self.pad_length)
@@ -162,6 +163,7 @@ class View:
         else:
             assert self.fps is not None
             stride, offset = self.stride, self.offset
+            # a video that was resampled to the padding has fewer, longer steps
             if self.pad_length is not None:
                 scale = max(1.0, len(self.features[self.video]) / self.pad_length)
                 stride, offset = stride * scale, offset * scale

@@ -120,6 +120,7 @@ def predict_files(
             array_TC = found.load()
             seconds = duration if durations is None else durations[found.video]
             video = _video(found.video, len(array_TC), seconds, timed)
+            # a database of one video, so that it is seen just as in a row's evaluation
             only = Database({video.name: video}, tuple(classes))
             shown = views(only, {video.name: array_TC}, timed, "test")
             results |= predict(network, shown, timed.inference, labels, scores, chosen)

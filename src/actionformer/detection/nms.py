@@ -44,9 +44,12 @@ def batched_nms(
     scores = np.ascontiguousarray(scores_N, np.float32)
     labels = np.asarray(labels_N).astype(np.int64)
 
+    groups = _groups(labels) if per_class else [np.arange(len(labels))]
+    # an empty part each: of nothing, nothing is kept
     kept_parts, decayed_parts = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
-    for group in _groups(labels) if per_class else [np.arange(len(labels))]:
+    for group in groups:
         if method == "hard":
+            # scores don't decay here, so what is too low goes before and not after
             if min_score > 0:
                 group = group[scores[group] > min_score]
             # among equals in the order of torch's sort, as the published implementation
@@ -55,6 +58,7 @@ def batched_nms(
             kept = _hard(segments[group], max_segments, np.float32(iou_threshold))
             decayed = scores[group][kept]
         else:
+            # numpy's float32: with a Python float numba would compute in double
             kept, decayed = _soft(
                 segments[group],
                 scores[group],
@@ -67,6 +71,7 @@ def batched_nms(
         kept_parts.append(group[kept])
         decayed_parts.append(decayed)
     kept, decayed = np.concatenate(kept_parts), np.concatenate(decayed_parts)
+    # stable: among equals the class with the lower index comes first
     order = np.argsort(-decayed, kind="stable")[:max_segments]
     kept, decayed = kept[order], decayed[order]
     refined = segments[kept]

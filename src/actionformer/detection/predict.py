@@ -39,6 +39,7 @@ def predict(
             segments_P2, scores_PK = decode(levels, b)
             found = of_view(view, segments_P2, scores_PK, params)
             collected.setdefault(view.video, []).append(found)
+    # NMS of a sliding test waits for the last window of a video
     sliding = any(view.window is not None for view in views)
     results = {}
     for video, parts in collected.items():
@@ -120,6 +121,7 @@ def as_published(
 
 def rounded(values: NDArray[np.float32], digits: int) -> NDArray[np.float64]:
     """Python's `round(float(value), digits)` of every value, which numpy's is not near a half."""
+    # numpy rounds the product, Python the value: they differ where the product falls on a half
     wide = values.astype(np.float64)
     scaled = wide * 10**digits
     result = np.rint(scaled) / 10**digits

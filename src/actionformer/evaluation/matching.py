@@ -127,6 +127,7 @@ def _ground_truth(database: Database, subset: str, blocked: Collection[str]) -> 
     class_index = {label: k for k, label in enumerate(classes)}
     video_index = {video: v for v, video in enumerate(videos)}
 
+    # a column more than there are classes, for labels without ground truth
     groups_VK = np.full((len(videos), len(classes) + 1), -1)
     group_G: list[int] = []
     class_G: list[int] = []
@@ -166,6 +167,7 @@ def _detections(
             continue
         segments_N2, scores_N, class_N = _arrays(name, found, class_index)
         v = video_index.get(name, -1)
+        # an unknown label is class -1, which picks the last column: no group
         groups_K = no_groups_K if v < 0 else truth.groups_VK[v]
         segments.append(segments_N2)
         scores.append(scores_N)
@@ -270,6 +272,7 @@ def _true_positives(truth: Any, bounds: Any, segments: Any, groups: Any, thresho
         for i in range(first, last):
             intersection = max(min(end, truth[i, 1]) - max(start, truth[i, 0]), 0.0)
             union = (end - start) + (truth[i, 1] - truth[i, 0]) - intersection
+            # a detection of no length in a segment of no length would divide by zero
             tiou[i - first] = intersection / max(union, 1e-8)
         for u in range(U):
             best = -1

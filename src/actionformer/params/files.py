@@ -166,6 +166,7 @@ def load_experiment(
     facts = load_dataset(wanted, written.edition, params)
     _check_owner(data.get("features"), facts, written.edition, params)
 
+    # by its name alone: where the file lies must not change what a run was made with
     named = data | {"dataset": Path(wanted).stem}
     data_params = validated(DataParams, named, f"{written.origin}, data")
     if data_params.features not in facts.features:
@@ -210,6 +211,7 @@ def _written(name: str, edition: str, params: Path) -> _Written:
         known = ", ".join(names("experiments", params))
         raise InputError(f"{path}: no experiment '{name}'; there are {known}")
     chosen = load_edition(edition, params)
+    # what the edition says of all rows, then what it says of this one
     content = merged(read_yaml(path), chosen.all_experiments)
     content = merged(content, chosen.experiments.get(name, {}))
     return _Written(name, edition, chosen, content, path, f"{path} with edition '{edition}'")

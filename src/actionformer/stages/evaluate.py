@@ -64,7 +64,8 @@ def detect(experiment: Experiment, seed: int, *, device: str) -> str:
         results = run_detector(network.to(chosen), classes, chosen)
     manifest = layout.manifest(run / "detections.json")
     before = keys.stored(manifest)
-    manifest.unlink(missing_ok=True)  # it must never lie beside other detections
+    # it must never lie beside other detections
+    manifest.unlink(missing_ok=True)
     said = inputs.write_detections(run, results)
     made = keys.record("detect", experiment, detection_inputs(experiment, run), before)
     write_detections_manifest(experiment, seed, made)
