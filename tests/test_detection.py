@@ -1,6 +1,4 @@
-"""What NMS, candidates and rounding hold for any input; tests/test_parity.py has the published
-cases.
-"""
+"""What NMS, candidates and rounding hold for any input; the published cases are in test_parity."""
 
 from __future__ import annotations
 
@@ -12,6 +10,7 @@ from hypothesis import strategies as st
 from actionformer import load_experiment
 from actionformer.detection import batched_nms
 from actionformer.detection.decode import candidates, decode
+from actionformer.detection.nms import vote
 from actionformer.detection.predict import rounded
 from actionformer.model.actionformer import Level
 
@@ -34,6 +33,14 @@ def test_soft_nms_keeps_the_best_and_never_raises_a_score(candidates_, cap):
     assert (np.diff(kept) <= 0).all()
     assert (np.sort(all_scores)[::-1] <= np.sort(scores)[::-1][: len(all_scores)]).all()
     np.testing.assert_array_equal(kept, all_scores[:cap])  # stopping early changes nothing
+
+
+def test_a_segment_votes_from_the_threshold_on():
+    """The second overlaps the first by just 0.75: the mean of both, weighted by their scores."""
+    segments = np.array([[0, 4], [0, 3]], np.float32)
+    scores = np.array([0.75, 0.25], np.float32)
+    assert vote(segments[:1], segments, scores, 0.75).tolist() == [[0.0, 3.75]]
+    assert vote(segments[:1], segments, scores, 0.76).tolist() == [[0.0, 4.0]]
 
 
 @given(

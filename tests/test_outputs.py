@@ -131,6 +131,15 @@ def test_a_video_lasts_as_long_as_its_features_if_nobody_says_how_long(thumos):
         assert last_end(found) == pytest.approx(seconds, abs=0.006)
 
 
+def test_features_that_span_a_video_last_as_long_as_their_frames(tmp_path):
+    """300 steps of 16 frames at 30 frames per second, where nobody says how long they last."""
+    path, experiment, _ = weights_file(tmp_path, "activitynet_tsp")
+    array = np.random.default_rng(0).normal(size=(300, experiment.features.dim))
+    np.save(tmp_path / "x.npy", array.astype(np.float32))
+    by_rate = predict(path, tmp_path / "x.npy", fps=30, stride=16, device="cpu")
+    assert by_rate == predict(path, tmp_path / "x.npy", duration=300 * 16 / 30, device="cpu")
+
+
 def test_a_duration_may_be_short(thumos):
     folder, path, _ = thumos
     options = {"fps": 30, "stride": 4, "device": "cpu"}

@@ -33,7 +33,8 @@ class Conv3(nn.Conv1d):
         # as an image of height 1 the input is in memory order "channels last", which needs no copy
         image = x_BTC.transpose(1, 2).unsqueeze(2)
         weight = self.weight.unsqueeze(2)
-        out = F.conv2d(image, weight, self.bias, (1, self.stride[0]), (0, 1), groups=self.groups)
+        stride, padding = (1, *self.stride), (0, *self.padding)
+        out = F.conv2d(image, weight, self.bias, stride, padding, groups=self.groups)
         return out.squeeze(2).transpose(1, 2)
 
 
