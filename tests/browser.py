@@ -23,8 +23,7 @@ DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 @contextmanager
 def opened(path: Path, *, size: dict[str, int] = DESKTOP, scheme: str = "light") -> Iterator[Any]:
-    """The page at `path`; afterwards there must have been no error and no request but the page's
-    own.
+    """The page at `path`; afterwards there must have been no error and no foreign request.
 
     Skips the test where there is no browser: `.ci/run` installs one.
     """
@@ -52,9 +51,7 @@ def opened(path: Path, *, size: dict[str, int] = DESKTOP, scheme: str = "light")
 
 
 def draw_everything(page: Any) -> int:
-    """Bring every figure of the shown row into view and wait until it is drawn; returns how many
-    there are.
-    """
+    """Bring every figure of the shown row into view and wait until it is drawn; their number."""
     plots = page.locator("section.row:not([hidden]) .plot")
     for i in range(plots.count()):
         plots.nth(i).scroll_into_view_if_needed()

@@ -84,9 +84,7 @@ def tests_of(file: str) -> list[str]:
 
 
 def faults(seed: int, count: int) -> list[Fault]:
-    """`count` faults of all that there are in these rooms, drawn with a seed, in the order of the
-    draw.
-    """
+    """`count` faults of all that there are in these rooms, drawn with a seed, in that order."""
     from cosmic_ray.ast import ast_nodes, get_ast
     from cosmic_ray.plugins import get_operator, operator_names
 
@@ -125,9 +123,7 @@ def with_fault(fault: Fault) -> tuple[str, str]:
 
 
 class _Bare(ast.NodeTransformer):
-    """Without what does nothing: annotations, docstrings and other texts that stand alone, words of
-    errors.
-    """
+    """Without what does nothing: annotations, docstrings and other texts, words of errors."""
 
     def visit_arg(self, node: ast.arg) -> ast.arg:
         node.annotation = None

@@ -58,8 +58,9 @@ def masked_input(
 def published_weights(
     entries: list[dict[str, Any]], params: ModelParams
 ) -> dict[str, torch.Tensor]:
-    """A published state dict, filled by the recipe; actionformer_release's from the names that
-    OpenTAD gives them.
+    """A published state dict, filled by the recipe.
+
+    actionformer_release's is filled from the names that OpenTAD gives the same tensors.
     """
     weights = {}
     for entry in entries:

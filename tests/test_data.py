@@ -1,6 +1,4 @@
-"""Views against the published loaders, converters against real files, the store, and the demo
-edition's bytes.
-"""
+"""Views against the published loaders, converters, the store, and the demo edition's bytes."""
 
 from __future__ import annotations
 
@@ -48,8 +46,9 @@ def test_resizing_a_constant_gives_the_constant(length, target, half_precision):
 
 
 def one_video(loading, steps, **data):
-    """Views of a demo THUMOS-like row on one video of 1,000 frames at 30 per second with `steps`
-    features.
+    """Views of a demo THUMOS-like row on one video of 1,000 frames at 30 per second.
+
+    Its features have `steps` steps.
     """
     experiment = load_experiment("thumos14_i3d", "demo")
     data = experiment.data.model_copy(update={"loading": loading, **data})
@@ -232,9 +231,7 @@ def as_published(ours):
 
 @pytest.mark.parametrize("row", names("experiments"))
 def test_paper_rows_are_the_published_hyperparameters_no_field_more_and_none_less(row):
-    """Every field of rows.yaml against the resolved row, and every param of the row against
-    rows.yaml.
-    """
+    """Every field of rows.yaml against the resolved row, and every param against rows.yaml."""
     published = yaml_rows()[row]
     # a list of videos without features: ours leaves out every video that has none, whatever is
     # listed
@@ -244,9 +241,7 @@ def test_paper_rows_are_the_published_hyperparameters_no_field_more_and_none_les
 
 @pytest.mark.parametrize("row", names("experiments"))
 def test_what_rows_yaml_has_no_name_for_is_as_the_method_says(row):
-    """METHOD section 4: HACS alone is not cut to whole frames and drops ground truth outside the
-    features.
-    """
+    """METHOD section 4: HACS alone is not cut to whole frames and drops what lies outside."""
     ours = load_experiment(row, "paper")
     hacs, resized_rows = ours.data.dataset == "hacs", ours.data.loader == "resize"
     assert ours.data.loading == "published"
@@ -316,9 +311,7 @@ def test_real_annotation_files_give_the_published_counts(name):
 
 @pytest.mark.parametrize("row", names("experiments"))
 def test_demo_files_have_the_odd_cases_of_the_real_ones(row, demo_data, tmp_path):
-    """What converters and loaders must cope with is there, and the sizes keep the published
-    proportions.
-    """
+    """What converters and loaders must cope with is there, in the published proportions."""
     experiment = load_experiment(row, "demo")
     database = load_database(
         convert(experiment.dataset, demo_data / experiment.data.dataset),
@@ -425,9 +418,7 @@ def test_channels_are_cut_once_wherever_they_begin(loader, split):
 
 
 def test_params_of_earlier_versions_are_read_as_what_they_were():
-    """`data.loading` was called `data.protocol`, and before that there was `window_protocol` for
-    the windows alone.
-    """
+    """`data.loading` was `data.protocol`, and before that there was `window_protocol` alone."""
     now = load_experiment("ego4d_slowfast", "demo")
     stored = now.model_dump(mode="json")
     assert stored_experiment(stored, "metrics.json") == now

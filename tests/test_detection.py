@@ -79,8 +79,7 @@ def test_candidates_are_the_best_of_a_full_stable_sort(points, classes, top_k, s
 
 
 def test_candidates_lie_where_their_points_and_offsets_say():
-    """METHOD section 2: point t of a level lies at t * stride, its distances to start and end are
-    in strides.
+    """METHOD section 2: point t of a level lies at t * stride, its distances are in strides.
 
     Two levels of one sample beside another one; only valid points count, level 0 first.
     """

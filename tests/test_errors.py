@@ -1,6 +1,4 @@
-"""Bad input: a non-zero exit, one line on stderr that says which file, key or video and what to do,
-nothing changed.
-"""
+"""Bad input: a non-zero exit, one line on stderr (file, key, what to do), nothing changed."""
 
 from __future__ import annotations
 

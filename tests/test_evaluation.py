@@ -115,9 +115,7 @@ def test_detections_of_other_ground_truth_are_refused_and_not_scored_0(results, 
 
 
 def test_the_order_of_equals_alone_moves_map_by_more_than_the_published_orders_difference():
-    """The oracle made of ties: shuffled equals spread further than ours lies from the published
-    value.
-    """
+    """The oracle made of ties: shuffled equals spread further than ours lies from its value."""
     case = oracle.read("eval/results.json")["ties"]
     truth, results = oracle.read("eval/ties_gt.json"), oracle.read("eval/ties_pred.json")["results"]
     options = {"subset": "validation", "tiou_thresholds": case["tiou"]}
@@ -183,9 +181,7 @@ def noisy(database, subset, classes, rng):
 
 @pytest.mark.parametrize("row", names("experiments"))
 def test_two_files_score_what_the_row_scores(row, demo_data, tmp_path):
-    """Blocked videos, label fields and recall included: the same files give the same numbers, for
-    all rows.
-    """
+    """Blocked videos, label fields and recall included, for all rows."""
     experiment = load_experiment(row, "demo")
     dataset, evaluation = experiment.dataset, experiment.evaluation
     content = convert(dataset, demo_data / experiment.data.dataset)

@@ -1,6 +1,4 @@
-"""Feature files of every kind become the same store; nothing in them is run; packing goes on after
-an interruption.
-"""
+"""Feature files of every kind become the same store; packing goes on after an interruption."""
 
 from __future__ import annotations
 
@@ -115,9 +113,7 @@ def md5(tmp_path_factory) -> str:
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_in_every_container_gives_the_same_store(form, container, tmp_path, md5):
-    """Whatever the file is called: an alternative source may give another archive under the same
-    name.
-    """
+    """Whatever the file is called: another source may give another archive under one name."""
     source = CONTAINERS[container](tmp_path / "features.zip", FORMS[form])
     manifest = pack(source, tmp_path / "f.h5", dim=3, prefix="p_")
     assert (manifest["videos"], manifest["md5"]) == (4, md5)

@@ -1,6 +1,4 @@
-"""Fetching against a local server that misbehaves, from mirrors, and through DVC's remotes on
-loopback.
-"""
+"""Fetching from a local server that misbehaves, from mirrors, and through DVC's remotes."""
 
 from __future__ import annotations
 
@@ -39,8 +37,9 @@ PAGE = (
 
 
 class Handler(BaseHTTPRequestHandler):
-    """What `/how/name` does is told by `how`; the content is the class's, or the file `name` below
-    its folder.
+    """What `/how/name` does is told by `how`.
+
+    The content is the class's, or the file `name` below its folder.
     """
 
     calls: list[tuple[str, str | None]]
@@ -303,8 +302,9 @@ def test_an_unreachable_source_is_one_clear_line(tmp_path, pauses):
 
 
 def misbehaving(folder: Path, server: str) -> Path:
-    """Params with an edition whose files of HACS come from the server, each of whose answers is bad
-    in its own way.
+    """Params with an edition whose files of HACS come from the server.
+
+    Each of its answers is bad in its own way.
     """
     shutil.copytree(CHECKOUT / "params", folder / "params")
     edition = (
@@ -414,8 +414,9 @@ def clone(tmp_path) -> Path:
 
 
 def test_a_remote_of_ones_own_takes_fetched_data_and_gives_them_back(clone, tmp_path):
-    """docs/data.md: add the data set's folder, push to a folder or pull over http; the demo's store
-    stays as it is.
+    """docs/data.md: add the data set's folder, push to a folder or pull over http.
+
+    The demo's store stays as it is.
     """
     store = sorted(p.name for p in (clone / ".dvc/store").rglob("*"))
     run_command(clone, "dvc", "pull", "--quiet")

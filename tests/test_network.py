@@ -1,6 +1,4 @@
-"""The network and its losses against the published implementation's, and the properties that make
-it fast.
-"""
+"""The network and its losses against the published ones, and what makes it fast."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ SMALL = ModelParams(
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 90), st.integers(0, 2**31))
 def test_padding_beyond_the_margin_changes_nothing(valid, seed):
-    """METHOD section 6: a batch needs its longest valid length plus one padding step at every
-    level.
-    """
+    """METHOD section 6: a batch needs its longest length plus one padding step at every level."""
     torch.manual_seed(seed)
     model = ActionFormer(SMALL).eval()
     for parameter in model.parameters():  # LayerNorm biases of 0 would hide a leak
@@ -97,9 +93,7 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
 
 
 def test_initial_weights_are_as_the_method_says():
-    """METHOD section 1, item 8: biases of zero but for the two predictors, scales of 1e-4, and of 1
-    per level.
-    """
+    """METHOD section 1, item 8: zero biases but the predictors', scales of 1e-4, 1 per level."""
     torch.manual_seed(0)
     model = ActionFormer(SMALL.model_copy(update={"cls_prior_prob": 0.01}))
     assert torch.allclose(model.head.class_predictor.bias, torch.full((3,), -math.log(99.0)))

@@ -1,6 +1,4 @@
-"""Everything that the published implementations compute, ours computes too, within the tolerances
-of `parity`.
-"""
+"""All that the published implementations compute, within the tolerances of `parity`."""
 
 from __future__ import annotations
 
@@ -12,9 +10,7 @@ import parity
 
 @pytest.mark.parametrize("config", parity.NETWORKS)
 def test_network_losses_gradients_and_targets_are_the_published_ones(config):
-    """With the published weights, at full size, on batches with and without ground truth, and on
-    too long ones.
-    """
+    """Published weights, full size, batches with and without ground truth, and too long ones."""
     assert parity.beyond(parity.network(config)) == {}
 
 

@@ -1,5 +1,6 @@
-"""Published checkpoints: both layouts are read, what doesn't fit is refused by name, nothing but
-tensors is loaded.
+"""Published checkpoints: both layouts are read, what doesn't fit is refused by name.
+
+Nothing but tensors is loaded.
 """
 
 from __future__ import annotations

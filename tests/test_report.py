@@ -1,6 +1,4 @@
-"""What people look at: tables in four languages, and a report that works in a browser without any
-network.
-"""
+"""What people look at: tables in four languages, a report that works without any network."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ CLASSES = ["jump", "run & <fall>", "throw"]
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory):
-    """Ground truth of twelve videos, and detections that are often right, often early, sometimes of
-    a wrong class.
-    """
+    """Detections of twelve videos: often right, often early, sometimes of a wrong class."""
     rng, folder = random.Random(0), tmp_path_factory.mktemp("detector")
     database, results = {}, {}
     for v in range(12):

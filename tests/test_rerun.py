@@ -1,5 +1,6 @@
-"""What makes a job run again, and what is never lost: each test edits, deletes or breaks something
-for real.
+"""What makes a job run again, and what is never lost.
+
+Each test edits, deletes or breaks something for real.
 
 The table of docs/rerun.md names a test of this file in every line. Tests that edit the project do
 so in a copy of it.
@@ -245,9 +246,7 @@ def test_a_copy_with_its_metadata_plans_nothing(own):
 
 @pytest.mark.parametrize("times", ["kept", "of the copy"])
 def test_a_copy_without_its_metadata_is_taken_over_by_adopt(own, times):
-    """Then nothing is planned, and an edit is noticed again: without metadata Snakemake would not
-    see it.
-    """
+    """Then nothing is planned, and an edit is noticed again, which Snakemake would not see."""
     shutil.rmtree(own.folder / ".snakemake")
     if times == "of the copy":
         then = time.time() - 10_000
@@ -364,9 +363,7 @@ def test_other_features_plan_the_rows_that_read_them(own):
 
 
 def test_equal_content_trains_nothing_again(own):
-    """The archive is another file, the features in it are the same: the run that is there is found,
-    and kept.
-    """
+    """The archive is another file with the same features: the run that is there is kept."""
     before = (own.seed(ROW) / "checkpoint.pt").stat().st_mtime_ns, own.read(ROW, "lineage.json")
     path = own.folder / ARCHIVE
     path.write_bytes(path.read_bytes()[:-2] + (3).to_bytes(2, "little") + b"abc")
@@ -417,9 +414,7 @@ def test_a_deleted_mlflow_database_plans_track_and_that_brings_every_run_back(ow
 def test_fetched_files_outlive_an_edited_rule_a_missing_neighbour_and_sources_out_of_reach(
     own, demo_data
 ):
-    """All files of an edition come from a mirror; then the rule changes, one file is lost, and the
-    mirror is gone.
-    """
+    """Files come from a mirror; then the rule changes, one is lost, and the mirror is gone."""
     edition = yaml.safe_load((own.copy / "params/editions/demo.yaml").read_text()) | {
         "origin": "publisher"
     }
@@ -448,9 +443,7 @@ def test_fetched_files_outlive_an_edited_rule_a_missing_neighbour_and_sources_ou
 
 
 def test_a_file_put_there_by_hand_while_the_workflow_runs_is_kept(own, demo_data):
-    """The rule's command stands for the person, too: the file comes while the job runs, and then
-    its fetch fails.
-    """
+    """The rule's command stands for the person, too: the file comes, and then its fetch fails."""
     edition = yaml.safe_load((own.copy / "params/editions/demo.yaml").read_text()) | {
         "origin": "publisher"
     }
@@ -553,9 +546,7 @@ def test_a_job_that_failed_is_planned_again(own, rule, group, command, file, edi
 
 
 def test_a_finished_run_that_lost_its_history_is_kept(own):
-    """It cannot be gone on with, nor its history made again: another is trained, and its weights
-    stay to be had.
-    """
+    """It cannot be gone on with: another is trained, and its weights stay to be had."""
     before = (own.seed(ROW) / "model.pt").read_bytes()
     for name in ("checkpoint.pt", "history.csv"):
         (own.seed(ROW) / name).unlink()
@@ -581,9 +572,7 @@ def test_anew_starts_over_and_keeps_the_old_run(own):
 
 
 def test_the_commit_that_is_recorded_is_the_one_that_trained(own):
-    """Focal loss times five, committed, model.pt deleted: the weights are the old ones, and so is
-    the commit.
-    """
+    """Focal loss times five, committed, model.pt deleted: old weights, and the old commit."""
     (first,) = own.read(ROW, "lineage.json")["trained_by"]
     assert first["git"] == {"commit": git(own.copy, "rev-parse", "HEAD"), "dirty": False}
     weights = torch.load(own.seed(ROW) / "model.pt", weights_only=True)["state_dict"]
@@ -632,8 +621,9 @@ def mlflow_tags(place: Place, run_id: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("address", ["sqlite:////dev/null/all.db", "http://127.0.0.1:9"])
 def test_science_goes_on_without_mlflow_and_track_brings_it_in_later(own, address):
-    """Training, evaluation and pages end well; each says once that MLflow failed; later the run is
-    there whole.
+    """Training, evaluation and pages end well; each says once that MLflow failed.
+
+    Later the run is there whole.
     """
     variables = {"MLFLOW_TRACKING_URI": address, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     arguments = [ROW, "--params", f"{own.copy}/params"]
@@ -764,9 +754,7 @@ BEFORE = "51fbde02abaec3eb9b30e828de8d421fe6ed243f"
 
 
 def test_results_of_before_there_were_records_are_taken_over(finished, tmp_path):
-    """Made by the code of that commit, from this repository's history; then nothing is planned, and
-    no number moves.
-    """
+    """Made by the code of that commit; then nothing is planned, and no number moves."""
     old = tmp_path / "old"
     asked = ["git", "-C", str(CHECKOUT), "cat-file", "-e", f"{BEFORE}^{{commit}}"]
     found = subprocess.run(asked, check=False, capture_output=True)
@@ -817,9 +805,7 @@ def test_every_line_of_the_table_names_the_test_that_performs_it():
 
 
 def interrupted(place: Place, command: list[str], log: Path, words: str) -> int:
-    """Start a command in a process group of its own and send Ctrl-C to the group once a log holds
-    these words.
-    """
+    """Start a command in a process group of its own; Ctrl-C once a log holds these words."""
     environment = os.environ | {"PYTHONPATH": str(place.copy / "src")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     process = subprocess.Popen(

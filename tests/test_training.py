@@ -1,6 +1,4 @@
-"""Schedule, optimiser, EMA and the loop: the published trajectory, and the same weights after an
-interruption.
-"""
+"""Schedule, optimiser, EMA and the loop: the published trajectory; weights after a break."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ from conftest import assert_same_tensors
 
 
 def test_the_first_average_is_the_initial_weights():
-    """The first learning rate is 0, so that AveragedModel's first update, which copies, copies
-    those.
-    """
+    """The first learning rate is 0, so AveragedModel's first update, a copy, copies those."""
     assert learning_rate(0, base=1.0, warmup=10, total=100) == 0.0
     assert learning_rate(0, base=1.0, warmup=1, total=100) == 0.0
 
@@ -231,9 +227,7 @@ class OracleView:
 
 @pytest.fixture(scope="module", params=TAGS)
 def followed(request, tmp_path_factory):
-    """(published record, our history, networks that were evaluated, run folder) of ten epochs of
-    three iterations.
-    """
+    """(published record, our history, evaluated networks, run folder) of ten epochs of three."""
     tag, run = request.param, tmp_path_factory.mktemp("trajectory")
     params = oracle.trajectory_params(tag)
     experiment = load_experiment("thumos14_i3d", "paper")
@@ -290,9 +284,7 @@ def relative_norms(weights, expected):
 
 
 def test_the_loop_follows_the_published_losses_norms_and_rates(followed):
-    """Means of the three iterations of an epoch; the schedule ends at 35 epochs, training stops
-    after ten.
-    """
+    """Means of three iterations; the schedule ends at 35 epochs, training stops after ten."""
     record, history, _, _ = followed
     assert len(history) == EPOCHS
     published = record["f32"]

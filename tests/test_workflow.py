@@ -1,6 +1,4 @@
-"""The workflow on two rows of one epoch: what runs, what runs again and what doesn't, and what
-MLflow then knows.
-"""
+"""The workflow on two rows of one epoch: what runs, what runs again, what MLflow knows."""
 
 from __future__ import annotations
 
@@ -72,9 +70,7 @@ def done(workspace: Path) -> Path:
 
 
 def client(folder: Path) -> MlflowClient:
-    """A client of the database as it is now: MLflow keeps one that it has opened open, even if it
-    is deleted.
-    """
+    """A client of the database as it is now: MLflow keeps a deleted one open."""
     copy = folder / f"mlflow-{time.time_ns()}.db"
     shutil.copy(folder / "mlflow.db", copy)
     return MlflowClient(f"sqlite:///{copy}")
@@ -176,9 +172,7 @@ def test_status_says_what_is_done_and_what_is_next(done):
 
 
 def test_predicting_from_a_feature_file_is_detecting_without_a_database(done):
-    """A test video of THUMOS, by its frame rate and duration alone, gives what `detect` wrote of
-    it.
-    """
+    """A test video by its frame rate and duration alone gives what `detect` wrote of it."""
     results = json.loads((done / "results/demo/thumos14_i3d/seed0/detections.json").read_text())[
         "results"
     ]
@@ -533,9 +527,7 @@ def test_dvc_pull_restores_the_demo_data_on_a_fresh_clone(tmp_path):
 
 
 def test_files_fetched_in_one_call_are_up_to_date_in_the_next(tmp_path, demo_data):
-    """An edition whose files come from a lab's mirror, here a folder: their md5s are not known
-    before.
-    """
+    """Files come from a lab's mirror, here a folder: their md5s are not known before."""
     shorten(tmp_path)
     edition = yaml.safe_load((tmp_path / "params/editions/demo.yaml").read_text()) | {
         "origin": "publisher"
