@@ -32,6 +32,17 @@ def test_the_package_itself_imports_nothing_heavy():
     assert imported_by("import actionformer") & HEAVY == set()
 
 
+def test_params_are_read_without_torch():
+    found = imported_by("from actionformer import Experiment, load_experiment")
+    assert found & {"torch", "numba", "mlflow"} == set()
+
+
+@pytest.mark.parametrize("stage", ["export", "report"])
+def test_pages_and_exports_do_without_mlflow(stage):
+    """It takes seconds to import, and what it lacks or breaks is nothing to them."""
+    assert "mlflow" not in imported_by(f"import actionformer.stages.{stage}")
+
+
 @pytest.mark.parametrize("stage", ["fetch", "build", "status"])
 def test_a_stage_without_a_network_does_without_torch_and_mlflow(stage):
     found = imported_by(f"import actionformer.stages.{stage}")
