@@ -313,7 +313,7 @@ def say_what_is_outdated():
             if not (run_of(row.name, seed) / "metrics.json").exists():
                 continue
             stage, why = status.outdated(row, seed)
-            if why == [status.NO_RECORD]:
+            if why == [status.WHY_NO_RECORD]:
                 unknown += 1
             elif stage:
                 print(
