@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 import oracle
@@ -73,3 +75,12 @@ def test_detections_are_the_published_ones_to_the_last_rounded_digit(config):
 @pytest.mark.parametrize("name", parity.EVALUATIONS)
 def test_map_and_recall_are_the_published_ones(name):
     assert parity.beyond(parity.evaluation(name)) == {}
+
+
+def test_nan_is_beyond_every_tolerance():
+    """The worst of several is kept by `max`, which would lose it."""
+    worst = {}
+    for ours in (1.0, math.nan, 1.0):
+        parity._keep(worst, "logits", parity._absolute([ours], [1.0]))
+        parity._keep(worst, "total loss", parity._relative(ours, 1.0))
+    assert set(parity.beyond(worst)) == {"logits", "total loss"}
