@@ -182,15 +182,19 @@ def test_epic_nouns_and_verbs_of_two_json_files_are_put_together(tmp_path):
         convert_folder(load_dataset("epic"), both)
 
 
-@pytest.mark.parametrize("lost", ["label", "annotations"])
-def test_an_epic_json_file_that_has_lost_something_is_refused(tmp_path, lost):
+@pytest.mark.parametrize(
+    ("lost", "annotations"),
+    [
+        ("'label'", {"annotations": [{"segment": [1.0, 2.5], "label_id": 3}]}),
+        ("'annotations'", {}),
+        ("'NoneType' object is not iterable", {"annotations": None}),
+    ],
+)
+def test_an_epic_json_file_that_has_lost_something_is_refused(tmp_path, lost, annotations):
     """A number alone may be of another list; no annotations at all is lost ground truth."""
-    annotation = {"segment": [1.0, 2.5], "label": "take", "label_id": 3}
-    entry = {"subset": "train", "duration": 60.0, "annotations": [annotation]}
-    for part in (annotation, entry):
-        part.pop(lost, None)
+    entry = {"subset": "train", "duration": 60.0, **annotations}
     files = {"epic_kitchens_100_verb.json": {"database": {"P01_01": entry}}}
-    with pytest.raises(InputError, match=f"'P01_01': missing or malformed key \\('{lost}'\\)"):
+    with pytest.raises(InputError, match=f"'P01_01': missing or malformed key \\({lost}\\)"):
         convert_folder(load_dataset("epic"), write(tmp_path, files))
 
 

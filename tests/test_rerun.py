@@ -770,13 +770,11 @@ def test_results_of_before_there_were_records_are_taken_over(finished, tmp_path)
     shutil.copy(finished.folder / "data.dvc", work / "data.dvc")
     before = Place(work, old)
     # the command of this environment begins with a module that there was not then
-    command = tmp_path / "bin/actionformer"
-    command.parent.mkdir()
-    command.write_text(
-        f"#!{sys.executable}\nimport sys\nfrom actionformer.cli import main\nsys.exit(main())\n"
-    )
-    command.chmod(0o755)
-    before.snakemake(PATH=f"{command.parent}{os.pathsep}{environment()['PATH']}")
+    entry = old / "src/actionformer/commands"
+    entry.mkdir()
+    (entry / "__init__.py").touch()
+    (entry / "main.py").write_text("from actionformer.cli import main\n")
+    before.snakemake()
     percent = {row: before.read(row, "metrics.json")["percent"] for row in ROWS}
     models = {row: (before.seed(row) / "model.pt").read_bytes() for row in ROWS}
     now = Place(work, finished.copy)

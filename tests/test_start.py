@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
+from actionformer import layout, load_experiment
 from actionformer.commands.main import COMMANDS
+from actionformer.files import write_json
+from actionformer.params import keys
 
 # each of these takes from a tenth of a second to some seconds to import
 HEAVY = {"torch", "numba", "mlflow", "pandas", "numpy", "h5py", "scipy", "onnx", "vl_convert"}
@@ -38,8 +41,8 @@ def test_params_are_read_without_torch():
 
 
 @pytest.mark.parametrize("stage", ["export", "report"])
-def test_pages_and_exports_do_without_mlflow(stage):
-    """It takes seconds to import, and what it lacks or breaks is nothing to them."""
+def test_a_stage_of_pages_or_exports_is_imported_without_mlflow(stage):
+    """Of the report's stage only what logs imports it."""
     assert "mlflow" not in imported_by(f"import actionformer.stages.{stage}")
 
 
@@ -49,11 +52,17 @@ def test_a_stage_without_a_network_does_without_torch_and_mlflow(stage):
     assert found & {"torch", "numba", "mlflow"} == set()
 
 
-def test_a_dry_run_asks_why_a_run_is_outdated_without_torch_and_mlflow():
+def test_a_dry_run_asks_why_a_run_is_outdated_without_torch_and_mlflow(tmp_path, monkeypatch):
     """The workflow asks for every row and seed before it plans anything."""
+    monkeypatch.chdir(tmp_path)
+    experiment = load_experiment("thumos14_i3d", "demo")
+    model = layout.run("demo", experiment.name, 0) / "model.pt"
+    made = keys.record("train", experiment, {"seed": 1})
+    write_json(layout.manifest(model), {"md5": "of another seed", "made_with": made})
     code = "from actionformer.params.files import load_experiment\n"
     code += "from actionformer.stages.status import outdated\n"
-    code += "outdated(load_experiment('thumos14_i3d', 'demo'), 0)"
+    code += "found = outdated(load_experiment('thumos14_i3d', 'demo'), 0)\n"
+    code += "assert found == ('train', ['seed: another content']), found"
     assert imported_by(code) & {"torch", "numba", "mlflow"} == set()
 
 

@@ -46,3 +46,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, name_there = NEEDS_TORCH[name]
     return getattr(import_module(module), name_there)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

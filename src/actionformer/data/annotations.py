@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from actionformer.errors import InputError
 from actionformer.files import file_md5, read_json, write_json
 
-# THUMOS-14's label for what its annotators could not name; no published row counts it
+# THUMOS-14's label for stretches that the challenge leaves out; no published row counts it
 AMBIGUOUS = "Ambiguous"
 
 

@@ -196,7 +196,7 @@ class _Partial:
 
 
 def _remove_others(file: h5py.File, digests: Mapping[str, str]) -> None:
-    """Remove videos that were being written when the process ended."""
+    """Remove videos that the journal does not vouch for: the process ended while it wrote them."""
     for video in list(file.get("videos", {})):
         if video not in digests:
             del file["videos"][video]

@@ -347,8 +347,8 @@ def _https_once(address: str, part: Path) -> None:
             blocks = response.iter_content(1 << 16)
             for block in _shown(blocks, _file_of(part), total=total, done=done):
                 file.write(block)
+        # a second check: the library notices a short answer itself
         came = part.stat().st_size
-        # a connection that is closed early looks like an end
         if came < total:
             raise requests.ConnectionError(f"{address}: broke off at {came} of {total} bytes")
 

@@ -45,7 +45,6 @@ def batched_nms(
     labels = np.asarray(labels_N).astype(np.int64)
 
     groups = _groups(labels) if per_class else [np.arange(len(labels))]
-    # an empty part each: of nothing, nothing is kept
     kept_parts, decayed_parts = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
     for group in groups:
         if method == "hard":

@@ -272,7 +272,7 @@ def _true_positives(truth: Any, bounds: Any, segments: Any, groups: Any, thresho
         for i in range(first, last):
             intersection = max(min(end, truth[i, 1]) - max(start, truth[i, 0]), 0.0)
             union = (end - start) + (truth[i, 1] - truth[i, 0]) - intersection
-            # a detection of no length in a segment of no length would divide by zero
+            # a detection may end before it starts, and its union be nothing
             tiou[i - first] = intersection / max(union, 1e-8)
         for u in range(U):
             best = -1

@@ -38,7 +38,7 @@ class RunStatus:
 
     @property
     def measured_hours(self) -> float | None:
-        """What its training took here; None where none has ended."""
+        """What its training took here; None unless it is done."""
         if self.state != "done" or self.seconds is None:
             return None
         return self.seconds / 3600

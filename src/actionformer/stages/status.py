@@ -167,7 +167,7 @@ def _others(rows: Sequence[Experiment], seeds: Sequence[int], *, released: bool)
 
 
 def _costs(runs: Sequence[RunStatus]) -> Costs:
-    """Hours that one seed takes here, of the rows of which none has been trained here."""
+    """Hours that one seed takes here, of rows whose first seed is not done."""
     # torch: a dry run asks `outdated` alone, and does without
     import torch
 

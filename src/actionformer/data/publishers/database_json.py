@@ -81,9 +81,9 @@ def _entry(
     elif entry.get("fps") is not None:
         converted["frame"] = round(duration * float(entry["fps"]))
     # where labels are numbered every video has a list; elsewhere one without has no ground truth
-    listed = entry.get("annotations") if label_from_id is None else entry["annotations"]
+    listed = entry["annotations"] if label_from_id is not None else entry.get("annotations") or []
     annotations = []
-    for source in listed or []:
+    for source in listed:
         annotation = {"segment": source["segment"]}
         for field in ("label", "noun", "verb"):
             if field in source:
