@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import shutil
@@ -15,20 +14,11 @@ import numpy as np
 import pytest
 
 from actionformer.commands.main import main
-from conftest import CHECKOUT, run_command
+from conftest import CHECKOUT, contents, run_command
 
 PARAMS = CHECKOUT / "params"
 ARCHIVE = "features/i3d_actionformer_stride4_thumos.zip"
 MEMBER = "i3d_actionformer_stride4_thumos/video_test_0000004.npy"
-
-
-def snapshot(folder: Path) -> dict[str, str]:
-    """Every file and its md5."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.md5(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def edit_yaml(path: str, old: str, new: str) -> Callable[[Path], list[str]]:
@@ -235,6 +225,14 @@ CASES = {
     "no ground truth": (annotations(no_ground_truth), ["subset 'validation' has no ground truth"]),
     "unknown label": (annotations(unknown_label), ["CleanAndJerk", "class list"]),
     "malformed annotation line": (malformed_line, ["Run.txt", "line 1", "video start end"]),
+    "a row and files": (
+        lambda tree: ["evaluate", "thumos14_i3d", "--annotations", "a.json"],
+        ["evaluate", "not both"],
+    ),
+    "detections without ground truth": (
+        lambda tree: ["evaluate", "thumos14_i3d", "--detections", "d.json"],
+        ["--detections and --subset go with --annotations"],
+    ),
     "detect before train": (untrained, ["model.pt", "train"]),
 }
 
@@ -244,13 +242,13 @@ def test_bad_input_gets_one_clear_line_and_changes_nothing(name, tree, capfd):
     prepare, words = CASES[name]
     command = prepare(tree)
     capfd.readouterr()
-    before = snapshot(tree)
+    before = contents(tree)
     assert main(command) == 1
     error = capfd.readouterr().err
     assert error.count("\n") == 1, error
     for word in words:
         assert word in error, error
-    assert snapshot(tree) == before
+    assert contents(tree) == before
 
 
 def test_snakemake_says_the_same_of_a_bad_params_file(tmp_path):

@@ -47,7 +47,11 @@ def evaluate_options(parser: argparse.ArgumentParser) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     from actionformer.stages import evaluate as stage
 
+    if args.annotations is not None and args.row is not None:
+        raise InputError("a row has its own files: name one, or give --annotations, not both")
     if args.annotations is None:
+        if args.detections is not None or args.subset is not None:
+            raise InputError("--detections and --subset go with --annotations")
         _print_percent(stage.evaluate(chosen_row(args), args.seed))
         return
     if args.detections is None or args.subset is None:
