@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -72,3 +73,13 @@ def test_every_command_has_a_name_and_a_help_of_its_own():
     texts = [command.text for command in COMMANDS]
     assert all(texts)
     assert len(set(texts)) == len(texts)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_help_names_the_edition_that_is_the_default(command):
+    """`fetch` and `plan` are about the paper's files, the others about the demo's."""
+    parser = argparse.ArgumentParser()
+    command.options(parser)
+    for action in parser._actions:
+        if action.dest == "edition" and action.default is not None:
+            assert f"default: {action.default})" in action.help

@@ -54,7 +54,7 @@ def pack(args: argparse.Namespace) -> None:
 
 
 def audit_options(parser: argparse.ArgumentParser) -> None:
-    row_options(parser, edition=None)  # demo for a row, paper for a file
+    row_options(parser, edition=None)
     text = "audit this database file; ROW is then a data set's name"
     parser.add_argument("--annotations", type=Path, help=text)
     text = "or convert this folder of annotation files first"

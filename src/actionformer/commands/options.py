@@ -42,7 +42,8 @@ def say(line: str) -> None:
 
 def edition_options(parser: argparse.ArgumentParser, default: str | None = "demo") -> None:
     """Which params are read."""
-    text = "demo, paper, ... (params/editions; default: demo)"
+    said = default or "demo for a row, paper for files"
+    text = f"demo, paper, ... (params/editions; default: {said})"
     parser.add_argument("--edition", default=default, help=text)
     text = "folder of params (default: the checkout's)"
     parser.add_argument("--params", type=Path, default=PARAMS, help=text)
