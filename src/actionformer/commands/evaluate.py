@@ -18,7 +18,8 @@ from actionformer.errors import InputError
 from actionformer.params.experiment import EvaluationParams
 
 
-def detect_options(parser: argparse.ArgumentParser) -> None:
+def run_options(parser: argparse.ArgumentParser) -> None:
+    """A row with one seed, and what it runs on."""
     row_options(parser)
     seed_option(parser)
     device_option(parser)
@@ -77,12 +78,6 @@ def _print_percent(percent: dict[str, float]) -> None:
         print(f"{key:<16} {value:6.2f}")
 
 
-def actions_options(parser: argparse.ArgumentParser) -> None:
-    row_options(parser)
-    seed_option(parser)
-    device_option(parser)
-
-
 def actions(args: argparse.Namespace) -> None:
     from actionformer.stages import actions as stage
 
@@ -105,7 +100,7 @@ def evaluate_released(args: argparse.Namespace) -> None:
 
 
 COMMANDS = (
-    Command("detect", "run a trained row over its evaluated videos", detect_options, detect),
+    Command("detect", "run a trained row over its evaluated videos", run_options, detect),
     Command(
         "evaluate",
         "score a row's detections, or any two files in the published form",
@@ -115,7 +110,7 @@ COMMANDS = (
     Command(
         "actions",
         "fuse a row of nouns with its row of verbs, and score the actions",
-        actions_options,
+        run_options,
         actions,
     ),
     Command(
