@@ -93,17 +93,36 @@ def predict_files(
         InputError: weights or features that cannot be read or don't fit each other, no frame rate,
             no video.
     """
+    given = [features] if isinstance(features, Path | str) else features
     database = None if annotations is None else Path(annotations)
-    timing = Timing(fps, stride, offset, duration, database, subset)
-    network, trained, classes = load_model(Path(weights))
+    return predict_timed(
+        Path(weights),
+        [Path(source) for source in given],
+        Timing(fps, stride, offset, duration, database, subset),
+        classifier=None if classifier is None else Path(classifier),
+        device=device,
+    )
+
+
+def predict_timed(
+    weights: Path,
+    sources: Sequence[Path],
+    timing: Timing,
+    *,
+    classifier: Path | None,
+    device: str,
+) -> dict[str, list[dict[str, Any]]]:
+    """`predict_files`, with all that is known of time in one piece."""
+    network, trained, classes = load_model(weights)
     timed = _timed(trained, timing)
+    duration = timing.duration
     if duration is not None and not 0 < duration < math.inf:
         raise InputError(f"duration {duration:g}: expected seconds above 0")
-    durations = None if database is None else _durations(database, subset)
-    scores = None if classifier is None else _classifier(trained, Path(classifier))
+    durations = None
+    if timing.annotations is not None:
+        durations = _durations(timing.annotations, timing.subset)
+    scores = None if classifier is None else _classifier(trained, classifier)
     labels = [ONE_CLASS] if trained.data.class_agnostic else classes
-    given = [features] if isinstance(features, Path | str) else features
-    sources = [Path(source) for source in given]
     results: dict[str, list[dict[str, Any]]] = {}
     with leased_device(device) as chosen:
         network.to(chosen)
@@ -111,22 +130,23 @@ def predict_files(
         if duration is not None:
             videos = iter(_only(videos))
         for found in progress(videos, "predict", unit="video", total=_count(sources)):
-            if durations is not None and found.video not in durations:
+            name = found.video
+            if durations is not None and name not in durations:
                 continue
-            if found.video in results:
-                raise InputError(
-                    f"video '{found.video}' occurs twice; give every file a name of its own"
-                )
+            if name in results:
+                raise InputError(f"video '{name}' occurs twice; give every file a name of its own")
             array_TC = found.load()
-            seconds = duration if durations is None else durations[found.video]
-            video = _video(found.video, len(array_TC), seconds, timed)
+            seconds = duration if durations is None else durations[name]
+            video = _video(name, len(array_TC), seconds, timed)
             # a database of one video, so that it is seen just as in a row's evaluation
-            only = Database({video.name: video}, tuple(classes))
-            shown = views(only, {video.name: array_TC}, timed, "test")
+            only = Database({name: video}, tuple(classes))
+            shown = views(only, {name: array_TC}, timed, "test")
             results |= predict(network, shown, timed.inference, labels, scores, chosen)
     if not results:
-        wanted = "" if durations is None else f" of the {len(durations)} videos of {annotations}"
-        where = ", ".join(str(source) for source in given)
+        wanted = ""
+        if durations is not None:
+            wanted = f" of the {len(durations)} videos of {timing.annotations}"
+        where = ", ".join(str(source) for source in sources)
         raise InputError(f"{where}: no features{wanted} there; expected npy, npz, pt or h5 files")
     return results
 

@@ -16,7 +16,7 @@ from actionformer import layout
 from actionformer.data.annotations import Video, load_database
 from actionformer.data.detections import Detection, Results, read_results
 from actionformer.detection.from_files import Timing as Timing  # a command makes one
-from actionformer.detection.from_files import predict_files, timed_as
+from actionformer.detection.from_files import predict_timed, timed_as
 from actionformer.errors import InputError
 from actionformer.files import read_json, write_bytes, write_json, write_text
 from actionformer.model import onnx_export
@@ -59,18 +59,7 @@ def predict(
         classifier: of class-agnostic weights, scores of whole videos.
     """
     said = [timed_as(experiment_of(weights), timing)]
-    results = predict_files(
-        weights,
-        features,
-        fps=timing.fps,
-        stride=timing.stride,
-        offset=timing.offset,
-        duration=timing.duration,
-        annotations=timing.annotations,
-        subset=timing.subset,
-        classifier=classifier,
-        device=device,
-    )
+    results = predict_timed(weights, features, timing, classifier=classifier, device=device)
     files = {video: video.replace("/", "_") for video in results}
     if len(set(files.values())) < len(files):
         raise InputError("two videos differ by / and _ alone; give their files other names")
