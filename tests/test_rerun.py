@@ -23,116 +23,12 @@ import pytest
 import torch
 import yaml
 
-from actionformer.params.files import merged
-from conftest import CHECKOUT, assert_same_tensors, contents, environment
+from conftest import CHECKOUT, assert_same_tensors, contents
+from project import OTHER, ROW, ROWS, Place, commit, git, project
 
-ROW, OTHER = "hacs_slowfast", "thumos14_i3d"
-ROWS = [ROW, OTHER]
 ARCHIVE = "data/demo/hacs/features/slowfast101_15fps_stride8_len32_hacs.zip"
 ALL_BUT_TRAINING = {"detect": 1, "evaluate": 1, "draw": 1, "card": 1, "tabulate": 1}
 EVERY_RUN_OF_A_ROW = {"train": 1, **ALL_BUT_TRAINING}
-
-
-def project(folder: Path) -> Path:
-    """A copy of the project, in a repository of its own, whose rows are trained for one epoch."""
-    copy = folder / "project"
-    for name in ("workflow", "params", "src"):
-        shutil.copytree(
-            CHECKOUT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
-        )
-    for name in ("Snakefile", "requirements.lock", "environment.yml"):
-        shutil.copy(CHECKOUT / name, copy / name)
-    path = copy / "params/editions/demo.yaml"
-    edition = yaml.safe_load(path.read_text())
-    edition["all_experiments"]["training"] |= {
-        "schedule_epochs": 1,
-        "warmup_epochs": 1,
-        "first_eval_epoch": 0,
-    }
-    for row in edition["experiments"].values():
-        row.pop("training", None)
-    path.write_text(yaml.safe_dump(edition))
-    git(copy, "init", "--quiet")
-    commit(copy)
-    return copy
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-    return subprocess.run(
-        ["git", *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True
-    ).stdout.strip()
-
-
-def commit(copy: Path) -> str:
-    """Commit everything; returns the commit."""
-    git(copy, "add", "--all")
-    git(copy, "commit", "--quiet", "--allow-empty", "--message", "state")
-    return git(copy, "rev-parse", "HEAD")
-
-
-class Place:
-    """A working folder and the copy of the project that works in it."""
-
-    def __init__(self, folder: Path, copy: Path) -> None:
-        self.folder, self.copy = folder, copy
-
-    def run(
-        self, *command: str, check: bool = True, **variables: str
-    ) -> subprocess.CompletedProcess[str]:
-        variables = {"PYTHONPATH": str(self.copy / "src"), **variables}
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=environment(**variables),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if check and done.returncode:
-            raise AssertionError(
-                f"{' '.join(command)} -> {done.returncode}\n{done.stdout}\n{done.stderr}"
-            )
-        return done
-
-    def command(self, *extra: str, config: tuple[str, ...] = ()) -> list[str]:
-        call = ["snakemake", "--snakefile", f"{self.copy}/Snakefile", "--cores", "2", *extra]
-        return [*call, "--config", f"params={self.copy}/params", f"rows={','.join(ROWS)}", *config]
-
-    def snakemake(
-        self, *extra: str, config: tuple[str, ...] = (), check: bool = True, **variables: str
-    ):
-        return self.run(*self.command(*extra, config=config), check=check, **variables)
-
-    def planned(self, *extra: str, config: tuple[str, ...] = ()) -> dict[str, int]:
-        """Rule -> how many of its jobs a call would run, of those of rows and tables."""
-        said = self.snakemake("-n", *extra, config=config).stdout
-        if "Nothing to be done" in said:
-            return {}
-        stats = said[said.index("Job stats:") :]
-        jobs = {}
-        for name, count in re.findall(r"^(\w+) +(\d+)$", stats, re.M):
-            if name not in ("total", "all", "page", "report_page", "track"):
-                jobs[name] = int(count)
-        return jobs
-
-    def edit(self, file: str, old: str, new: str) -> None:
-        """Replace a text of the project, which must be there."""
-        path = self.copy / file
-        text = path.read_text()
-        assert old in text, f"{file} holds no {old!r}"
-        path.write_text(text.replace(old, new))
-
-    def params(self, file: str, **parts: dict[str, object]) -> None:
-        """Set values in a params file."""
-        path = self.copy / "params" / file
-        path.write_text(yaml.safe_dump(merged(yaml.safe_load(path.read_text()), parts)))
-
-    def seed(self, row: str, seed: int = 0) -> Path:
-        return self.folder / f"results/demo/{row}/seed{seed}"
-
-    def read(self, row: str, name: str):
-        return json.loads((self.seed(row) / name).read_text())
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +138,17 @@ def test_a_copy_with_its_metadata_plans_nothing(own):
     for number, path in enumerate(sorted(own.folder.glob("results/**/*"), reverse=True)):
         os.utime(path, (then + number, then + number))
     assert own.planned(*limit) == {}
+
+
+def test_what_is_computed_in_a_copy_changes_nothing_in_the_original(finished, own):
+    """MLflow's addresses, too, lead into the folder that they are used in."""
+    before = contents(finished.folder)
+    own.run("actionformer", "evaluate", ROW, "--edition", "demo")
+    (own.seed(ROW) / "detections.json").unlink()
+    own.snakemake("--forcerun", "evaluate", "draw")
+    after = contents(finished.folder)
+    assert {path for path in after if after[path] != before.get(path)} == set()
+    assert after.keys() == before.keys()
 
 
 @pytest.mark.parametrize("times", ["kept", "of the copy"])

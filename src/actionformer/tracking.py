@@ -9,11 +9,13 @@ sqlite:///mlflow.db; MLFLOW_TRACKING_URI is honoured.
 from __future__ import annotations
 
 import json
+import os
+import sqlite3
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -57,6 +59,16 @@ OF_A_ROW = (
 EVALUATED = "tags.kind = 'seed' and tags.evaluated = 'true'"
 # between two system metrics, unless MLflow's own variable says otherwise
 SAMPLE_SECONDS = 5.0
+# of MLflow's database, table and column: where an artifact's address stands
+ADDRESSES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+# the folder of MLflow's artifacts, beside its database
+ARTIFACT_FOLDER = "mlruns"
 # MLflow's limits
 LONGEST_PARAM, PARAMS_AT_ONCE = 6000, 100
 
@@ -111,7 +123,32 @@ def open_store() -> MlflowClient:
     with FileLock(LOCK):
         client = MlflowClient()
         client.search_experiments(max_results=1)
+        make_addresses_relative()
     return client
+
+
+def make_addresses_relative() -> None:
+    """Let artifacts be found beside the database that lies here, wherever that is.
+
+    MLflow writes absolute addresses. In a copied or moved checkout those would still lead to the
+    folder in which they were made, and what is logged here would overwrite what lies there. A
+    server of one's own, and artifacts that were put elsewhere, stay as they are.
+    """
+    if os.environ.get("MLFLOW_TRACKING_URI") or not layout.TRACKING_FILE.exists():
+        return
+    with closing(sqlite3.connect(layout.TRACKING_FILE, timeout=60)) as database, database:
+        database.create_function("relative", 1, _relative)
+        for table, column in ADDRESSES:
+            database.execute(
+                f"UPDATE {table} SET {column} = relative({column})"
+                f" WHERE {column} LIKE '/%/{ARTIFACT_FOLDER}/%'"
+                f" OR {column} LIKE 'file:/%/{ARTIFACT_FOLDER}/%'"
+            )
+
+
+def _relative(address: str) -> str:
+    """An address in a folder of artifacts, as seen from the folder of its database."""
+    return ARTIFACT_FOLDER + "/" + address.rpartition(f"/{ARTIFACT_FOLDER}/")[2]
 
 
 def start(experiment: Experiment, lineage: Mapping[str, Any], run_id: str | None) -> str:
@@ -444,7 +481,11 @@ def addresses(edition: str, base: str) -> list[str]:
 def _experiment(client: MlflowClient, experiment: Experiment) -> str:
     name = f"{experiment.edition}/{experiment.table}"
     found = client.get_experiment_by_name(name)
-    return str(found.experiment_id) if found is not None else str(client.create_experiment(name))
+    if found is not None:
+        return str(found.experiment_id)
+    created = client.create_experiment(name)
+    make_addresses_relative()
+    return str(created)
 
 
 def _parent(client: MlflowClient, experiment: Experiment, experiment_id: str) -> str:

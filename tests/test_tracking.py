@@ -1,0 +1,86 @@
+"""MLflow's store: a view that can be copied and moved with its checkout."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from actionformer import layout, tracking
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A client of the default store of a new folder, which is the current one."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tracking.open_store()
+
+
+def addresses(table: str, column: str) -> list[str]:
+    with closing(sqlite3.connect(layout.TRACKING_FILE)) as database:
+        return [address for (address,) in database.execute(f"SELECT {column} FROM {table}")]
+
+
+def write(statement: str, *values: str) -> None:
+    with closing(sqlite3.connect(layout.TRACKING_FILE)) as database, database:
+        database.execute(statement, values)
+
+
+def fill(client, address: str) -> None:
+    """Let every table that holds addresses hold this one."""
+    experiment = client.create_experiment("some")
+    client.create_run(experiment)
+    client.create_registered_model("model")
+    write("UPDATE experiments SET artifact_location = ?", address)
+    write("UPDATE runs SET artifact_uri = ?", address)
+    model = client.create_logged_model(experiment, "network")
+    write("UPDATE logged_models SET artifact_location = ?", address)
+    client.create_model_version("model", f"models:/{model.model_id}")
+    write("UPDATE model_versions SET source = ?, storage_location = ?", address, address)
+
+
+@pytest.mark.parametrize(("table", "column"), tracking.ADDRESSES)
+@pytest.mark.parametrize("start", ["/somewhere/mlruns/else", "file:///somewhere/mlruns/else"])
+def test_an_address_of_another_folder_is_read_as_one_beside_the_database(
+    store, table, column, start
+):
+    fill(store, f"{start}/mlruns/1/2/artifacts")
+    tracking.open_store()
+    assert set(addresses(table, column)) == {"mlruns/1/2/artifacts"}
+
+
+@pytest.mark.parametrize(("table", "column"), tracking.ADDRESSES)
+def test_an_address_of_a_store_elsewhere_stays(store, table, column):
+    fill(store, "s3://bucket/mlruns/1/2/artifacts")
+    tracking.open_store()
+    assert set(addresses(table, column)) == {"s3://bucket/mlruns/1/2/artifacts"}
+
+
+def test_no_column_that_holds_an_address_is_left_out(store):
+    """After a run, a logged model and a version of it, no absolute address stands anywhere."""
+    experiment = tracking.open_store().create_experiment("some")
+    store.create_run(experiment)
+    store.create_registered_model("model")
+    model = store.create_logged_model(experiment, "network")
+    store.create_model_version("model", f"models:/{model.model_id}")
+    tracking.open_store()
+    here = str(Path.cwd())
+    with closing(sqlite3.connect(layout.TRACKING_FILE)) as database:
+        assert here not in "\n".join(database.iterdump())
+
+
+def test_what_is_logged_in_a_moved_folder_goes_there(store, tmp_path, monkeypatch):
+    experiment = store.create_experiment("some")
+    run = store.create_run(experiment)
+    moved = tmp_path.with_name(f"{tmp_path.name}-moved")
+    tmp_path.rename(moved)
+    monkeypatch.chdir(moved)
+    Path("note.txt").write_text("here")
+    client = tracking.open_store()
+    client.log_artifact(run.info.run_id, "note.txt")
+    assert not tmp_path.exists()
+    assert [path.read_text() for path in moved.glob("mlruns/*/*/artifacts/note.txt")] == ["here"]
+    assert [found.path for found in client.list_artifacts(run.info.run_id)] == ["note.txt"]
