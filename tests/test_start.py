@@ -1,18 +1,21 @@
-"""How soon a command answers: what is imported before its stage is, and by which stage."""
+"""How soon a command answers, by what it imports; and what is there without a checkout."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 
+import actionformer
 from actionformer import layout, load_experiment
-from actionformer.commands.main import COMMANDS
+from actionformer.commands.main import COMMANDS, parser
 from actionformer.files import write_json
 from actionformer.params import keys
+from conftest import CHECKOUT, environment, run_command
 
 # each of these takes from a tenth of a second to some seconds to import
 HEAVY = {"torch", "numba", "mlflow", "pandas", "numpy", "h5py", "scipy", "onnx", "vl_convert"}
@@ -27,7 +30,7 @@ def imported_by(code: str) -> set[str]:
 
 
 def test_help_imports_nothing_heavy():
-    code = "from actionformer.commands.main import _parser\n_parser().format_help()"
+    code = "from actionformer.commands.main import parser\nparser().format_help()"
     assert imported_by(code) & HEAVY == set()
 
 
@@ -83,3 +86,43 @@ def test_help_names_the_edition_that_is_the_default(command):
     for action in parser._actions:
         if action.dest == "edition" and action.default is not None:
             assert f"default: {action.default})" in action.help
+
+
+def test_an_installed_package_has_the_params_and_says_its_version(tmp_path):
+    """From a wheel, in a folder that is no checkout, beside no repository of ours."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(CHECKOUT / name, source)
+    for name in ("src", "params"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(CHECKOUT / name, source / name, symlinks=True, ignore=ignored)
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+    run_command(tmp_path, *install, "--no-build-isolation", "--target", "installed", str(source))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    code = (
+        "import actionformer, sys; from actionformer import load_experiment;"
+        "from actionformer.params.files import published_rows;"
+        "from actionformer.provenance import git_state;"
+        "print(actionformer.__file__, load_experiment('thumos14_i3d').name,"
+        " len(published_rows()), git_state()['commit'], actionformer.__version__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=elsewhere,
+        env=environment(PYTHONPATH=str(tmp_path / "installed")),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    where, *facts = done.stdout.split()
+    assert where.startswith(str(tmp_path))
+    assert facts == ["thumos14_i3d", "14", "unknown", actionformer.__version__]
+
+
+def test_the_version_is_printed(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parser().parse_args(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"actionformer {actionformer.__version__}\n"

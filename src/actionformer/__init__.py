@@ -12,9 +12,12 @@ if TYPE_CHECKING:
         published_model,
     )
 
+__version__ = "0.1.0"
+
 __all__ = [
     "ActionFormer",
     "Experiment",
+    "__version__",
     "load_experiment",
     "load_published",
     "predict",

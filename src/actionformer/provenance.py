@@ -19,7 +19,7 @@ import yaml
 
 from actionformer import layout
 from actionformer.files import cached_md5, read_json
-from actionformer.params.files import CHECKOUT
+from actionformer.params.files import CHECKOUT, IS_CHECKOUT
 
 LOCK_FILE = CHECKOUT / "requirements.lock"
 
@@ -28,6 +28,8 @@ def git_state(checkout: Path = CHECKOUT) -> dict[str, Any]:
     """Commit and whether tracked files differ from it; 'unknown' outside a checkout."""
 
     def git(*arguments: str) -> str | None:
+        if not IS_CHECKOUT:
+            return None  # the repository around an installed package is another one
         try:
             done = subprocess.run(
                 ["git", *arguments], cwd=checkout, capture_output=True, text=True, timeout=30

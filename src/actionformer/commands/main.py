@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 
+from actionformer import __version__
 from actionformer.commands import build, evaluate, export, fetch, report, status, train
 from actionformer.errors import InputError
 
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     0, or 1 with one line on stderr for bad input, or 128 + signal when interrupted.
     """
-    parsed = _parser().parse_args(arguments)
+    parsed = parser().parse_args(arguments)
     # a scheduler's SIGTERM leaves no more behind than Ctrl-C does
     signal.signal(signal.SIGTERM, _terminate)
     # a failed job's own message should stand out on stderr
@@ -63,15 +64,17 @@ def _stopped(parsed: argparse.Namespace, why: str, code: int) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The options of every sub-command."""
+    whole = argparse.ArgumentParser(
         prog="actionformer",
         description="ActionFormer's published results, reproducible from data to table.",
         epilog="`snakemake --cores all` runs every stage in order; each is also a command here.",
     )
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    whole.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    subparsers = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
         sub = subparsers.add_parser(command.name, help=command.text, description=command.text)
         command.options(sub)
         sub.set_defaults(run=command.run)
-    return parser
+    return whole

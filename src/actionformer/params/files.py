@@ -21,12 +21,14 @@ import yaml
 from pydantic import ValidationError
 
 from actionformer.errors import InputError
-from actionformer.params.dataset import Dataset, Params
+from actionformer.params.dataset import YAML, Dataset, Params
 from actionformer.params.experiment import OWN, OWN_EDITION, DataParams, Edition, Experiment
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-PARAMS = CHECKOUT / "params"
-YAML = (".yaml", ".yml")
+# false where the package was installed from a wheel
+IS_CHECKOUT = (CHECKOUT / "Snakefile").exists()
+PACKAGED_PARAMS = Path(__file__).resolve().parents[1] / "published"
+PARAMS = CHECKOUT / "params" if IS_CHECKOUT else PACKAGED_PARAMS
 
 AnyParams = TypeVar("AnyParams", bound=Params)
 
