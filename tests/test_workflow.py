@@ -163,12 +163,14 @@ def test_status_says_what_is_done_and_what_is_next(done):
     assert "2 done of 2" in said
     said = run_command(done, *command, "--seeds", "0", "1").stdout
     assert re.search(r"^thumos14_i3d +1  missing$", said, re.M)
-    assert "next: train hacs_slowfast, seed 1" in said
+    call = "snakemake --cores all --config rows=hacs_slowfast,thumos14_i3d seeds=0,1"
+    assert f"next: train hacs_slowfast, seed 1 ({call})" in said
     paper = run_command(
         done, "actionformer", "status", "--edition", "paper", "--rows", "thumos14_i3d"
     ).stdout
     assert re.search(r"thumos14_i3d +0  missing +at most \d+\.\d h +at least 10.6 GB", paper)
-    assert "next: fetch for thumos14_i3d" in paper
+    call = "snakemake --cores all --config edition=paper rows=thumos14_i3d"
+    assert f"next: fetch for thumos14_i3d ({call})" in paper
 
 
 def test_predicting_from_a_feature_file_is_detecting_without_a_database(done):
@@ -620,53 +622,3 @@ def test_help_of_every_command(tmp_path):
     )
     for name in commands:
         assert "usage" in run_command(tmp_path, "actionformer", name, "--help").stdout
-
-
-def test_an_own_data_set_needs_two_yaml_files_and_no_code(tmp_path):
-    """docs/own-dataset.md, with its own example files, on synthetic recordings in SBHAR's form."""
-    own = tmp_path / "sbhar"
-    (own / "features").mkdir(parents=True)
-    for path in (CHECKOUT / "docs/own-dataset").glob("*.yaml"):
-        shutil.copy(path, own)
-    experiment = own / "sbhar.yaml"
-    short = experiment.read_text().replace(
-        "schedule_epochs: 40", "threads: 1\n  schedule_epochs: 6"
-    )
-    short = short.replace("channels: 128", "channels: 16")
-    experiment.write_text(
-        short.replace("first_eval_epoch: 39", "first_eval_epoch: 5\n  warmup_epochs: 1")
-    )
-    rng = np.random.default_rng(0)
-    database = {}
-    for i in range(6):
-        annotations = []
-        for k in range(12):
-            segment = [8.0 + 12 * k, 14.0 + 12 * k]
-            annotations.append({"segment": segment, "label": f"activity {(i + k) % 12}"})
-        subset = "training" if i < 4 else "validation"
-        database[f"r{i}"] = {
-            "subset": subset,
-            "duration": 160.0,
-            "frame": 8000,
-            "annotations": annotations,
-        }
-        np.save(own / f"features/r{i}.npy", rng.standard_normal((319, 150)).astype(np.float32))
-    (own / "annotations.json").write_text(json.dumps({"database": database}))
-    named = experiment.read_text()
-    # --config has the last word
-    experiment.write_text(named.replace("dataset: sbhar-dataset.yaml", "dataset: thumos14"))
-    command = ["snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "--cores", "2", "--config"]
-    config = ["experiment=sbhar/sbhar.yaml", "dataset=sbhar/sbhar-dataset.yaml", "seeds=[0,1]"]
-    run_command(tmp_path, *command, *config)
-    table = (tmp_path / "results/own/tables/sbhar.md").read_text()
-    assert "± " in table  # two seeds
-    report = (tmp_path / "results/own/report.html").read_text()
-    assert "0 1; timelines are of the first, all else means" in report
-    for seed in (0, 1):
-        assert (tmp_path / f"results/own/sbhar/seed{seed}/figures/loss.svg").exists()
-    assert "| published |" not in table
-    assert "Nothing to be done" in run_command(tmp_path, *command, *config, "-n").stdout
-    experiment.write_text(named)
-    # by the path in the file
-    run_command(tmp_path, "actionformer", "train", "sbhar/sbhar.yaml", "--seed", "2")
-    assert (tmp_path / "results/own/sbhar/seed2/model.pt").exists()

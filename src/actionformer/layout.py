@@ -10,6 +10,7 @@
     results/{edition}/{experiment}_actions/   nouns and verbs fused, a run folder per seed
     results/{edition}/tables/                 tables
     results/{edition}/report.html             all of it on one page
+    results/predictions/, ...                 what a command writes that names no other place
 
 What later stages read has a small manifest beside it (`manifest`). All paths are relative to the
 folder that the command runs in; `own` is the edition of experiments given by path.
@@ -35,6 +36,12 @@ TRACKING_FILE = Path("mlflow.db")
 TABLE_FORMS = ("md", "csv", "tex", "html")
 # in a folder of results: why MLflow lacks it
 UNTRACKED = "mlflow-failed.txt"
+# what commands write that name no other place
+PREDICTIONS = Path("results/predictions")
+SUBMISSIONS = Path("results/submissions")
+TIMELINES = Path("results/timelines")
+DIAGNOSES = Path("results/diagnoses")
+CONVERTED = Path("build/converted")
 # in the folder of a row: runs that later ones have taken the place of
 EARLIER = "earlier"
 # of a row, in their order on its page
@@ -161,7 +168,7 @@ def report(edition: str) -> Path:
 
 def database_of(experiment: Experiment) -> Path:
     """The database that a row reads."""
-    return database(experiment.edition, experiment.data.dataset)
+    return database(experiment.edition, experiment.dataset_folder)
 
 
 def store_of(experiment: Experiment) -> Path:

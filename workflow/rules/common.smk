@@ -99,7 +99,7 @@ TRACKING = (
 )
 
 # one row of every data set and of every feature set that these rows need
-DATASETS = {row.data.dataset: row for row in ROWS.values()}
+DATASETS = {row.dataset_folder: row for row in ROWS.values()}
 STORES = {(row.feature_owner, row.data.features): row for row in ROWS.values()}
 RAW = sorted(
     {
@@ -212,9 +212,7 @@ def row_arguments(name):
 def dataset_argument(name):
     """A data set on the command line."""
     row = DATASETS.get(name)
-    return (
-        shlex.quote(row.dataset_file) if row is not None and row.dataset_file else name
-    )
+    return name if row is None else shlex.quote(row.dataset_argument)
 
 
 def run_of(row, seed):
@@ -329,6 +327,11 @@ def say_what_is_outdated():
 
 
 if workflow.is_main_process:
+    if workflow.dryrun or (MISSING and CHOSEN.origin == "publisher"):
+        print(
+            plan.overview(list(ROWS.values()), SEEDS, released=RELEASED),
+            file=sys.stderr,
+        )
     say_what_is_outdated()
 
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actionformer.errors import InputError
-from actionformer.params.dataset import Dataset
+from actionformer.params.dataset import YAML, Dataset, folder_name
 from actionformer.params.experiment import OWN, Experiment
 from actionformer.params.files import (
     PARAMS,
-    YAML,
     load_dataset,
     load_experiment,
     published_rows,
@@ -117,10 +116,10 @@ def files_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
 
 
 def chosen_dataset(args: argparse.Namespace) -> tuple[Dataset, str, str]:
-    """A data set, its name and its edition: 'own' for one given by path."""
+    """A data set, its folder's name and its edition: 'own' for one given by path."""
     dataset = load_dataset(args.dataset, args.edition, args.params)
     edition = OWN if args.dataset.endswith(YAML) else args.edition
-    return dataset, Path(args.dataset).stem, edition
+    return dataset, folder_name(args.dataset), edition
 
 
 def chosen_row(args: argparse.Namespace) -> Experiment:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import shlex
 from pathlib import Path
 
 from actionformer.commands.options import (
@@ -15,7 +15,7 @@ from actionformer.commands.options import (
 )
 from actionformer.files import write_text
 from actionformer.params.experiment import OWN, Experiment
-from actionformer.params.files import as_yaml, load_edition, schemas
+from actionformer.params.files import PARAMS, as_yaml, load_edition, schemas
 
 
 def status_options(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,11 @@ def status(args: argparse.Namespace) -> None:
 
     rows, seeds = chosen_rows(args)
     cost = args.cost or load_edition(args.edition, args.params).origin == "publisher"
-    print(stage.status(rows, seeds, released=args.released, cost=cost), end="")
+    calls = {}
+    for given, row in zip(args.rows or [row.name for row in rows], rows, strict=True):
+        config = shlex.join(_snakemake_config(args, given, row))
+        calls[row.name] = f"snakemake --cores all{' --config ' if config else ''}{config}"
+    print(stage.status(rows, seeds, calls, released=args.released, cost=cost), end="")
 
 
 def params_options(parser: argparse.ArgumentParser) -> None:
@@ -50,22 +54,32 @@ def adopt(args: argparse.Namespace) -> None:
     from actionformer.stages import adopt as stage
 
     rows, seeds = chosen_rows(args)
-    config = _snakemake_config(args, rows, seeds)
+    config = _snakemake_config(args, args.rows[0] if args.rows else rows[0].name, rows[0])
     stage.adopt(rows, seeds, config, released=args.released, say=print)
 
 
-def _snakemake_config(
-    args: argparse.Namespace, rows: Sequence[Experiment], seeds: Sequence[int]
-) -> list[str]:
-    """What Snakemake is called with, so that it plans these rows and seeds."""
-    config = [f"params={args.params}", f"seeds={','.join(map(str, seeds))}"]
-    if rows[0].edition == OWN:
-        config.append(f"experiment={args.rows[0]}")
+def _snakemake_config(args: argparse.Namespace, given: str, row: Experiment) -> list[str]:
+    """What Snakemake is called with, so that it plans the rows and seeds of this command.
+
+    Args:
+        given: the first of them as the command line names it.
+    """
+    config = []
+    # what Snakemake takes unless it is told
+    usual = Path("params") if Path("params").exists() else PARAMS
+    if args.params.resolve() != usual.resolve():
+        config.append(f"params={args.params}")
+    if row.edition == OWN:
+        config.append(f"experiment={given}")
         if args.dataset:
             config.append(f"dataset={args.dataset}")
     else:
-        config.append(f"edition={args.edition}")
-        config.append(f"rows={','.join(row.name for row in rows)}")
+        if args.edition != "demo":
+            config.append(f"edition={args.edition}")
+        if args.rows:
+            config.append(f"rows={','.join(args.rows)}")
+    if args.seeds:
+        config.append(f"seeds={','.join(map(str, args.seeds))}")
     if not args.released:
         config.append("released=false")
     return config

@@ -5,9 +5,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from actionformer.files import digest
+
+# how the name of a params file ends, by which it is told from the name of a row or a data set
+YAML = (".yaml", ".yml")
+
+
+def folder_name(dataset: str) -> str:
+    """The folder under build/{edition}/ of what is made from a data set.
+
+    Its name; of a data set given by the path of a YAML file that file's name and a digest of its
+    path, so that two files of one name, in two folders, don't share it. A path within the current
+    folder counts from there: a checkout may be moved.
+    """
+    if not dataset.endswith(YAML):
+        return dataset
+    path = Path(dataset).resolve()
+    here = Path.cwd()
+    known = path.relative_to(here) if path.is_relative_to(here) else path
+    return f"{path.stem}-{digest(known.as_posix())[:8]}"
 
 
 class Params(BaseModel):

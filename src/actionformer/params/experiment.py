@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from actionformer.params.dataset import Dataset, FeatureSet, Params
+from actionformer.params.dataset import Dataset, FeatureSet, Params, folder_name
 
 
 class RandomTruncation(Params):
@@ -256,9 +256,24 @@ class Experiment(Params):
         return self.dataset.features[self.data.features]
 
     @property
+    def dataset_folder(self) -> str:
+        """Name of the folder of what is made from this row's data set."""
+        return folder_name(self.dataset_file or self.data.dataset)
+
+    @property
     def feature_owner(self) -> str:
-        """Name of the data set whose folder holds this row's features."""
-        return self.features.dataset or self.data.dataset
+        """Name of the folder of the data set that holds this row's features."""
+        return self.features.dataset or self.dataset_folder
+
+    @property
+    def dataset_argument(self) -> str:
+        """How commands name this row's data set."""
+        return self.dataset_file or self.data.dataset
+
+    @property
+    def feature_argument(self) -> str:
+        """How commands name the data set that holds this row's features."""
+        return self.features.dataset or self.dataset_argument
 
 
 class Edition(Params):

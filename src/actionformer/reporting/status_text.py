@@ -55,8 +55,18 @@ class Costs:
     hours: Mapping[str, float | None]
 
 
-def as_text(runs: Sequence[RunStatus], *, others: Sequence[str], costs: Costs | None) -> str:
-    """A line per run, what is outdated and why, `others` as they are, and what is next."""
+def as_text(
+    runs: Sequence[RunStatus],
+    calls: Mapping[str, str],
+    *,
+    others: Sequence[str],
+    costs: Costs | None,
+) -> str:
+    """A line per run, what is outdated and why, `others` as they are, and what is next.
+
+    Args:
+        calls: row -> the command that makes what it lacks.
+    """
     width = max(len(run.experiment.name) for run in runs)
     head = f"{'row':<{width}}  seed  {'state':<26} {'mAP':>6} {'trained':>9} {'left':>9}"
     lines = [head + ("  one seed takes      disk" if costs is not None else "")]
@@ -78,7 +88,7 @@ def as_text(runs: Sequence[RunStatus], *, others: Sequence[str], costs: Costs | 
     lines += others
     waiting = [run for run in runs if run.state not in ("done", "running")]
     if waiting:
-        lines.append(_next(waiting[0]))
+        lines.append(f"next: {_next(waiting[0])} ({calls[waiting[0].experiment.name]})")
     if costs is not None:
         lines.append(
             "hours: measured where a seed has been trained here; otherwise at most, reckoned from "
@@ -102,15 +112,11 @@ def _line(run: RunStatus, width: int) -> str:
 
 
 def _next(run: RunStatus) -> str:
-    """The stage that a run waits for, and what makes it."""
-    name, stage, edition = run.experiment.name, run.next_stage, run.experiment.edition
-    words = stage
+    """The stage that a run waits for, in words."""
+    name, stage = run.experiment.name, run.next_stage
     if stage in ("train", "detect", "evaluate"):
-        words = f"{stage} {name}, seed {run.seed}"
-    elif stage == "fetch":
-        words = f"fetch for {name}"
-    config = "" if edition == "demo" else f" --config edition={edition}"
-    return f"next: {words} (snakemake --cores all{config})"
+        return f"{stage} {name}, seed {run.seed}"
+    return f"fetch for {name}" if stage == "fetch" else stage
 
 
 def _hours(run: RunStatus, costs: Costs) -> str:

@@ -60,6 +60,11 @@ def plan(rows: Sequence[Experiment], *, markdown: bool) -> str:
     return plans.as_markdown(rows) if markdown else plans.as_text(rows)
 
 
+def overview(rows: Sequence[Experiment], seeds: Sequence[int]) -> str:
+    """What is to be done, a line per row."""
+    return plans.overview(rows, seeds)
+
+
 def demo_data(out: Path) -> str:
     """Write the demo edition's publisher files to a folder; says what it wrote."""
     # torch, for the checkpoints: fetching does without

@@ -87,14 +87,14 @@ def remember_raw_file(root: Path, file: str, fetched: fetching.Fetched) -> None:
 
 def opened(experiment: Experiment) -> tuple[Database, FeatureStore]:
     """Database and features of a row."""
-    maker = f"pack {experiment.feature_owner} {experiment.data.features}"
+    maker = f"pack {experiment.feature_argument} {experiment.data.features}"
     store = existing(layout.store_of(experiment), maker)
     return database_of(experiment), FeatureStore(store)
 
 
 def database_of(experiment: Experiment) -> Database:
     """The database of a row, with the labels that it reads."""
-    path = existing(layout.database_of(experiment), f"convert {experiment.data.dataset}")
+    path = existing(layout.database_of(experiment), f"convert {experiment.dataset_argument}")
     return load_database(path, experiment.data.label_field)
 
 

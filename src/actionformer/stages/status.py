@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -21,11 +21,23 @@ from actionformer.reporting.status_text import Costs, RunStatus
 WHY_NO_RECORD = "it does not say what it was made with: `actionformer adopt`"
 
 
-def status(rows: Sequence[Experiment], seeds: Sequence[int], *, released: bool, cost: bool) -> str:
-    """A line per row and seed, then what is next; with gigabytes and hours per row if `cost`."""
+def status(
+    rows: Sequence[Experiment],
+    seeds: Sequence[int],
+    calls: Mapping[str, str],
+    *,
+    released: bool,
+    cost: bool,
+) -> str:
+    """A line per row and seed, then what is next; with gigabytes and hours per row if `cost`.
+
+    Args:
+        calls: row -> the command that makes what it lacks.
+    """
     runs = [run_status(row, seed) for row in rows for seed in seeds]
     costs = _costs(runs) if cost else None
-    return status_text.as_text(runs, others=_others(rows, seeds, released=released), costs=costs)
+    others = _others(rows, seeds, released=released)
+    return status_text.as_text(runs, calls, others=others, costs=costs)
 
 
 def run_status(experiment: Experiment, seed: int) -> RunStatus:
@@ -116,9 +128,10 @@ def _next_stage(experiment: Experiment, run: Path) -> str:
     built = [layout.database_of(experiment), layout.store_of(experiment)]
     if not _all_there(built) and not _all_there(raw):
         return "" if (run / "metrics.json").exists() else "fetch"
+    pack = f"pack {experiment.feature_argument} {experiment.data.features}"
     stops = {
-        f"convert {experiment.data.dataset}": layout.database_of(experiment),
-        f"pack {experiment.feature_owner} {experiment.data.features}": layout.store_of(experiment),
+        f"convert {experiment.dataset_argument}": layout.database_of(experiment),
+        pack: layout.store_of(experiment),
         f"audit {experiment.name}": layout.audit(experiment),
         "train": run / "model.pt",
         "detect": run / "detections.json",
