@@ -373,11 +373,11 @@ def test_a_file_put_there_by_hand_is_checked_and_recorded_at_its_first_use(
     assert f"published is {md5}" in capfd.readouterr().err
 
 
-def test_the_plan_of_the_paper_edition_names_every_file_its_source_and_what_is_gated(
+def test_the_plan_of_named_rows_has_every_file_its_source_and_what_is_gated(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    assert main(["plan"]) == 0
+    assert main(["plan", *published_rows()]) == 0
     said = capsys.readouterr().out
     for row in published_rows():
         experiment = load_experiment(row)
@@ -392,16 +392,22 @@ def test_the_plan_of_the_paper_edition_names_every_file_its_source_and_what_is_g
         "Charades_v1_train.csv",
     ):
         assert word in closed
-    dry = run_command(
-        tmp_path,
-        "snakemake",
-        "--snakefile",
-        f"{CHECKOUT}/Snakefile",
-        "-n",
-        "--config",
-        "edition=paper",
-    )
-    assert said.strip() in dry.stderr
+
+
+def test_a_dry_run_begins_with_what_is_planned_per_row_on_one_screen(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan"]) == 0
+    said = capsys.readouterr().out
+    lines = said.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 120
+    for row in published_rows():
+        (line,) = [line for line in lines if line.split()[:1] == [row]]
+        assert "3 of 3" in line
+        assert ("licence" in line) == row.startswith(("ego4d", "fineaction_videomae_h"))
+    call = ["snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "-n", "--config", "edition=paper"]
+    dry = run_command(tmp_path, *call)
+    assert dry.stderr.startswith(said)
 
 
 # --------------------------------------------------------------------------------------------- DVC

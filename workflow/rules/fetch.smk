@@ -26,9 +26,6 @@ if MISSING and CHOSEN.origin == "dvc":
             "{params.command}"
 
 elif MISSING:
-    if workflow.is_main_process:
-        print(plan.as_text(list(ROWS.values()), released=RELEASED), file=sys.stderr)
-
     rule fetch:
         output:
             file=update(f"data/{RAW_EDITION}/{{path}}"),

@@ -7,7 +7,13 @@ from pathlib import Path
 
 from actionformer.commands.options import Command, edition_options, say
 from actionformer.errors import InputError
-from actionformer.params.files import load_dataset, load_edition, load_experiment, published_rows
+from actionformer.params.files import (
+    load_dataset,
+    load_edition,
+    load_experiment,
+    published_rows,
+    seeds_of,
+)
 
 
 def demo_data_options(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +56,8 @@ def fetch(args: argparse.Namespace) -> None:
 
 
 def plan_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("rows", metavar="ROW", nargs="*", help="rows (default: all)")
+    text = "every file of these rows (default: all rows, a line each)"
+    parser.add_argument("rows", metavar="ROW", nargs="*", help=text)
     parser.add_argument("--markdown", action="store_true", help="the table of docs/data.md")
     edition_options(parser, "paper")
 
@@ -61,7 +68,10 @@ def plan(args: argparse.Namespace) -> None:
     rows = []
     for name in args.rows or published_rows(args.params):
         rows.append(load_experiment(name, args.edition, params=args.params))
-    print(stage.plan(rows, markdown=args.markdown), end="")
+    if args.rows or args.markdown:
+        print(stage.plan(rows, markdown=args.markdown), end="")
+    else:
+        print(stage.overview(rows, seeds_of(rows[0], args.params)), end="")
 
 
 COMMANDS = (
@@ -69,7 +79,8 @@ COMMANDS = (
     Command("fetch", "download a data set's files from their publishers", fetch_options, fetch),
     Command(
         "plan",
-        "what each row needs: files, sources, sizes, what is gated, and the disk it takes",
+        "what each row has to train and fetch, what is gated, and the disk it takes, on one "
+        "screen; of rows that are named every file, its source and size",
         plan_options,
         plan,
     ),

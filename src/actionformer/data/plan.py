@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,55 @@ def _needed(path: Path, dataset: Dataset) -> Needed:
     return Needed(path, File())
 
 
+def overview(
+    experiments: Sequence[Experiment], seeds: Sequence[int], *, released: bool = True
+) -> str:
+    """What is to be done, on one screen: of every row what it trains, fetches and waits for."""
+    width = max(len(experiment.name) for experiment in experiments)
+    lines = [f"{'row':<{width}}  {'to train':<10}{'to fetch':<10}{'disk':<18}in the way"]
+    everything: dict[Path, Needed] = {}
+    to_train = 0
+    for experiment in experiments:
+        items = needed(experiment, released=released)
+        everything.update({item.path: item for item in items})
+        missing = _missing(items)
+        untrained = _untrained(experiment, seeds)
+        to_train += untrained
+        trainings = f"{untrained} of {len(seeds)}" if untrained else "nothing"
+        files = f"{len(missing)} file{'' if len(missing) == 1 else 's'}" if missing else "nothing"
+        cells = f"{trainings:<10}{files:<10}{_room(items):<18}{_in_the_way(missing)}"
+        lines.append(f"{experiment.name:<{width}}  {cells}".rstrip())
+    missing = _missing(everything.values())
+    trainings = f"{to_train} of {len(experiments) * len(seeds)} runs to train"
+    files = f"{len(missing)} of {len(everything)} files to fetch"
+    lines += ["", f"{trainings}; {files}; disk for all of them: {_disk(everything.values())}"]
+    lines.append("files and sources of a row: actionformer plan ROW")
+    return "\n".join(lines) + "\n"
+
+
+def _missing(items: Collection[Needed]) -> list[Needed]:
+    return [item for item in items if not item.path.exists()]
+
+
+def _untrained(experiment: Experiment, seeds: Sequence[int]) -> int:
+    """How many seeds have yet to be trained."""
+    count = 0
+    for seed in seeds:
+        run = layout.run(experiment.edition, experiment.name, seed)
+        count += not (run / "model.pt").exists()
+    return count
+
+
+def _in_the_way(missing: Collection[Needed]) -> str:
+    """What a person has to do before a row can run, in few words."""
+    ways = Counter(item.access() for item in missing)
+    parts = []
+    for access, words in (("gated", "a licence or an account"), ("by hand", "by hand alone")):
+        if ways[access]:
+            parts.append(f"{words}: {ways[access]}")
+    return ", ".join(parts)
+
+
 def as_text(experiments: Sequence[Experiment], *, released: bool = True) -> str:
     """Per row its files, their sources, sizes and access.
 
@@ -93,7 +143,7 @@ def as_text(experiments: Sequence[Experiment], *, released: bool = True) -> str:
             everything[item.path] = item
             facts = f"{item.size()}, {item.access()}, from {item.sources()}"
             lines.append(f"  {item.path}: {'there' if item.path.exists() else facts}")
-    missing = [item for item in everything.values() if not item.path.exists()]
+    missing = _missing(everything.values())
     counted = f"{len(missing)} of {len(everything)} files"
     lines += ["", f"to fetch: {counted}; disk for all of them: {_disk(everything.values())}"]
     closed = [item for item in missing if item.access() != "open"]
@@ -140,14 +190,31 @@ def disk(experiments: Sequence[Experiment]) -> str:
     return _disk(items.values())
 
 
-def _disk(items: Collection[Needed]) -> str:
-    """Files, and the packed stores, which take as much again as their features."""
+def _bytes(items: Collection[Needed]) -> tuple[int, int]:
+    """Of files, and of packed stores, which take as much again as their features.
+
+    And of how many files nobody knows.
+    """
     total = unknown = 0
     for item in items:
         if item.bytes is None:
             unknown += 1
         else:
             total += item.bytes * (2 if "features" in item.path.parts else 1)
+    return total, unknown
+
+
+def _room(items: Collection[Needed]) -> str:
+    """What these files take, in few words."""
+    total, unknown = _bytes(items)
+    if not total:
+        return "unknown"
+    return _gigabytes(total) + (" or more" if unknown else "")
+
+
+def _disk(items: Collection[Needed]) -> str:
+    """What these files take, and of how many that is not known."""
+    total, unknown = _bytes(items)
     known = _gigabytes(total) if total else ""
     more = f"{unknown} files of unknown size" if unknown else ""
     return f"at least {known}, and {more}" if known and more else known or more
