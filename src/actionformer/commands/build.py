@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from actionformer import layout
 from actionformer.commands.options import (
     Command,
     chosen_dataset,
@@ -24,7 +25,7 @@ def convert_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", type=Path, help=text)
     text = "with --source: csv or JSON of durations, which THUMOS files lack"
     parser.add_argument("--video-info", type=Path, help=text)
-    text = "with --source: database to write (default: annotations.json)"
+    text = "with --source: database to write (default: build/converted/DATASET.json)"
     parser.add_argument("--out", type=Path, help=text)
 
 
@@ -33,7 +34,7 @@ def convert(args: argparse.Namespace) -> None:
 
     dataset, name, edition = chosen_dataset(args)
     if args.source is not None:
-        out = args.out or Path("annotations.json")
+        out = args.out or layout.CONVERTED / f"{name}.json"
         print(stage.convert_source(dataset, args.source, args.video_info, out))
     elif args.out is not None or args.video_info is not None:
         raise InputError("--out and --video-info go with --source")

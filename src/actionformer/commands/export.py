@@ -39,8 +39,8 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-pictures", dest="pictures", action="store_false", help=text)
     text = "of subtitles and pictures (default: 0.2)"
     parser.add_argument("--min-score", type=float, default=0.2, help=text)
-    text = "folder to write (default: predictions)"
-    parser.add_argument("--out", type=Path, default=Path("predictions"), help=text)
+    text = f"folder to write (default: {layout.PREDICTIONS})"
+    parser.add_argument("--out", type=Path, default=layout.PREDICTIONS, help=text)
     device_option(parser)
 
 
@@ -73,7 +73,8 @@ def export_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("form", choices=forms, help="what to write")
     row_options(parser)
     seed_option(parser)
-    text = "file to write (default: ROW-FORM.json, or model.onnx beside model.pt)"
+    default = f"{layout.SUBMISSIONS}/ROW-FORM.json, or model.onnx beside model.pt"
+    text = f"file to write (default: {default})"
     parser.add_argument("--out", type=Path, help=text)
     text = "JSON of `predict` to submit (default: the row's detections)"
     parser.add_argument("--detections", type=Path, help=text)
@@ -112,7 +113,7 @@ def export(args: argparse.Namespace) -> None:
             detections=args.detections,
             external_data=args.external_data,
             levels=args.sls,
-            out=args.out or Path(f"{experiment.name}-{args.form}.json"),
+            out=args.out or layout.SUBMISSIONS / f"{experiment.name}-{args.form}.json",
         )
         print(said)
 

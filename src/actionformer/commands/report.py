@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from actionformer import layout
 from actionformer.commands.options import (
     Command,
     chosen_row,
@@ -42,22 +43,24 @@ def timeline_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--video", required=True, help="a video of the evaluated subset")
     text = "from this score on (default: as many as there is ground truth)"
     parser.add_argument("--min-score", type=float, help=text)
-    text = "png, svg or pdf (default: timeline.png)"
-    parser.add_argument("--out", type=Path, default=Path("timeline.png"), help=text)
+    text = f"png, svg or pdf (default: {layout.TIMELINES}/ROW-VIDEO.png)"
+    parser.add_argument("--out", type=Path, help=text)
 
 
 def timeline(args: argparse.Namespace) -> None:
     from actionformer.stages import report as stage
 
     experiment = chosen_row(args)
-    stage.timeline(experiment, args.seed, args.video, min_score=args.min_score, out=args.out)
-    print(args.out)
+    usual = layout.TIMELINES / f"{experiment.name}-{args.video.replace('/', '_')}.png"
+    out = args.out or usual
+    stage.timeline(experiment, args.seed, args.video, min_score=args.min_score, out=out)
+    print(out)
 
 
 def diagnose_options(parser: argparse.ArgumentParser) -> None:
     files_options(parser, required=True)
-    text = "page to write (default: diagnosis.html)"
-    parser.add_argument("--out", type=Path, default=Path("diagnosis.html"), help=text)
+    text = f"page to write (default: {layout.DIAGNOSES}/DETECTIONS.html)"
+    parser.add_argument("--out", type=Path, help=text)
 
 
 def diagnose(args: argparse.Namespace) -> None:
@@ -69,7 +72,7 @@ def diagnose(args: argparse.Namespace) -> None:
         EvaluationParams(tiou=args.tiou, use_blocked_list=args.blocked),
         subset=args.subset,
         label_field=args.label_field,
-        out=args.out,
+        out=args.out or layout.DIAGNOSES / f"{args.detections.stem}.html",
     )
     print("\n".join(said))
 

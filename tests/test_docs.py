@@ -1,0 +1,214 @@
+"""Every command of README and docs does what it says, as it is written.
+
+The line that opens a block of code marks what is done with each of its commands:
+
+    ```sh run               it runs, in a clone whose demo edition has one trained row
+    ```sh dry-run           its program takes it: what would cost hours, a download or a server
+    ```sh start-and-stop    it is still there after some seconds
+    ```python run           it runs, from top to bottom
+    ```python dry-run       it compiles, and what it imports is there
+
+A block of another language is no command. One without a language is refused.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from dvc.cli.parser import get_main_parser
+
+from actionformer.commands.main import parser
+from conftest import CHECKOUT, environment
+from project import Place, project
+
+PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+NO_COMMANDS = {"mermaid", "text", "json", "yaml", "python"}
+# docs/api.md is written from docstrings, whose signatures are no programs
+SIGNATURES = "api.md"
+# of a start-and-stop
+SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of code of a page."""
+
+    page: str
+    line: int
+    language: str
+    mark: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks() -> list[Block]:
+    """Every block of code of every page."""
+    found = []
+    for page in PAGES:
+        opened: tuple[int, str] | None = None
+        lines: list[str] = []
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+            if not line.startswith("```"):
+                lines.append(line)
+            elif opened is None:
+                opened, lines = (number, line.removeprefix("```")), []
+            else:
+                language, _, mark = opened[1].partition(" ")
+                text = "\n".join(lines) + "\n"
+                found.append(Block(page.name, opened[0], language, mark, text))
+                opened = None
+    return found
+
+
+def commands(block: Block) -> list[list[str]]:
+    """The commands of a block, in words."""
+    joined = block.text.replace("\\\n", " ")
+    found = [shlex.split(line, comments=True) for line in joined.splitlines()]
+    return [words for words in found if words]
+
+
+def marked(language: str, mark: str) -> list[Block]:
+    return [block for block in blocks() if (block.language, block.mark) == (language, mark)]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A clone after `snakemake`, for one row of one epoch."""
+    copy = project(tmp_path_factory.mktemp("clone"))
+    for name in ("Makefile", "data.dvc", "pyproject.toml"):
+        shutil.copy(CHECKOUT / name, copy / name)
+    shutil.copytree(CHECKOUT / "docs", copy / "docs")
+    shutil.copytree(CHECKOUT / ".dvc/store", copy / ".dvc/store")
+    for name in (".dvc/config", ".dvcignore"):
+        shutil.copy(CHECKOUT / name, copy / name)
+    place = Place(copy, copy)
+    place.run("snakemake", "--cores", "2", "--config", "rows=thumos14_i3d")
+    np.save(copy / "video.npy", np.zeros((100, 48), np.float32))
+    return place
+
+
+def test_every_block_of_code_says_what_a_test_does_with_it():
+    marks = {"run", "dry-run", "start-and-stop"}
+    for block in blocks():
+        if block.language == "sh":
+            assert block.mark in marks, f"{block}: a command without a mark"
+        elif block.language == "python" and block.page != SIGNATURES:
+            assert block.mark in marks - {"start-and-stop"}, f"{block}: a program without a mark"
+        else:
+            assert block.language in NO_COMMANDS, f"{block}: a block without a language"
+
+
+@pytest.mark.parametrize("block", marked("sh", "run"), ids=str)
+def test_a_command_runs_as_it_is_written(clone, block):
+    for words in commands(block):
+        clone.run(*words)
+
+
+@pytest.mark.parametrize("block", marked("sh", "dry-run"), ids=str)
+def test_a_command_is_one_that_its_program_takes(clone, block):
+    for words in commands(block):
+        assert_taken(clone, words)
+
+
+def assert_taken(clone: Place, words: list[str]) -> None:
+    program, *arguments = words
+    if program == "snakemake":
+        if "experiment=sbhar/sbhar.yaml" in arguments:
+            shutil.copytree(clone.copy / "docs/own-dataset", clone.copy / "sbhar")
+            (clone.copy / "sbhar/annotations.json").write_text("{}")
+            (clone.copy / "sbhar/features").mkdir()
+        said = clone.run(*words, "-n").stdout
+        assert "This was a dry-run" in said or "Nothing to be done" in said, said
+    elif program == "make":
+        clone.run("make", "-n", *arguments)
+    elif program == "actionformer":
+        parser().parse_args(arguments)
+    elif program == "dvc":
+        get_main_parser().parse_args(arguments)
+    else:
+        pytest.fail(f"nothing is known of a dry run of {program}")
+
+
+@pytest.mark.parametrize("block", marked("sh", "start-and-stop"), ids=str)
+def test_a_command_that_serves_starts_and_stops(clone, block):
+    for words in commands(block):
+        output = clone.folder / "build/serving.log"
+        with output.open("w") as log:
+            started = subprocess.Popen(
+                words,
+                cwd=clone.folder,
+                env=environment(),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            started.wait(SECONDS)
+            pytest.fail(f"{shlex.join(words)} ended by itself: {output.read_text()}")
+        started.send_signal(signal.SIGTERM)
+        started.wait(60)
+
+
+@pytest.mark.parametrize("block", marked("python", "run"), ids=str)
+def test_a_program_runs_as_it_is_written(clone, block):
+    clone.run(sys.executable, "-c", block.text)
+
+
+@pytest.mark.parametrize("block", marked("python", "dry-run"), ids=str)
+def test_a_program_compiles_and_what_it_imports_is_there(block):
+    for node in ast.walk(ast.parse(block.text)):
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(str(node.module))
+            for alias in node.names:
+                assert hasattr(module, alias.name), f"{node.module} has no {alias.name}"
+
+
+INLINE = re.compile(r"`(actionformer [a-z][^`]*)`")
+# stand for something of the reader's own, and for several
+PLACEHOLDERS = {"ROW": "thumos14_i3d", "FOLDER": "folder", "...": "more"}
+
+
+def inline_commands() -> list[tuple[str, str]]:
+    found = []
+    for page in PAGES:
+        for text in INLINE.findall(page.read_text(encoding="utf-8")):
+            if (page.name, text) not in found:
+                found.append((page.name, text))
+    return found
+
+
+@pytest.mark.parametrize(("page", "text"), inline_commands())
+def test_a_command_within_a_sentence_exists(page, text, capsys):
+    """With its options, where it is whole; by its name and what is there of it, where it isn't."""
+    words = [PLACEHOLDERS.get(word, word) for word in shlex.split(text)[1:]]
+    said = ""
+    try:
+        parser().parse_args(words)
+    except SystemExit:
+        said = capsys.readouterr().err
+    incomplete = "required" in said or "expected at least one argument" in said
+    assert not said or incomplete, f"{page}: {text}: {said}"
+
+
+def test_this_file_waits_long_enough_to_see_a_server_fail():
+    """A command that fails at once must not count as one that serves."""
+    begun = time.monotonic()
+    failed = subprocess.run(
+        ["mlflow", "ui", "--port", "no number"], env=environment(), capture_output=True
+    )
+    assert failed.returncode != 0
+    assert time.monotonic() - begun < SECONDS
