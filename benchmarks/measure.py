@@ -25,7 +25,7 @@ from actionformer import ActionFormer, load_experiment
 from actionformer.data.features import FeatureStore, pack
 from actionformer.data.loader import training_batches
 from actionformer.data.view import View, views
-from actionformer.detection import batched_nms
+from actionformer.detection.nms import batched_nms
 from actionformer.detection.predict import of_video, of_view
 from actionformer.evaluation import mean_average_precision
 from actionformer.params.experiment import Experiment

@@ -28,10 +28,9 @@ from actionformer import ActionFormer
 from actionformer.data import random_truncation, views
 from actionformer.data.loader import Batch
 from actionformer.data.view import View, Window, linearly_resized, resized
-from actionformer.detection import batched_nms
 from actionformer.detection.classifiers import load_classifier
 from actionformer.detection.decode import decode
-from actionformer.detection.nms import vote
+from actionformer.detection.nms import batched_nms, vote
 from actionformer.detection.predict import of_video, of_view
 from actionformer.evaluation import mean_average_precision, recall_at_kx
 from actionformer.files import write_text

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actionformer import load_experiment
-from actionformer.detection import batched_nms
 from actionformer.detection.decode import candidates, decode
-from actionformer.detection.nms import vote
+from actionformer.detection.nms import batched_nms, vote
 from actionformer.detection.predict import rounded
 from actionformer.model.actionformer import Level
 

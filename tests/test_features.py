@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actionformer.data import features as stores
+from actionformer.data.feature_files import Form
 from actionformer.data.features import FeatureStore, pack
 from actionformer.errors import InputError
 from conftest import run_command
@@ -261,7 +262,7 @@ def test_a_journal_that_names_what_the_partial_store_lacks_is_not_trusted(tmp_pa
     with h5py.File(tmp_path / ".f.h5.partial", "w") as file:
         file["videos/v0"] = ARRAYS["v0"]
     journal = {
-        "stamp": stores._stamp(source, 3, "p_"),
+        "stamp": stores._stamp(source, Form(3, "p_")),
         "digests": {"v0": stores._digest(ARRAYS["v0"]), "gone": "?"},
     }
     (tmp_path / ".f.h5.partial.json").write_text(json.dumps(journal))

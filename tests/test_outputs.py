@@ -6,7 +6,9 @@ import copy
 import itertools
 import json
 import re
+import sys
 import zipfile
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -26,16 +28,20 @@ from actionformer import (
     predict,
     progress,
 )
+from actionformer.commands import main as main_module
+from actionformer.commands.main import COMMANDS
 from actionformer.data.features import pack
 from actionformer.detection.actions import BEST_PER_POINT, fuse
-from actionformer.detection.from_files import Timing, timed_as
+from actionformer.detection.timing import Timing, timed_as
 from actionformer.errors import InputError
 from actionformer.params import keys
 from actionformer.params.experiment import InferenceParams
+from actionformer.params.files import as_yaml
 from actionformer.reporting import submissions, subtitles
 from actionformer.stages import export as outputs
 from actionformer.stages import status
 from actionformer.training import checkpoint
+from conftest import run_command
 
 
 def weights_file(folder, row="thumos14_i3d", **updates):
@@ -540,7 +546,7 @@ def test_the_onnx_file_computes_what_the_network_computes(tmp_path, row):
     The export itself compares, and says how far apart they are.
     """
     path, experiment, _ = weights_file(tmp_path, row)
-    said = outputs.export_onnx(path, length=64, out=tmp_path / "model.onnx")
+    said = outputs.export_onnx(path, length=64, out=tmp_path / "model.onnx", say=print)
     assert "for videos of up to 64 steps" in said
     facts = {p.key: json.loads(p.value) for p in onnx.load(tmp_path / "model.onnx").metadata_props}
     assert facts["classes"][0] == "class 0"
@@ -561,7 +567,7 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatc
     monkeypatch.setattr(onnxruntime.InferenceSession, "run", disturbed)
     words = r"differs from the network by (1\.0e-03|nan), more than 0\.0001"
     with pytest.raises(InputError, match=words):
-        outputs.export_onnx(path, length=32, out=tmp_path / "model.onnx")
+        outputs.export_onnx(path, length=32, out=tmp_path / "model.onnx", say=print)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.pt"]
 
 
@@ -622,3 +628,28 @@ def test_status_tells_missing_running_stopped_trained_done_and_outdated_apart(eg
     assert status.run_status(ego4d, 0).why == ["training.lr: 0.5 -> 0.002"]
     files.write_json(run / "model.manifest.json", made("train", seed=0) | {"md5": "another"})
     assert state() == ("outdated", 14, "detect")
+
+
+def test_a_missing_frame_rate_is_said_before_torch_is_imported(tmp_path):
+    experiment = load_experiment("thumos14_i3d", "demo")
+    (tmp_path / "params.yaml").write_text(as_yaml(experiment))
+    code = (
+        "import sys; from actionformer.commands.main import main;"
+        "code = main(['predict', '--weights', 'model.pt', '--features', 'video.npy']);"
+        "print(code, 'torch' in sys.modules)"
+    )
+    done = run_command(tmp_path, sys.executable, "-c", code)
+    assert done.stdout.split() == ["1", "False"]
+    assert "frames per second (fps)" in done.stderr
+
+
+@pytest.mark.parametrize(("command", "words"), [("export", "begins anew"), ("train", "goes on")])
+def test_a_stopped_command_says_what_the_same_command_will_do(monkeypatch, capsys, command, words):
+    def stopped(args):
+        raise KeyboardInterrupt
+
+    chosen = {found.name: found for found in COMMANDS}[command]
+    monkeypatch.setattr(main_module, "COMMANDS", [replace(chosen, run=stopped)])
+    arguments = ["onnx", "thumos14_i3d"] if command == "export" else ["thumos14_i3d"]
+    assert main_module.main([command, *arguments]) == 130
+    assert f"interrupted; the same command {words}" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import pytest
 
 from actionformer import layout
 from actionformer.commands.main import main
+from actionformer.data.features import FeatureStore
 from actionformer.params.dataset import folder_name
 from actionformer.params.files import load_experiment
 from conftest import CHECKOUT, run_command
@@ -125,3 +126,108 @@ def test_the_folder_of_a_data_set_moves_with_the_checkout(tmp_path, monkeypatch)
         monkeypatch.chdir(tmp_path / checkout)
         names.add(folder_name("own/d.yaml"))
     assert len(names) == 1
+
+
+# ----------------------------------------------------------------- what is wrong, and what mends it
+
+
+def audited(folder: Path, capfd: pytest.CaptureFixture[str]) -> str:
+    """What an audit of the data set in a folder says on stderr; nothing if all is well."""
+    assert main(["convert", f"{folder.name}/dataset.yaml"]) == 0
+    code = main(["pack", f"{folder.name}/dataset.yaml", "some"])
+    code = code or main(["audit", f"{folder.name}/own.yaml"])
+    said = capfd.readouterr().err
+    assert bool(code) == bool(said)
+    assert said.count("\n") <= 1
+    return said
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a data set of one's own; the current folder is the one that holds it."""
+    monkeypatch.chdir(tmp_path)
+    write_own(tmp_path / "own", "run")
+    return tmp_path / "own"
+
+
+def set_in(folder: Path, value: str) -> None:
+    """Set a value of the feature set in the data set's YAML."""
+    path = folder / "dataset.yaml"
+    path.write_text(path.read_text().replace("{file: features", f"{{{value}, file: features"))
+
+
+def test_names_that_do_not_fit_are_shown_with_what_would_make_them_fit(own, capfd):
+    for path in (own / "features").glob("*.npy"):
+        path.rename(path.with_name(f"v_{path.stem}_rgb.npy"))
+    said = audited(own, capfd)
+    assert "videos are called training, validation" in said
+    assert "features v_training_rgb, v_validation_rgb" in said
+    assert "`prefix: v_, suffix: _rgb` in the params of the feature set would fit 2" in said
+    set_in(own, "prefix: v_, suffix: _rgb")
+    assert audited(own, capfd) == ""
+
+
+def test_a_misspelt_label_is_named_where_there_are_too_many(own, capfd):
+    path = own / "annotations.json"
+    content = json.loads(path.read_text())
+    training = content["database"]["training"]["annotations"]
+    training += [{"segment": [5.0, 6.0], "label": "rnu"}, {"segment": [7.0, 8.0], "label": "run"}]
+    path.write_text(json.dumps(content))
+    said = audited(own, capfd)
+    assert "2 classes, params say 1; the labels with the fewest instances: 'rnu' (1)" in said
+
+
+def test_arrays_of_channels_and_steps_name_the_param_that_reads_them(own, capfd):
+    for path in (own / "features").glob("*.npy"):
+        np.save(path, np.load(path).T)
+    said = audited(own, capfd)
+    assert "shape (4, 8), expected (steps, 4): `transposed: true` in the params" in said
+    set_in(own, "transposed: true")
+    assert audited(own, capfd) == ""
+
+
+def test_arrays_of_a_batch_of_one_are_read(own, capfd):
+    for path in (own / "features").glob("*.npy"):
+        np.save(path, np.load(path)[None])
+    assert audited(own, capfd) == ""
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_several_arrays_name_the_param_that_puts_them_side_by_side(own, capfd, transposed):
+    expected = {}
+    for path in (own / "features").glob("*.npy"):
+        rgb, flow = np.full((8, 3), 1.0, np.float32), np.full((8, 1), 2.0, np.float32)
+        expected[path.stem] = np.concatenate([rgb, flow], axis=1)
+        arrays = {"rgb": rgb.T if transposed else rgb, "flow": flow.T if transposed else flow}
+        path.unlink()
+        np.savez(path.with_suffix(".npz"), **arrays)
+    said = audited(own, capfd)
+    assert "`arrays: [flow, rgb]` in the params of the feature set puts them side by side" in said
+    set_in(own, f"arrays: [rgb, flow], transposed: {str(transposed).lower()}")
+    assert audited(own, capfd) == ""
+    store = FeatureStore(layout.store_of(load_experiment("own/own.yaml")))
+    for video, array_TC in expected.items():
+        np.testing.assert_array_equal(store[video], array_TC)
+
+
+def test_a_path_that_is_wrong_is_not_something_to_pull(own, capfd):
+    (own / "features").rename(own / "elsewhere")
+    said = audited(own, capfd)
+    assert "features: no such file; check the path" in said
+    assert "dvc" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("clip.mp4", "a video; what is read are features"),
+        ("p.pkl", "pickled, which can run code and is not read"),
+        ("notes.docx", "not features that are read here; expected npy, npz, pt or h5"),
+        ("cut.zip", "corrupt or truncated archive"),
+    ],
+)
+def test_what_is_no_feature_file_is_called_by_what_it_is(own, capfd, name, words):
+    (own / name).write_bytes(b"\x00\x01" * 600)
+    text = (own / "dataset.yaml").read_text()
+    (own / "dataset.yaml").write_text(text.replace("file: features", f"file: {name}"))
+    assert words in audited(own, capfd)

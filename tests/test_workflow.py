@@ -142,6 +142,23 @@ def test_every_row_has_figures_a_model_card_and_tables_in_four_forms(done):
             assert (done / f"results/demo/tables/{table}.{form}").exists()
 
 
+@pytest.mark.parametrize("row", ROWS)
+def test_the_program_of_a_model_card_runs_and_its_header_says_what_it_says(done, row):
+    folder = done / f"results/demo/{row}"
+    card = (folder / "README.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", card, re.S)
+    (dim,) = re.findall(r"shape \(steps, (\d+)\)", card)
+    rng = np.random.default_rng(0)
+    np.save(folder / "video.npy", rng.standard_normal((90, int(dim)), np.float32))
+    said = run_command(folder, sys.executable, "-c", f"{program}\nprint(list(detections))").stdout
+    assert said.strip() == "['video']"
+    header = yaml.safe_load(card.split("---")[1])
+    assert header["license"] == "apache-2.0"
+    assert "(`apache-2.0`)" in card.split("---", 2)[2]
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", card):
+        assert (folder / picture).exists(), picture
+
+
 def test_snakemakes_own_report_has_captions_and_categories(done):
     snakemake(done, "--report", "report.zip")
     with zipfile.ZipFile(done / "report.zip") as archive:

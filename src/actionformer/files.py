@@ -82,6 +82,13 @@ def digest(content: Any) -> str:
     ).hexdigest()
 
 
+def brings(path: Path) -> str:
+    """What to do about a file that isn't there: the project's own come by themselves."""
+    if path.parts[:1] == ("data",):
+        return "`dvc pull` or the fetch rule brings it"
+    return "check the path"
+
+
 def files_of(path: Path) -> list[Path]:
     """A file, or all files of a folder in the order of their paths."""
     if not path.is_dir():

@@ -94,7 +94,7 @@ def audit(args: argparse.Namespace) -> None:
 
 COMMANDS = (
     Command("convert", "publisher's annotations -> the one database", convert_options, convert),
-    Command("pack", "publisher's features -> one HDF5 store", pack_options, pack),
+    Command("pack", "publisher's features -> one HDF5 store", pack_options, pack, resumes=True),
     Command(
         "audit",
         "check annotations and features against each other and what is published of them",

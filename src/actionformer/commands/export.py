@@ -11,9 +11,12 @@ from actionformer.commands.options import (
     chosen_row,
     device_option,
     row_options,
+    say,
     seed_option,
     use_threads,
 )
+from actionformer.detection.timing import Timing, timed_as
+from actionformer.params.files import read_yaml, stored_experiment
 
 
 def predict_options(parser: argparse.ArgumentParser) -> None:
@@ -45,10 +48,7 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
 
 
 def predict(args: argparse.Namespace) -> None:
-    from actionformer.stages import export as stage
-
-    use_threads(stage.experiment_of(args.weights))
-    timing = stage.Timing(
+    timing = Timing(
         fps=args.fps,
         stride=args.stride,
         offset=args.offset,
@@ -56,6 +56,13 @@ def predict(args: argparse.Namespace) -> None:
         annotations=args.annotations,
         subset=args.subset,
     )
+    # what is refused is refused at once: torch, which the stage imports, takes seconds
+    beside = args.weights.with_name("params.yaml")
+    if beside.exists():
+        timed_as(stored_experiment(read_yaml(beside), str(beside)), timing)
+    from actionformer.stages import export as stage
+
+    use_threads(stage.experiment_of(args.weights))
     said = stage.predict(
         args.weights,
         args.features,
@@ -101,7 +108,7 @@ def export(args: argparse.Namespace) -> None:
     if args.form == "onnx":
         weights = layout.run(experiment.edition, experiment.name, args.seed) / "model.pt"
         out = args.out or weights.with_name("model.onnx")
-        print(stage.export_onnx(args.weights or weights, length=args.length, out=out))
+        print(stage.export_onnx(args.weights or weights, length=args.length, out=out, say=say))
     elif args.check is not None:
         print(stage.check_submission(args.form, experiment, args.check, subset=args.subset))
     else:

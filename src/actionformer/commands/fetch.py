@@ -76,7 +76,13 @@ def plan(args: argparse.Namespace) -> None:
 
 COMMANDS = (
     Command("demo-data", "write the demo edition's publisher files", demo_data_options, demo_data),
-    Command("fetch", "download a data set's files from their publishers", fetch_options, fetch),
+    Command(
+        "fetch",
+        "download a data set's files from their publishers",
+        fetch_options,
+        fetch,
+        resumes=True,
+    ),
     Command(
         "plan",
         "what each row has to train and fetch, what is gated, and the disk it takes, on one "

@@ -36,9 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         parsed.run(parsed)
     except KeyboardInterrupt:
-        return _stopped(parsed, "interrupted; the same command goes on from here", 130)
+        return _stopped(parsed, f"interrupted; {_afterwards(parsed)}", 130)
     except Terminated:
-        return _stopped(parsed, "terminated; the same command goes on from here", 143)
+        return _stopped(parsed, f"terminated; {_afterwards(parsed)}", 143)
     except BrokenPipeError:  # as when piped into `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
@@ -59,6 +59,13 @@ def _terminate(number: int, frame: object) -> None:
     raise Terminated
 
 
+def _afterwards(parsed: argparse.Namespace) -> str:
+    """What the same command will do next time."""
+    if parsed.resumes:
+        return "the same command goes on from here"
+    return "the same command begins anew"
+
+
 def _stopped(parsed: argparse.Namespace, why: str, code: int) -> int:
     print(f"actionformer {parsed.command}: {' '.join(why.split())}", file=sys.stderr)
     return code
@@ -76,5 +83,5 @@ def parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         sub = subparsers.add_parser(command.name, help=command.text, description=command.text)
         command.options(sub)
-        sub.set_defaults(run=command.run)
+        sub.set_defaults(run=command.run, resumes=command.resumes)
     return whole

@@ -29,6 +29,8 @@ class Command:
     # adds its options
     options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], None]
+    # interrupted, does the same command go on from there?
+    resumes: bool = False
 
 
 def say(line: str) -> None:

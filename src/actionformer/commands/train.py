@@ -31,4 +31,12 @@ def train(args: argparse.Namespace) -> None:
     stage.train(experiment, args.seed, device=args.device, anew=args.anew, say=say)
 
 
-COMMANDS = (Command("train", "train a row with one seed, or go on with it", train_options, train),)
+COMMANDS = (
+    Command(
+        "train",
+        "train a row with one seed, or go on with it",
+        train_options,
+        train,
+        resumes=True,
+    ),
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
@@ -17,6 +17,11 @@ MANY = 0.05
 MANY_ODD = 0.5
 # how many steps, or which share of them, a length may differ
 ODD_STEPS, ODD_SHARE = 8, 0.05
+
+# how many labels are named where there are too many of them
+RAREST = 3
+# how many features are compared with the names of videos
+LOOKED_AT = 200
 
 # subset -> videos and instances; None where one is not known
 Published = Mapping[str, tuple[int | None, int | None]]
@@ -121,7 +126,8 @@ def _check_classes(
 ) -> None:
     classes = database.classes
     if num_classes is not None and num_classes != len(classes):
-        found.errors.append(f"{len(classes)} classes, params say {num_classes}")
+        wrong = f"{len(classes)} classes, params say {num_classes}"
+        found.errors.append(f"{wrong}; {_rarest(database)}")
     if class_order is not None:
         for i, (listed, label) in enumerate(zip_longest(class_order, classes)):
             if listed != label:
@@ -130,6 +136,17 @@ def _check_classes(
                 break
     if classes != tuple(sorted(classes)):
         found.notes.append("the class order is that of a list, not by code point")
+
+
+def _rarest(database: Database) -> str:
+    """The labels with the fewest instances: a misspelt one is among them."""
+    counts = dict.fromkeys(database.classes, 0)
+    for video in database.videos.values():
+        for label in video.labels:
+            counts[label] += 1
+    rarest = sorted(counts, key=lambda label: counts[label])[:RAREST]
+    told = [f"'{label}' ({counts[label]})" for label in rarest]
+    return f"the labels with the fewest instances: {', '.join(told)}"
 
 
 def _subsets(database: Database, published: Published) -> dict[str, dict[str, Any]]:
@@ -225,8 +242,38 @@ def _check_presence(
     if extra:
         found.notes.append(f"{len(extra)} features without a video: {_some(extra)}")
     if videos and len(absent) == len(videos):
-        found.errors.append("no video has features; check the feature set's prefix")
+        found.errors.append(_mismatch([video.name for video in videos], list(lengths)))
     return absent
+
+
+def _mismatch(videos: Sequence[str], features: Sequence[str]) -> str:
+    """What videos and features are called, where none fits, and what would make them fit."""
+    wrong = (
+        f"no video has features: videos are called {_some(videos, 3)}, features "
+        f"{_some(features, 3)}"
+    )
+    fits = Counter(_affixes(videos, features))
+    if not fits:
+        return f"{wrong}; name them alike, or set `prefix` or `suffix` of the feature set"
+    (prefix, suffix), count = fits.most_common(1)[0]
+    parts = []
+    if prefix:
+        parts.append(f"prefix: {prefix}")
+    if suffix:
+        parts.append(f"suffix: {suffix}")
+    return f"{wrong}; `{', '.join(parts)}` in the params of the feature set would fit {count}"
+
+
+def _affixes(videos: Sequence[str], features: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What stands before and after a video's name in what features are called."""
+    # longest first: 'video_1' lies in 'video_10', too
+    ordered = sorted(videos, key=len, reverse=True)
+    for name in features[:LOOKED_AT]:
+        for video in ordered:
+            before, found, after = name.partition(video)
+            if found:
+                yield before, after
+                break
 
 
 def _check_lost(found: Audit, database: Database, eval_subset: str, absent: set[str]) -> None:
@@ -275,6 +322,6 @@ def _check_lengths(
         found.errors.append(f"{wrong}: check stride and fps")
 
 
-def _some(names: Sequence[str]) -> str:
+def _some(names: Sequence[str], count: int = 5) -> str:
     """The first few of a list."""
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")

@@ -25,13 +25,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionformer.errors import InputError
-from actionformer.files import files_of
+from actionformer.files import brings, files_of
 
 MISSING_LIST = "missing_files.txt"
 # keys of arrays in npz and pt files that hold more than one
 KEYS = ("feats", "features")
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", (b"PK\x03\x04", b"PK\x05\x06")
 _MAGIC: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+# how names end, of archives, of files that are never read, and of what features are made from
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz")
+_PICKLES = (".pkl", ".pickle")
+_VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts")
 _BROKEN = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -63,6 +67,25 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Form:
+    """What a publisher's files look like (`params.dataset.FeatureSet`)."""
+
+    # channels
+    dim: int
+    # what stands before and after a video's name
+    prefix: str = ""
+    suffix: str = ""
+    # arrays are (channels, steps)
+    transposed: bool = False
+    # keys of arrays that are put side by side
+    arrays: Sequence[str] = ()
+
+    def video(self, name: str) -> str:
+        """The video that something is called after."""
+        return name.removeprefix(self.prefix).removesuffix(self.suffix)
+
+
+@dataclass(frozen=True)
 class Features:
     """One video's features; `load` reads and checks them."""
 
@@ -70,7 +93,7 @@ class Features:
     load: Callable[[], NDArray[Any]]
 
 
-def missing_list(member: Member, prefix: str) -> list[str]:
+def missing_list(member: Member, form: Form) -> list[str]:
     """Videos that the publisher lists as missing."""
     try:
         lines = member.read().decode().splitlines()
@@ -78,7 +101,7 @@ def missing_list(member: Member, prefix: str) -> list[str]:
         raise InputError(
             f"{member.source}: {member.name}: not readable as UTF-8 text ({error})"
         ) from None
-    return sorted(line.strip().removeprefix(prefix) for line in lines if line.strip())
+    return sorted(form.video(line.strip()) for line in lines if line.strip())
 
 
 def members(source: Path) -> Iterator[Member]:
@@ -87,8 +110,8 @@ def members(source: Path) -> Iterator[Member]:
     In the order of names, where that costs nothing.
 
     Raises:
-        InputError: no such file, a corrupt or truncated archive, a member that lies outside the
-            archive's folder.
+        InputError: no such file, one of another kind, a corrupt or truncated archive, a member that
+            lies outside the archive's folder.
     """
     if source.is_dir():
         for path in files_of(source):
@@ -96,18 +119,34 @@ def members(source: Path) -> Iterator[Member]:
             yield Member.of_file(path, source, name)
         return
     if not source.exists():
-        raise InputError(f"{source}: no such file; `dvc pull` or the fetch rule brings it")
+        raise InputError(f"{source}: no such file; {brings(source)}")
     with source.open("rb") as file:
         start = file.read(8)
     # by its first bytes: an archive of archives would pass for what it holds
     if start.startswith(_HDF5):
         yield Member.of_file(source, name=source.with_suffix(".h5").name)
         return
+    _refuse_what_is_no_archive(source, start)
     with _complete(source):
         yield from _zip_members(source) if start.startswith(_ZIP) else _tar_members(source, start)
 
 
-def features_in(member: Member, *, dim: int, prefix: str = "") -> Iterator[Features]:
+def _refuse_what_is_no_archive(source: Path, start: bytes) -> None:
+    """One line that says what a file is, where its name and its first bytes are no archive's."""
+    suffix = source.suffix.lower()
+    if suffix in _VIDEOS:
+        wrong = "a video; what is read are features, one (steps, channels) array per video"
+        raise InputError(f"{source}: {wrong}, which an extractor makes of it (docs/faq.md)")
+    if suffix in _PICKLES:
+        raise InputError(f"{source}: {_PICKLED}")
+    packed = start.startswith((*_ZIP, *_MAGIC))
+    if packed or suffix in _ARCHIVES or tarfile.is_tarfile(source):
+        return
+    wanted = "expected npy, npz, pt or h5, or a zip, a tar or a folder of these"
+    raise InputError(f"{source}: not features that are read here; {wanted}")
+
+
+def features_in(member: Member, form: Form) -> Iterator[Features]:
     """The videos that a file holds: one, or in h5 one per data set; none in files of other kinds.
 
     Raises:
@@ -117,16 +156,16 @@ def features_in(member: Member, *, dim: int, prefix: str = "") -> Iterator[Featu
     path = PurePosixPath(member.name)
     if "__MACOSX" in path.parts or path.name.startswith("._"):
         return  # what macOS adds to archives
-    video = path.stem.removeprefix(prefix)
+    video = form.video(path.stem)
     where = f"{member.source}: video '{video}' ({member.name})"
     match path.suffix:
         case ".npy" | ".npz":
-            yield Features(video, lambda: _checked(_numpy(member, where), dim, where))
+            yield Features(video, lambda: _checked(_numpy(member, form, where), form, where))
         case ".pt" | ".pth":
-            yield Features(video, lambda: _checked(_torch(member, where), dim, where))
+            yield Features(video, lambda: _checked(_torch(member, form, where), form, where))
         case ".h5" | ".hdf5":
-            yield from _hdf5(member, dim, prefix)
-        case ".pkl" | ".pickle":
+            yield from _hdf5(member, form)
+        case suffix if suffix in _PICKLES:
             raise InputError(f"{where}: {_PICKLED}")
 
 
@@ -199,7 +238,7 @@ def _inside(name: str, source: Path) -> str:
 # ------------------------------------------------------------------------------------------ arrays
 
 
-def _numpy(member: Member, where: str) -> NDArray[Any]:
+def _numpy(member: Member, form: Form, where: str) -> NDArray[Any]:
     content = io.BytesIO(member.read())
     if not content.getbuffer()[:6].tobytes().startswith((b"\x93NUMPY", *_ZIP)):
         raise InputError(f"{where}: not an npy or npz file; fetch it again")
@@ -207,14 +246,14 @@ def _numpy(member: Member, where: str) -> NDArray[Any]:
         loaded = np.load(content, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded
-        return np.asarray(loaded[_chosen(loaded.files, where)])
+        return _side_by_side([loaded[key] for key in _chosen(loaded.files, form, where)], form)
     except (ValueError, EOFError, OSError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         if "pickle" in str(error):
             raise InputError(f"{where}: {_PICKLED}") from None
         raise InputError(f"{where}: not a complete array ({error}); fetch it again") from None
 
 
-def _torch(member: Member, where: str) -> NDArray[Any]:
+def _torch(member: Member, form: Form, where: str) -> NDArray[Any]:
     import torch
 
     content = io.BytesIO(member.read())
@@ -224,27 +263,53 @@ def _torch(member: Member, where: str) -> NDArray[Any]:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         wrong = f"not a tensor that can be read safely ({reason})"
         raise InputError(f"{where}: {wrong}; {_PICKLED}") from None
+    found = [loaded]
     if isinstance(loaded, dict):
-        loaded = loaded[_chosen(list(loaded), where)]
-    if not isinstance(loaded, torch.Tensor):
-        raise InputError(f"{where}: holds {type(loaded).__name__}, expected one tensor")
-    if loaded.layout != torch.strided:
-        raise InputError(f"{where}: a sparse tensor, expected a dense one")
-    loaded = loaded.detach()
-    return loaded.float().numpy() if loaded.dtype is torch.bfloat16 else loaded.numpy()
+        found = [loaded[key] for key in _chosen(list(map(str, loaded)), form, where)]
+    arrays = []
+    for tensor in found:
+        if not isinstance(tensor, torch.Tensor):
+            raise InputError(f"{where}: holds {type(tensor).__name__}, expected one tensor")
+        if tensor.layout != torch.strided:
+            raise InputError(f"{where}: a sparse tensor, expected a dense one")
+        tensor = tensor.detach()
+        arrays.append(tensor.float().numpy() if tensor.dtype is torch.bfloat16 else tensor.numpy())
+    return _side_by_side(arrays, form)
 
 
-def _chosen(keys: Sequence[str], where: str) -> str:
-    """The key of a file's only array, or of the one that is called as features are."""
+def _chosen(keys: Sequence[str], form: Form, where: str) -> Sequence[str]:
+    """The keys that the form names, the only one, or the one that is called as features are."""
+    listed = ", ".join(sorted(keys))
+    if form.arrays:
+        absent = [key for key in form.arrays if key not in keys]
+        if absent:
+            raise InputError(f"{where}: holds no array '{absent[0]}'; there are {listed}")
+        return form.arrays
     if len(keys) > 1:
         keys = [key for key in keys if key in KEYS]
     if len(keys) != 1:
         wanted = f"expected one, or one called {' or '.join(KEYS)}"
-        raise InputError(f"{where}: holds several arrays, {wanted}")
-    return keys[0]
+        joined = f"`arrays: [{listed}]` in the params of the feature set puts them side by side"
+        raise InputError(f"{where}: holds several arrays, {wanted}; {joined}")
+    return keys
 
 
-def _hdf5(member: Member, dim: int, prefix: str) -> Iterator[Features]:
+def _side_by_side(arrays: Sequence[NDArray[Any]], form: Form) -> NDArray[Any]:
+    """Arrays of the same steps, channels after channels."""
+    if len(arrays) == 1:
+        return np.asarray(arrays[0])
+    flat = [_without_batch(np.asarray(array)) for array in arrays]
+    return np.concatenate(flat, axis=0 if form.transposed else 1)
+
+
+def _without_batch(array: NDArray[Any]) -> NDArray[Any]:
+    """(1, T, C), as some extractors write it, is (T, C)."""
+    if array.ndim == 3 and len(array) == 1:
+        return np.asarray(array[0])
+    return array
+
+
+def _hdf5(member: Member, form: Form) -> Iterator[Features]:
     """One video per data set, as TSP's official release has them; the file's own order."""
     with member.open() as stream:
         try:
@@ -254,12 +319,12 @@ def _hdf5(member: Member, dim: int, prefix: str) -> Iterator[Features]:
             raise InputError(f"{member.source}: {member.name}: {wrong}; fetch it again") from None
         with file:
             for name in _datasets(file):
-                video = PurePosixPath(name).name.removeprefix(prefix)
+                video = form.video(PurePosixPath(name).name)
                 where = f"{member.source}: video '{video}' ({member.name}/{name})"
 
                 def load(name: str = name, where: str = where) -> NDArray[Any]:
                     with _complete(member.source):
-                        return _checked(np.asarray(file[name][()]), dim, where)
+                        return _checked(np.asarray(file[name][()]), form, where)
 
                 yield Features(video, load)
 
@@ -276,11 +341,18 @@ def _datasets(file: h5py.File) -> list[str]:
     return names
 
 
-def _checked(array: NDArray[Any], dim: int, where: str) -> NDArray[Any]:
-    """Features (T, dim) in single precision or less."""
-    if array.ndim != 2 or array.shape[1] != dim:
-        found = f"shape {array.shape}, expected (steps, {dim})"
-        raise InputError(f"{where}: {found}: transposed, or other features (params: dim)?")
+def _checked(array: NDArray[Any], form: Form, where: str) -> NDArray[Any]:
+    """Features (T, C) in single precision or less."""
+    found = f"shape {array.shape}, expected (steps, {form.dim})"
+    array = _without_batch(array)
+    if form.transposed:
+        array = array.T
+    if array.ndim != 2 or array.shape[1] != form.dim:
+        reason = "other features, or another `dim` in the params of the feature set?"
+        if array.ndim == 2 and array.shape[0] == form.dim:
+            known = "false" if form.transposed else "true"
+            reason = f"`transposed: {known}` in the params of the feature set reads it"
+        raise InputError(f"{where}: {found}: {reason}")
     if len(array) == 0 or array.dtype.kind != "f":
         found = f"{len(array)} steps of type {array.dtype}"
         raise InputError(f"{where}: {found}, expected floats and at least one step")

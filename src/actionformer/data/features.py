@@ -17,7 +17,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,7 +26,13 @@ import h5py
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from actionformer.data.feature_files import MISSING_LIST, features_in, members, missing_list
+from actionformer.data.feature_files import (
+    MISSING_LIST,
+    Form,
+    features_in,
+    members,
+    missing_list,
+)
 from actionformer.errors import InputError
 from actionformer.files import files_of, read_json, write_json
 from actionformer.progress import progress
@@ -48,6 +55,9 @@ def pack(
     *,
     dim: int,
     prefix: str = "",
+    suffix: str = "",
+    transposed: bool = False,
+    arrays: Sequence[str] = (),
     sources: Callable[[], Mapping[str, str]] = dict,
     made_with: Callable[[Mapping[str, str]], Mapping[str, Any]] = dict,
 ) -> dict[str, Any]:
@@ -57,6 +67,7 @@ def pack(
     were written out; the manifest is the same.
 
     Args:
+        dim: channels; with the four others as in `params.dataset.FeatureSet`.
         sources: gives the md5s of the raw files; asked once everything is packed.
         made_with: gives, from those, the record of what the store is made with.
 
@@ -64,6 +75,7 @@ def pack(
         InputError: what `feature_files` raises, a video that occurs twice, no features at all, or
             another process that packs the same store.
     """
+    form = Form(dim, prefix, suffix, transposed, arrays)
     store.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(store.with_name(f".{store.name}.lock"))
     try:
@@ -71,9 +83,9 @@ def pack(
     except Timeout:
         raise InputError(f"{store}: another process packs it; wait for it, or end it") from None
     with lock:
-        partial = _Partial(store, _stamp(source, dim, prefix))
+        partial = _Partial(store, _stamp(source, form))
         try:
-            missing = _pack_members(source, partial, dim, prefix)
+            missing = _pack_members(source, partial, form)
             made_from = dict(sources())
         except InputError:
             partial.discard()  # what is wrong with the source will have to be mended first
@@ -98,20 +110,21 @@ def pack(
     return manifest
 
 
-def _pack_members(source: Path, partial: _Partial, dim: int, prefix: str) -> list[str]:
+def _pack_members(source: Path, partial: _Partial, form: Form) -> list[str]:
     """Add every video that is not there yet; returns those that the publisher lists as missing."""
     missing: list[str] = []
     seen: set[str] = set()
     for member in progress(members(source), f"pack {source.name}", unit="file"):
         if PurePosixPath(member.name).name == MISSING_LIST:
-            missing = missing_list(member, prefix)
+            missing = missing_list(member, form)
             continue
-        for features in features_in(member, dim=dim, prefix=prefix):
+        for features in features_in(member, form):
             video = features.video
             if video in seen:
                 raise InputError(f"{source}: video '{video}' occurs twice; keep one of them")
             if not video:
-                wrong = f"no video's name is left without '{prefix}'"
+                affixes = " and ".join(f"'{part}'" for part in (form.prefix, form.suffix) if part)
+                wrong = f"no video's name is left without {affixes}"
                 raise InputError(f"{source}: {member.name}: {wrong}")
             seen.add(video)
             if video not in partial.digests:
@@ -213,7 +226,7 @@ def _digest(array_TC: NDArray[Any]) -> str:
     return hashlib.md5(header + array_TC.tobytes(), usedforsecurity=False).hexdigest()
 
 
-def _stamp(source: Path, dim: int, prefix: str) -> list[Any]:
+def _stamp(source: Path, form: Form) -> list[Any]:
     """What an interrupted call and the next must have in common."""
     # sizes and times: the md5 of an archive of hundreds of gigabytes would take an hour
     files = []
@@ -221,7 +234,8 @@ def _stamp(source: Path, dim: int, prefix: str) -> list[Any]:
         if path.exists():
             status = path.stat()
             files.append([str(path), status.st_size, status.st_mtime_ns])
-    return [hashlib.md5(json.dumps(files).encode(), usedforsecurity=False).hexdigest(), dim, prefix]
+    form_now = asdict(form) | {"arrays": list(form.arrays)}
+    return [hashlib.md5(json.dumps(files).encode(), usedforsecurity=False).hexdigest(), form_now]
 
 
 class FeatureStore(Mapping[str, Any]):

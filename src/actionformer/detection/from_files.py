@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionformer.data.annotations import Database, Video
-from actionformer.data.feature_files import Features, Member, features_in, members
+from actionformer.data.feature_files import Features, Form, Member, features_in, members
 from actionformer.data.features import FeatureStore
 from actionformer.data.view import views
 from actionformer.detection.classifiers import VideoClassifier, load_classifier
 from actionformer.detection.predict import predict
+from actionformer.detection.timing import Timing, with_grid
 from actionformer.errors import InputError
 from actionformer.files import read_json
+from actionformer.params.dataset import FeatureSet
 from actionformer.params.experiment import Experiment
 from actionformer.progress import progress
 from actionformer.training.checkpoint import load_model
@@ -31,28 +32,6 @@ from actionformer.training.device import leased_device
 # label of class-agnostic weights, whose classes come from a classifier of whole videos
 ONE_CLASS = "action"
 ARRAYS = (".npy", ".npz", ".pt", ".pth")
-
-
-@dataclass(frozen=True)
-class Timing:
-    """When the steps of features are, and which videos there are; None: as the weights know it."""
-
-    fps: float | None = None
-    # frames between two steps
-    stride: float | None = None
-    # frame at the centre of step 0
-    offset: float | None = None
-    # seconds, of a single video
-    duration: float | None = None
-    # a database file: only its videos, with their durations
-    annotations: Path | None = None
-    # of `annotations`
-    subset: str | None = None
-
-    @property
-    def knows_durations(self) -> bool:
-        """Is it said how long the videos last?"""
-        return self.duration is not None or self.annotations is not None
 
 
 def predict_files(
@@ -114,7 +93,7 @@ def predict_timed(
 ) -> dict[str, list[dict[str, Any]]]:
     """`predict_files`, with all that is known of time in one piece."""
     network, trained, classes = load_model(weights)
-    timed = _timed(trained, timing)
+    timed = with_grid(trained, timing)
     duration = timing.duration
     if duration is not None and not 0 < duration < math.inf:
         raise InputError(f"duration {duration:g}: expected seconds above 0")
@@ -126,7 +105,7 @@ def predict_timed(
     results: dict[str, list[dict[str, Any]]] = {}
     with leased_device(device) as chosen:
         network.to(chosen)
-        videos = _videos(sources, trained.features.dim)
+        videos = _videos(sources, trained.features)
         if duration is not None:
             videos = iter(_only(videos))
         for found in progress(videos, "predict", unit="video", total=_count(sources)):
@@ -186,53 +165,6 @@ def _classifier(trained: Experiment, path: Path) -> VideoClassifier:
     return load_classifier(path, known.kind, known.top_k)
 
 
-# -------------------------------------------------------------------------------------------- time
-
-
-def timed_as(trained: Experiment, timing: Timing) -> str:
-    """How `predict_files` places steps in time, in words."""
-    span_videos = trained.data.loader == "resize"
-    if span_videos and timing.knows_durations:
-        return "features span their videos"
-    grid = _timed(trained, timing).features
-    rate = f"{grid.fps:g} frames/s"
-    if span_videos:
-        return f"features span a video of {grid.stride_frames:g} frames per step, {rate}"
-    return f"step t lies at frame {grid.offset_frames:g} + {grid.stride_frames:g} t, {rate}"
-
-
-def _timed(trained: Experiment, timing: Timing) -> Experiment:
-    """The experiment of the weights, with the time grid of the features at hand."""
-    known = trained.features
-    stride = known.stride_frames if timing.stride is None else timing.stride
-    fps = known.fps if timing.fps is None else timing.fps
-    if timing.knows_durations and trained.data.loader == "resize":
-        # features that span a video of known duration have no time grid
-        stride, fps = stride or 1.0, fps or 1.0
-    if stride is None or fps is None:
-        lacking = "frames between two steps (stride)"
-        if fps is None:
-            lacking = "frames per second (fps)"
-        raise InputError(
-            f"the weights of {trained.name} don't fix the {lacking} of their videos; give them"
-        )
-    if not (0 < fps < math.inf and 0 < stride < math.inf):
-        raise InputError(f"fps {fps:g}, stride {stride:g}: expected numbers above 0")
-    offset = timing.offset
-    if offset is not None and not 0 <= offset < math.inf:
-        raise InputError(f"offset {offset:g}: expected a frame from 0 on")
-    if offset is None:
-        same = known.offset_frames is not None and stride == known.stride_frames
-        offset = known.offset_frames if same else stride / 2
-    grid = known.model_copy(
-        update={"fps": fps, "stride_frames": stride, "offset_frames": offset, "dataset": None}
-    )
-    dataset = trained.dataset.model_copy(update={"features": {trained.data.features: grid}})
-    data = trained.data.model_copy(update={"loading": "corrected"})
-    inference = trained.inference.model_copy(update={"use_classifier": False})
-    return trained.model_copy(update={"dataset": dataset, "data": data, "inference": inference})
-
-
 def _video(name: str, steps: int, duration: float | None, timed: Experiment) -> Video:
     """A video without ground truth; it lasts as long as its features, if nobody says how long."""
     grid = timed.features
@@ -252,18 +184,22 @@ def _video(name: str, steps: int, duration: float | None, timed: Experiment) -> 
 # ------------------------------------------------------------------------------------------ videos
 
 
-def _videos(sources: Sequence[Path], dim: int) -> Iterator[Features]:
-    """The videos of files, folders, archives and stores, in the order given."""
+def _videos(sources: Sequence[Path], trained: FeatureSet) -> Iterator[Features]:
+    """The videos of files, folders, archives and stores, in the order given.
+
+    Arrays look as those of training do; a video is called as its file is.
+    """
+    form = Form(trained.dim, transposed=trained.transposed, arrays=trained.arrays)
     for source in sources:
         if not source.exists():
             raise InputError(f"{source}: no such file or folder")
         if source.suffix in ARRAYS and source.is_file():
-            yield from features_in(Member.of_file(source), dim=dim)
+            yield from features_in(Member.of_file(source), form)
         elif _is_store(source):
-            yield from _stored(source, dim)
+            yield from _stored(source, form.dim)
         else:
             for member in members(source):
-                yield from features_in(member, dim=dim)
+                yield from features_in(member, form)
 
 
 def _count(sources: Sequence[Path]) -> int | None:

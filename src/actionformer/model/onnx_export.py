@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -40,13 +40,21 @@ class Decoded(nn.Module):
         return torch.cat(segments, 1), torch.cat(scores, 1), torch.cat(valid, 1)
 
 
-def export(network: ActionFormer, path: Path, *, length: int, facts: Mapping[str, str]) -> float:
+def export(
+    network: ActionFormer,
+    path: Path,
+    *,
+    length: int,
+    facts: Mapping[str, str],
+    say: Callable[[str], None],
+) -> float:
     """Write the network for videos of up to `length` steps; returns the largest difference from it.
 
     A shorter video is padded with zeros, and its mask says how long it is.
 
     Args:
         facts: go into the file's metadata.
+        say: is told what is done: each part takes seconds.
 
     Raises:
         InputError: a length below 1, or a file that doesn't compute the same.
@@ -59,6 +67,7 @@ def export(network: ActionFormer, path: Path, *, length: int, facts: Mapping[str
         raise InputError(f"length {length}: {wanted}")
     decoded = Decoded(network.cpu()).eval()
     with warnings.catch_warnings(), atomic_path(path) as part:
+        say(f"tracing the network at {length} steps: up to a minute")
         warnings.simplefilter("ignore")  # the exporter's own, about torch's inside
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
@@ -78,6 +87,7 @@ def export(network: ActionFormer, path: Path, *, length: int, facts: Mapping[str
         part.write_bytes(model.SerializeToString())
         differences = []
         for valid in sorted({1, length // 2 + 1, length}):
+            say(f"comparing it with the network on a video of {valid} steps")
             example = _example(network, length, valid=valid)
             differences.append(difference(decoded, part, example))
         worst = float(np.max(differences))

@@ -85,6 +85,13 @@ class FeatureSet(Params):
     offset_frames: float | None = Field(None, description="frame of the centre of step 0")
     fps: float | None = Field(None, gt=0, description="null: the video's own, frames / duration")
     prefix: str = Field("", description="what the publisher puts before the video's name")
+    suffix: str = Field("", description="what the publisher puts after the video's name")
+    transposed: bool = Field(False, description="the arrays are (channels, steps)")
+    arrays: tuple[str, ...] = Field(
+        (),
+        description="keys of an npz or pt file whose arrays are put side by side, such as rgb and "
+        "flow; none: its only array, or the one called feats or features",
+    )
     dataset: str | None = Field(
         None, description="the data set that owns the file, where it is another one"
     )

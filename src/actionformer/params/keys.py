@@ -56,7 +56,12 @@ ARITHMETIC = {
 }
 
 # The same for what people look at: raised where a page shows something else.
-PAGES = {"draw": 1, "card": 1, "tabulate": 1, "report": 1}
+PAGES = {
+    "draw": 1,
+    "card": 2,  # figures, intended use, limitations, citation; the licence as its header names it
+    "tabulate": 1,
+    "report": 1,
+}
 
 # ------------------------------------------------------------------------------ what a stage reads
 
@@ -74,7 +79,8 @@ def _conversion(dataset: Dataset) -> Values:
 
 
 def _packing(features: FeatureSet) -> Values:
-    return features.model_dump(mode="json", include={"file", "dim", "prefix"})
+    parts = {"file", "dim", "prefix", "suffix", "transposed", "arrays"}
+    return features.model_dump(mode="json", include=parts)
 
 
 def _audit(experiment: Experiment) -> Values:

@@ -14,16 +14,34 @@ import numpy as np
 import yaml
 
 from actionformer import provenance
+from actionformer.params.dataset import Dataset
 from actionformer.reporting import table_forms, tables
 from actionformer.reporting.tables import Row
 
 PAPER = "https://arxiv.org/abs/2202.07925"
-# of the arguments of `predict` that differ from video to video
-UNITS = {
-    "duration": "the video's seconds",
-    "fps": "the video's frames per second",
-    "stride": "frames per step",
+# of the arguments of `predict` that differ from video to video: an example, and what it is
+EXAMPLES = {
+    "duration": ("60.0", "the video's seconds"),
+    "fps": ("30.0", "the video's frames per second"),
+    "stride": ("16.0", "frames per step"),
 }
+# licences that the Hub has a name for
+LICENCES = {"Apache-2.0": "apache-2.0", "CC BY-NC 4.0": "cc-by-nc-4.0"}
+# of those that it has none for
+NO_NAME = "that-of-the-data"
+# figures that the card shows: file -> what it is
+PICTURES = {
+    "map_tiou": "mAP at every threshold",
+    "false_positives": "what the best detections are, right or wrong",
+    "class_ap": "AP of every class",
+}
+CITATION = """\
+@inproceedings{zhang2022actionformer,
+  title = {ActionFormer: Localizing Moments of Actions with Transformers},
+  author = {Zhang, Chen-Lin and Wu, Jianxin and Li, Yin},
+  booktitle = {European Conference on Computer Vision},
+  year = {2022},
+}"""
 
 # label -> {"instances", "ap": per threshold}, as metrics.json has it
 Classes = Mapping[str, Mapping[str, Any]]
@@ -50,17 +68,20 @@ def model_card(row: Row, classes: Sequence[Classes], *, remark: str) -> str:
     ]
     if remark:
         lines += ["", f"**{experiment.edition} edition.** {remark}"]
-    lines += ["", *_results(row), "", *_per_class(classes)]
-    lines += ["", *_data(row), "", *_training(row), "", *_loading(row)]
+    lines += ["", *_results(row), "", *_pictures(), "", *_per_class(classes)]
+    lines += ["", *_loading(row), "", *_intended_use(row), "", *_limitations(row)]
+    lines += ["", *_data(row), "", *_training(row), "", *_citation()]
     return "\n".join(lines) + "\n"
 
 
 def _header(row: Row, remark: str) -> dict[str, Any]:
     """What the Hub reads: licence, tags, and the score."""
     experiment, last = row.experiment, tables.records(row)[-1]
-    header: dict[str, Any] = {"license": "other", "license_name": "that-of-the-data"}
-    if experiment.dataset.homepage:
-        header["license_link"] = experiment.dataset.homepage
+    header: dict[str, Any] = {"license": _hub_licence(experiment.dataset)}
+    if header["license"] == "other":
+        header["license_name"] = NO_NAME
+        if experiment.dataset.homepage:
+            header["license_link"] = experiment.dataset.homepage
     dataset = experiment.dataset.name
     if remark:
         dataset += f", {experiment.edition} edition"
@@ -82,6 +103,14 @@ def _header(row: Row, remark: str) -> dict[str, Any]:
         "metrics": ["mAP"],
         "model-index": [{"name": experiment.name, "results": [result]}],
     }
+
+
+def _hub_licence(dataset: Dataset) -> str:
+    """The Hub's name of the licence of a data set, and so of what was trained on it."""
+    for licence, name in LICENCES.items():
+        if dataset.licence.startswith(licence):
+            return name
+    return "other"
 
 
 def _results(row: Row) -> list[str]:
@@ -119,6 +148,11 @@ def _results(row: Row) -> list[str]:
     return lines
 
 
+def _pictures() -> list[str]:
+    """Links to the figures that lie beside the card."""
+    return [f"![{text}](figures/{name}.svg)" for name, text in PICTURES.items()]
+
+
 def _per_class(classes: Sequence[Classes]) -> list[str]:
     """AP of every class, mean over seeds and thresholds, best first."""
     scores = {}
@@ -148,7 +182,7 @@ def _data(row: Row) -> list[str]:
         "## Data",
         "",
         f"- data set: {dataset.name}{homepage}",
-        f"- licence: {dataset.licence}",
+        f"- licence, of the data and so of the weights: {_licence_text(dataset)}",
         f"- features: `{experiment.data.features}`, {experiment.features.dim} channels",
         f"- trained on subset `{dataset.train_subset}`, evaluated on `{dataset.eval_subset}`",
         f"- version `{lineage['data_version']}`, {pinned}; files:",
@@ -159,6 +193,12 @@ def _data(row: Row) -> list[str]:
     for path, md5 in sorted(lineage["files"].items()):
         lines.append(f"| `{path}` | `{md5}` |")
     return lines
+
+
+def _licence_text(dataset: Dataset) -> str:
+    """A data set's licence in its publisher's words, and as the header of the card names it."""
+    name = _hub_licence(dataset)
+    return f"{dataset.licence} (`{NO_NAME if name == 'other' else name}`)"
 
 
 def _training(row: Row) -> list[str]:
@@ -189,20 +229,18 @@ def _training(row: Row) -> list[str]:
 
 
 def _loading(row: Row) -> list[str]:
-    """How to use the weights: arguments that are known, and by name what every video has."""
+    """How to use the weights: a program that runs, with examples of what every video has."""
     features = row.experiment.features
+    known: dict[str, float | None] = {"fps": features.fps, "stride": features.stride_frames}
     if row.experiment.data.loader == "resize":
-        arguments, own = "duration=duration", ["duration"]
-    else:
-        parts, own = [], []
-        for name, value in {"fps": features.fps, "stride": features.stride_frames}.items():
-            if value is None:
-                own.append(name)
-            parts.append(f"{name}={name if value is None else f'{value:g}'}")
-        arguments = ", ".join(parts)
-    units = " and ".join(f"`{name}`: {UNITS[name]}" for name in own)
-    if units:
-        units = f"; {units}"
+        known = {"duration": None}
+    arguments, own = [], []
+    for name, value in known.items():
+        example, what = EXAMPLES[name]
+        arguments.append(f"{name}={example if value is None else f'{value:g}'}")
+        if value is None:
+            own.append(f"`{name}` is {what}")
+    units = f"; {' and '.join(own)}" if own else ""
     weights = f"seed{row.runs[0].seed}/model.pt"
     return [
         "## Use",
@@ -210,10 +248,49 @@ def _loading(row: Row) -> list[str]:
         "```python",
         "from actionformer import predict",
         "",
-        f'detections = predict("{weights}", "video.npy", {arguments})',
+        f'detections = predict("{weights}", "video.npy", {", ".join(arguments)})',
         "```",
         "",
         f"`video.npy` holds an array of shape (steps, {features.dim}){units}. The weights are "
         "averaged over training (EMA); the file holds tensors and plain values alone and loads "
         "with `weights_only=True`.",
     ]
+
+
+def _intended_use(row: Row) -> list[str]:
+    """What the weights are for."""
+    experiment = row.experiment
+    return [
+        "## Intended use",
+        "",
+        "Research on temporal action localization: to hold other methods against this one, and to "
+        f"find the actions of {experiment.dataset.name} in other videos, by features of the same "
+        f"extractor (`{experiment.data.features}`) at the same stride.",
+    ]
+
+
+def _limitations(row: Row) -> list[str]:
+    """What the weights cannot do."""
+    experiment = row.experiment
+    lines = [
+        "## Limitations",
+        "",
+        f"- It finds the classes in the table above and nothing else, in videos like those of "
+        f"{experiment.dataset.name}.",
+        "- It reads features, not frames: those of another extractor, or at another stride, mean "
+        "nothing to it, and it does not notice.",
+        "- A score ranks detections; it is no probability (`figures/calibration.svg`).",
+        "- A seed is one draw: the deviation over seeds, where there are several, stands in the "
+        "table of results.",
+        "- It was not tested for the recognition of persons or for decisions about them.",
+    ]
+    if experiment.inference.use_classifier:
+        lines.append(
+            "- It is class-agnostic: labels come from a classifier of whole videos "
+            "(`predict(..., classifier=...)`), without which every detection is called `action`."
+        )
+    return lines
+
+
+def _citation() -> list[str]:
+    return ["## Citation", "", "```bibtex", CITATION, "```"]

@@ -71,6 +71,9 @@ def pack(dataset: Dataset, name: str, edition: str, features: str) -> str:
             store,
             dim=chosen.dim,
             prefix=chosen.prefix,
+            suffix=chosen.suffix,
+            transposed=chosen.transposed,
+            arrays=chosen.arrays,
             sources=lambda: provenance.sources([source]),
             made_with=lambda sources: keys.record("pack", chosen, sources, before),
         )

@@ -6,7 +6,7 @@ What is checked is written only once the check has passed.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,8 @@ import numpy as np
 from actionformer import layout
 from actionformer.data.annotations import Video, load_database
 from actionformer.data.detections import Detection, Results, read_results
-from actionformer.detection.from_files import Timing as Timing  # a command makes one
-from actionformer.detection.from_files import predict_timed, timed_as
+from actionformer.detection.from_files import predict_timed
+from actionformer.detection.timing import Timing, timed_as
 from actionformer.errors import InputError
 from actionformer.files import read_json, write_bytes, write_json, write_text
 from actionformer.model import onnx_export
@@ -189,7 +189,7 @@ def _refuse_invalid(path: Path, found: Sequence[str]) -> None:
 # -------------------------------------------------------------------------------------------- ONNX
 
 
-def export_onnx(weights: Path, *, length: int | None, out: Path) -> str:
+def export_onnx(weights: Path, *, length: int | None, out: Path, say: Callable[[str], None]) -> str:
     """Write the network of a weights file as ONNX, checked in onnxruntime; says what it wrote.
 
     Args:
@@ -201,6 +201,6 @@ def export_onnx(weights: Path, *, length: int | None, out: Path) -> str:
         "classes": json.dumps(classes),
         "experiment": json.dumps(experiment.model_dump(mode="json")),
     }
-    worst = onnx_export.export(network, out, length=steps, facts=facts)
+    worst = onnx_export.export(network, out, length=steps, facts=facts, say=say)
     told = f"{experiment.name}, for videos of up to {steps} steps"
     return f"{out}: {told}, differs from the network by at most {worst:.1e}"

@@ -19,7 +19,7 @@ from actionformer.data.publishers import (
     thumos14,
 )
 from actionformer.errors import InputError
-from actionformer.files import read_json
+from actionformer.files import brings, read_json
 from actionformer.params.dataset import Dataset
 
 VIDEO_INFO = "*video_info*.csv"
@@ -72,9 +72,7 @@ def convert(dataset: Dataset, root: Path) -> dict[str, Any]:
     paths = [root / name for name in dataset.annotations]
     for path in paths:
         if not path.exists():
-            raise InputError(
-                f"{path}: no such annotation file; `dvc pull` or the fetch rule brings it"
-            )
+            raise InputError(f"{path}: no such annotation file; {brings(path)}")
     lists = {field: root / name for field, name in dataset.class_lists.items()}
     blocked = None if dataset.blocked is None else root / dataset.blocked
     return convert_files(dataset, paths, class_lists=lists, blocked=blocked)
