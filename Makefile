@@ -1,7 +1,13 @@
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3.11
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 CORES ?= all
+
+# where torch comes from; https://download.pytorch.org/whl/cpu has one without CUDA, a tenth as large
+TORCH_INDEX ?=
+PIP := $(BIN)/pip install --disable-pip-version-check --progress-bar off
 
 .PHONY: help tables env test check parity benchmark mutants resume track lock schemas store clean
 
@@ -11,12 +17,19 @@ help:  ## list the targets
 tables: env  ## every results table of the demo edition, from nothing
 	snakemake --cores $(CORES) $(ARGS)
 
-env: .venv/.installed  ## the environment, in .venv
+env: .venv/.installed  ## the environment, in .venv; TORCH_INDEX=https://download.pytorch.org/whl/cpu for one without CUDA
 
 .venv/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2> /dev/null || \
+		{ echo "$(PYTHON): expected Python 3.11, 3.12 or 3.13; name one: make env PYTHON=python3.12" >&2; exit 1; }
+	@echo "the environment: $$(grep -c == requirements.lock) pinned packages into .venv, a few minutes," \
+		"2.4 GB (several more where torch brings CUDA)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(if $(TORCH_INDEX),$(PIP) --no-deps --index-url $(TORCH_INDEX) $$(grep ^torch== requirements.lock))
+	@$(PIP) --requirement requirements.lock | awk -v all=$$(grep -c == requirements.lock) \
+		'/^(Collecting|Requirement already)/ { n++; if (n % 20 == 0 || n == all) print n " of " all " packages found" } \
+		/^Installing/ { print "installing them" } { fflush() }'
+	$(PIP) --quiet --no-deps --editable .
 	touch $@
 
 test: env  ## all tests

@@ -2,9 +2,13 @@
 import os
 import re
 import shlex
+import signal
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 from snakemake.exceptions import WorkflowError
 
 from actionformer import layout, provenance
@@ -30,7 +34,7 @@ def listed(value):
 
 
 def planned():
-    """(edition's name, edition, rows by name, params folder) of this call."""
+    """(edition's name, edition, rows by name, what commands call them, params folder) of this call."""
     known = [
         "edition",
         "params",
@@ -40,6 +44,7 @@ def planned():
         "dataset",
         "released",
         "mirror",
+        "set",
     ]
     unknown = sorted(set(config) - set(known))
     if unknown:
@@ -57,12 +62,16 @@ def planned():
             raise InputError(
                 f"--config: experiment={path} is no YAML file; rows= names rows of params"
             )
-        row = load_experiment(path, dataset=config.get("dataset"), params=params)
-        return OWN, load_edition(OWN), {row.name: row}, params
+        row = load_experiment(
+            path, dataset=config.get("dataset"), params=params, overrides=OVERRIDES
+        )
+        return OWN, load_edition(OWN), {row.name: row}, {row.name: path}, params
     edition = config["edition"]
-    wanted = listed(config["rows"] or "")
-    rows = {name: load_experiment(name, edition, params=params) for name in wanted}
-    return edition, load_edition(edition, params), rows, params
+    rows, called = {}, {}
+    for name in listed(config["rows"] or ""):
+        row = load_experiment(name, edition, params=params, overrides=OVERRIDES)
+        rows[row.name], called[row.name] = row, name
+    return edition, load_edition(edition, params), rows, called, params
 
 
 def chosen_seeds(edition):
@@ -75,8 +84,18 @@ def chosen_seeds(edition):
     return list(dict.fromkeys(int(seed) for seed in given))
 
 
+def chosen_overrides():
+    """Values on top of the params: set=training.lr=0.001,data.videos=20, or a list."""
+    given = config.get("set") or []
+    if isinstance(given, str):
+        # a value may hold commas of its own: evaluation.tiou=[0.5,0.7]
+        given = re.split(r",(?=[\w.]+=)", given)
+    return [str(text) for text in given]
+
+
+OVERRIDES = chosen_overrides()
 try:
-    EDITION, CHOSEN, ROWS, PARAMS = planned()
+    EDITION, CHOSEN, ROWS, CALLED, PARAMS = planned()
     SEEDS = chosen_seeds(CHOSEN)
 except InputError as error:
     raise WorkflowError(str(error))
@@ -134,6 +153,8 @@ OPTIONS = f"--edition {EDITION} --params {shlex.quote(str(PARAMS))}"
 ROW_OPTIONS = OPTIONS + (
     f" --dataset {shlex.quote(config['dataset'])}" if config.get("dataset") else ""
 )
+if OVERRIDES:
+    ROW_OPTIONS += f" --set {shlex.join(OVERRIDES)}"
 SEED_LIST = " ".join(map(str, SEEDS))
 SEED_OPTIONS = f"--seeds {SEED_LIST}" + ("" if RELEASED else " --no-released")
 
@@ -196,7 +217,7 @@ def fetch_command(wildcards):
 
 def row_name(row):
     """How commands name a row."""
-    return shlex.quote(config.get("experiment") or row.name)
+    return shlex.quote(CALLED[row.name])
 
 
 def row_names(rows):
@@ -326,6 +347,32 @@ def say_what_is_outdated():
         )
 
 
+# how long after an interrupt jobs that go on get one of their own
+PATIENCE = 2.0
+
+
+def interrupt_jobs():
+    """Send SIGINT to every process that a job runs in."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            process.send_signal(signal.SIGINT)
+
+
+def interrupted(number, frame):
+    """Let the jobs end, too.
+
+    Ctrl-C reaches all processes of a terminal. A SIGINT that somebody sends to Snakemake alone does not, and Snakemake
+    would wait for hours until the jobs are done.
+    """
+    timer = threading.Timer(PATIENCE, interrupt_jobs)
+    timer.daemon = True
+    timer.start()
+    signal.default_int_handler(number, frame)
+
+
+if workflow.is_main_process and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, interrupted)
+
 if workflow.is_main_process:
     if workflow.dryrun or (MISSING and CHOSEN.origin == "publisher"):
         print(
@@ -336,7 +383,7 @@ if workflow.is_main_process:
 
 
 wildcard_constraints:
-    row="|".join(ROWS),
+    row="|".join(re.escape(name) for name in ROWS),
     dataset="|".join(sorted({*DATASETS, *(owner for owner, _ in STORES)})),
     features="|".join(sorted({features for _, features in STORES})),
     seed=r"\d+",

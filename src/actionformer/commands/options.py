@@ -50,6 +50,15 @@ def edition_options(parser: argparse.ArgumentParser, default: str | None = "demo
     parser.add_argument("--params", type=Path, default=PARAMS, help=text)
 
 
+def set_option(parser: argparse.ArgumentParser) -> None:
+    """Values on top of a row's own."""
+    text = (
+        "values on top of the params, such as training.schedule_epochs=4 data.videos=20; the "
+        "result has a folder of its own beside the row's"
+    )
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help=text)
+
+
 def dataset_argument(parser: argparse.ArgumentParser) -> None:
     """A data set."""
     text = "a data set of params/datasets, or the path of a YAML file"
@@ -65,6 +74,7 @@ def row_options(
     edition_options(parser, edition)
     text = "data set to use instead of the row's (name or path of a YAML file)"
     parser.add_argument("--dataset", help=text)
+    set_option(parser)
 
 
 def seed_option(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +103,7 @@ def rows_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="rows (default: all)")
     text = "data set to use instead of the rows' (name or path of a YAML file)"
     parser.add_argument("--dataset", help=text)
+    set_option(parser)
     seeds_options(parser)
 
 
@@ -128,7 +139,14 @@ def chosen_row(args: argparse.Namespace) -> Experiment:
     """The row that a command is about."""
     if args.row is None:
         raise InputError("name a row, or the path of an experiment's YAML file")
-    return load_experiment(args.row, args.edition, dataset=args.dataset, params=args.params)
+    return _loaded(args, args.row)
+
+
+def _loaded(args: argparse.Namespace, name: str) -> Experiment:
+    """A row with what the command line says of all rows."""
+    return load_experiment(
+        name, args.edition, dataset=args.dataset, params=args.params, overrides=args.set
+    )
 
 
 def chosen_seeds(args: argparse.Namespace, experiment: Experiment) -> Sequence[int]:
@@ -140,8 +158,7 @@ def chosen_rows(args: argparse.Namespace) -> tuple[list[Experiment], Sequence[in
     """The rows of a table or report, and their seeds."""
     rows = []
     for name in args.rows or published_rows(args.params):
-        row = load_experiment(name, args.edition, dataset=args.dataset, params=args.params)
-        rows.append(row)
+        rows.append(_loaded(args, name))
     return rows, chosen_seeds(args, rows[0])
 
 

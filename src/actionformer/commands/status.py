@@ -15,7 +15,7 @@ from actionformer.commands.options import (
 )
 from actionformer.files import write_text
 from actionformer.params.experiment import OWN, Experiment
-from actionformer.params.files import PARAMS, as_yaml, load_edition, schemas
+from actionformer.params.files import PARAMS, as_yaml, load_edition, published_rows, schemas
 
 
 def status_options(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def status(args: argparse.Namespace) -> None:
     rows, seeds = chosen_rows(args)
     cost = args.cost or load_edition(args.edition, args.params).origin == "publisher"
     calls = {}
-    for given, row in zip(args.rows or [row.name for row in rows], rows, strict=True):
+    for given, row in zip(args.rows or published_rows(args.params), rows, strict=True):
         config = shlex.join(_snakemake_config(args, given, row))
         calls[row.name] = f"snakemake --cores all{' --config ' if config else ''}{config}"
     print(stage.status(rows, seeds, calls, released=args.released, cost=cost), end="")
@@ -54,7 +54,7 @@ def adopt(args: argparse.Namespace) -> None:
     from actionformer.stages import adopt as stage
 
     rows, seeds = chosen_rows(args)
-    config = _snakemake_config(args, args.rows[0] if args.rows else rows[0].name, rows[0])
+    config = _snakemake_config(args, (args.rows or [rows[0].name])[0], rows[0])
     stage.adopt(rows, seeds, config, released=args.released, say=print)
 
 
@@ -78,6 +78,8 @@ def _snakemake_config(args: argparse.Namespace, given: str, row: Experiment) -> 
             config.append(f"edition={args.edition}")
         if args.rows:
             config.append(f"rows={','.join(args.rows)}")
+    if args.set:
+        config.append(f"set={','.join(args.set)}")
     if args.seeds:
         config.append(f"seeds={','.join(map(str, args.seeds))}")
     if not args.released:

@@ -60,6 +60,16 @@ class Database:
         """Videos of a subset (by equality), in database order."""
         return [video for video in self.videos.values() if video.subset == name]
 
+    def first(self, count: int | None) -> Database:
+        """The first videos of every subset, by name; all of them, if `count` is None."""
+        if count is None:
+            return self
+        kept: set[str] = set()
+        for subset in {video.subset for video in self.videos.values()}:
+            kept.update(sorted(video.name for video in self.subset(subset))[:count])
+        videos = {name: video for name, video in self.videos.items() if name in kept}
+        return Database(videos, self.classes, self.blocked)
+
 
 def load_database(
     source: Path | str | Mapping[str, Any], label_field: str = "label", where: Path | None = None

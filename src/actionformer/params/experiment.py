@@ -51,6 +51,9 @@ class DataParams(Params):
     window_overlap_ratio: float = Field(0.0, ge=0, lt=1)
     test_pad_length: int | None = Field(None, gt=0)
     random_trunc: RandomTruncation = RandomTruncation()
+    videos: int | None = Field(
+        None, gt=0, description="only so many videos per subset, the first by name; null: all"
+    )
 
     @property
     def loading_text(self) -> str:
@@ -222,6 +225,9 @@ class Experiment(Params):
     row: str = Field(description="how the table calls this row")
     dataset: Dataset
     dataset_file: str | None = Field(None, description="of a data set given by path")
+    departs: tuple[str, ...] = Field(
+        (), description="what differs from the row's own params: 'training.lr: 0.0001 -> 0.001'"
+    )
     data: DataParams
     model: ModelParams
     training: TrainingParams = TrainingParams()

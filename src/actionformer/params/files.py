@@ -12,6 +12,7 @@ also those that an earlier version has written.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ import yaml
 from pydantic import ValidationError
 
 from actionformer.errors import InputError
+from actionformer.files import digest
 from actionformer.params.dataset import YAML, Dataset, Params
 from actionformer.params.experiment import OWN, OWN_EDITION, DataParams, Edition, Experiment
 
@@ -142,22 +144,116 @@ class _Written:
     origin: str
 
 
+# the parts of an experiment that can be set on the command line
+SETTABLE = ("data", "model", "training", "inference", "evaluation")
+# longer differences are told by a digest in the name of a folder
+LONGEST_DIFFERENCE = 60
+
+
 def load_experiment(
-    name: str, edition: str = "paper", *, dataset: str | None = None, params: Path = PARAMS
+    name: str,
+    edition: str = "paper",
+    *,
+    dataset: str | None = None,
+    params: Path = PARAMS,
+    overrides: Sequence[str] = (),
 ) -> Experiment:
     """One row with every value resolved.
+
+    A row whose values differ from those of the project's own params, because of `overrides` or of
+    another params folder, says so in `departs` and is not comparable.
 
     Args:
         name: a row of `params/experiments`, or the path of a YAML file, which is taken as written.
         edition: 'demo', 'paper', ...; without effect on a YAML file given by path.
         dataset: name or path of a data set to use instead of the one that the experiment names.
         params: the params folder.
+        overrides: values on top, 'training.schedule_epochs=4'; the row then has a name of its own
+            and, beside the row's, a folder of its own.
 
     Raises:
         InputError: unknown row, data set or key; a value of the wrong type; sizes that don't fit
             together.
     """
-    written = _written(name, edition, params)
+    experiment = _resolved(name, edition, dataset, params, overrides)
+    if overrides:
+        reference: Experiment | None = _resolved(name, edition, dataset, params, ())
+        if _is_published(name, edition, params):
+            reference = _resolved(name, edition, None, PARAMS, ())
+    elif _is_published(name, edition, params):
+        reference = _resolved(name, edition, None, PARAMS, ())
+    else:
+        reference = None
+    departs = [] if reference is None else _departures(reference, experiment)
+    if not departs:
+        return experiment
+    changed = {"departs": tuple(departs), "comparable": False, "released": None}
+    return experiment.model_copy(update=changed)
+
+
+def _is_published(name: str, edition: str, params: Path) -> bool:
+    """Is there a row of this name in the project's own params, which these could differ from?"""
+    if name.endswith(YAML) or edition == OWN:
+        return False
+    there = (PARAMS / "experiments" / f"{name}.yaml").exists()
+    return there and (PARAMS / "editions" / f"{edition}.yaml").exists()
+
+
+def _departures(reference: Experiment, experiment: Experiment) -> list[str]:
+    """What differs between two resolved experiments, in what a number depends on."""
+    parts = set(SETTABLE)
+    # how many threads, and which epochs are reported, change no meaning
+    unread = {"training": {"threads", "first_eval_epoch"}}
+    then = reference.model_dump(mode="json", include=parts, exclude=unread)
+    now = experiment.model_dump(mode="json", include=parts, exclude=unread)
+    return differences(then, now)
+
+
+def differences(then: Any, now: Any, name: str = "") -> list[str]:
+    """What differs between two mappings of values, such as 'training.lr: 0.0001 -> 0.001'."""
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        found = []
+        for part in dict.fromkeys([*then, *now]):
+            inner = f"{name}.{part}" if name else str(part)
+            found += differences(then.get(part), now.get(part), inner)
+        return found
+    return [] if then == now else [f"{name}: {_short(then)} -> {_short(now)}"]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _overridden(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """An experiment's content with values of the command line on top."""
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        parts = key.strip().split(".")
+        if not equals or len(parts) < 2 or parts[0] not in SETTABLE:
+            known = ", ".join(f"{part}.*" for part in SETTABLE)
+            raise InputError(f"--set {text}: expected KEY=VALUE, KEY one of {known}")
+        try:
+            setting: Any = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"--set {text}: the value is not readable as YAML") from None
+        for part in reversed(parts):
+            setting = {part: setting}
+        content = merged(content, setting)
+    return content
+
+
+def _difference_name(overrides: Sequence[str]) -> str:
+    """What a folder's name says of overrides."""
+    text = "".join("-" + re.sub(r"[^\w.=+]+", "_", override).strip("_") for override in overrides)
+    return text if len(text) <= LONGEST_DIFFERENCE else f"-{digest(list(overrides))[:8]}"
+
+
+def _resolved(
+    name: str, edition: str, dataset: str | None, params: Path, overrides: Sequence[str]
+) -> Experiment:
+    """An experiment from its files."""
+    written = _written(name, edition, params, overrides)
     content, path = written.content, written.path
     data = content.get("data")
     if not isinstance(data, dict) or not isinstance(data.get("dataset"), str):
@@ -203,11 +299,15 @@ def load_experiment(
     return experiment
 
 
-def _written(name: str, edition: str, params: Path) -> _Written:
-    """The experiment's own file, with what the edition overrides in it."""
+def _written(name: str, edition: str, params: Path, overrides: Sequence[str]) -> _Written:
+    """The experiment's own file, with what the edition and the command line override in it."""
+    difference = _difference_name(overrides)
+    settings = f" with {', '.join(overrides)}" if overrides else ""
     if name.endswith(YAML):
         path = Path(name)
-        return _Written(path.stem, OWN, OWN_EDITION, read_yaml(path), path, str(path))
+        content = _overridden(read_yaml(path), overrides)
+        own = path.stem + difference
+        return _Written(own, OWN, OWN_EDITION, content, path, f"{path}{settings}")
     path = params / "experiments" / f"{name}.yaml"
     if not path.exists():
         known = ", ".join(names("experiments", params))
@@ -215,8 +315,11 @@ def _written(name: str, edition: str, params: Path) -> _Written:
     chosen = load_edition(edition, params)
     # what the edition says of all rows, then what it says of this one
     content = merged(read_yaml(path), chosen.all_experiments)
-    content = merged(content, chosen.experiments.get(name, {}))
-    return _Written(name, edition, chosen, content, path, f"{path} with edition '{edition}'")
+    content = _overridden(merged(content, chosen.experiments.get(name, {})), overrides)
+    if content.get("actions_with"):
+        content = content | {"actions_with": content["actions_with"] + difference}
+    origin = f"{path} with edition '{edition}'{settings}"
+    return _Written(name + difference, edition, chosen, content, path, origin)
 
 
 def _check_owner(name: Any, dataset: Dataset, edition: str, params: Path) -> None:
@@ -345,7 +448,7 @@ def as_yaml(experiment: Experiment) -> str:
 def schemas() -> dict[str, str]:
     """JSON Schema of every kind of params file, by file name."""
     row = Experiment.model_json_schema()
-    for resolved in ("name", "edition", "comparable", "dataset", "dataset_file"):
+    for resolved in ("name", "edition", "comparable", "dataset", "dataset_file", "departs"):
         row["properties"].pop(resolved)
     row["required"] = ["data"]
     row["$defs"]["ModelParams"]["required"] = []  # the data set gives channels and classes

@@ -36,7 +36,7 @@ from actionformer.params.experiment import (
     Released,
     TrainingParams,
 )
-from actionformer.params.files import renamed
+from actionformer.params.files import differences, renamed
 
 Values = dict[str, Any]
 Record = dict[str, Any]
@@ -88,6 +88,7 @@ def _audit(experiment: Experiment) -> Values:
     values = experiment.dataset.model_dump(mode="json", include=parts)
     values |= experiment.model_dump(mode="json", include={"comparable"})
     values["label_field"] = experiment.data.label_field
+    values["videos"] = experiment.data.videos
     values["features"] = experiment.features.model_dump(
         mode="json", include={"stride_frames", "fps"}
     )
@@ -133,6 +134,7 @@ def _evaluation(experiment: Experiment) -> Values:
     values = experiment.model_dump(mode="json", include={"evaluation"})
     values["eval_subset"] = experiment.dataset.eval_subset
     values["label_field"] = experiment.data.label_field
+    values["videos"] = experiment.data.videos
     values["bin_edges"] = experiment.dataset.model_dump(mode="json")["bin_edges"]
     return values
 
@@ -195,6 +197,7 @@ def shown(experiment: Experiment) -> Values:
         "protocol": experiment.dataset.protocol,
         "loading": experiment.data.loading_text,
         "remark": experiment.dataset.remark,
+        "departs": list(experiment.departs),
     }
 
 
@@ -297,7 +300,7 @@ def changes(stage: str, subject: AnySubject, made: Mapping[str, Any]) -> list[st
     if not is_record(made, stage):
         return ["what it was made with is not known"]
     now = values(stage, subject)
-    found = _differences(_read_today(stage, made["values"], now), now)
+    found = differences(_read_today(stage, made["values"], now), now)
     if made["arithmetic"] != ARITHMETIC[stage]:
         found.append(f"the arithmetic of {stage}: {made['arithmetic']} -> {ARITHMETIC[stage]}")
     return found
@@ -332,18 +335,3 @@ def _filled(kind: type[Params], stored: Values, now: Values) -> Values:
         ):
             result[key] = _filled(inner, renamed(inner, result[key]), value)
     return result
-
-
-def _differences(then: Any, now: Any, name: str = "") -> list[str]:
-    if isinstance(then, Mapping) and isinstance(now, Mapping):
-        found = []
-        for part in dict.fromkeys([*then, *now]):
-            inner = f"{name}.{part}" if name else str(part)
-            found += _differences(then.get(part), now.get(part), inner)
-        return found
-    return [] if then == now else [f"{name}: {_short(then)} -> {_short(now)}"]
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

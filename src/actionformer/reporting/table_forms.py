@@ -26,6 +26,7 @@ COLUMNS = (
     "protocol",
     "loading",
     "remark",
+    "departs",
     "videos",
     "instances",
     "data_version",
@@ -76,6 +77,8 @@ def as_markdown(table: Table) -> str:
         lines += [f"**{table.edition} edition.** {table.remark}", ""]
     if table.data_remark:
         lines += [f"Data: {table.data_remark}.", ""]
+    for departure in table.departures:
+        lines += [f"**{departure}.**", ""]
     lines += _markdown_grid(table.results)
     for more in (table.recall, table.actions, table.origin):
         if more is not None:
@@ -123,6 +126,8 @@ def as_html(table: Table) -> str:
         parts.append(f"<p>{edition} {html.escape(table.remark)}</p>\n")
     if table.data_remark:
         parts.append(f"<p>Data: {html.escape(table.data_remark)}.</p>\n")
+    for departure in table.departures:
+        parts.append(f"<p><strong>{html.escape(departure)}.</strong></p>\n")
     for grid in (table.results, table.recall, table.actions):
         if grid is not None:
             parts.append(_html_grid(grid))
@@ -189,6 +194,7 @@ def _caption(table: Table) -> str:
         caption += f"{table.edition} edition. {table.remark} "
     if table.data_remark:
         caption += f"Data: {table.data_remark}. "
+    caption += "".join(f"{departure}. " for departure in table.departures)
     origin = []
     for features, seeds, protocol, loading, evaluated, version, pinned, *_ in table.origin.rows:
         told = f"{features}: seeds {seeds}; {protocol}; loading {loading}; {evaluated}"

@@ -105,6 +105,7 @@ def records(row: Row) -> list[dict[str, Any]]:
         "protocol": experiment.dataset.protocol,
         "loading": experiment.data.loading_text,
         "remark": experiment.dataset.remark,
+        "departs": "; ".join(experiment.departs) or None,
         "videos": row.runs[0].videos,
         "instances": row.runs[0].instances,
         "data_version": data_version(row.runs),
@@ -192,6 +193,8 @@ class Table:
     remark: str
     # what is to be said of the data set
     data_remark: str
+    # of every row that departs from its published params: how
+    departures: Sequence[str]
     # a few lines per row
     results: Grid
     recall: Grid | None
@@ -225,6 +228,7 @@ def table_of(name: str, title: str, rows: Sequence[Row], *, edition: str, remark
         edition=edition,
         remark=remark,
         data_remark=rows[0].experiment.dataset.remark or "",
+        departures=_departures(rows),
         results=Grid(["features", "", *headings], results, numbers=2),
         recall=_recall(rows),
         actions=_actions(rows, headings),
@@ -273,6 +277,17 @@ def _lines(row: Row, *, checkpoints: bool) -> list[tuple[str, list[str]]]:
     return lines
 
 
+def _departures(rows: Sequence[Row]) -> list[str]:
+    """A sentence per row that was made with other params than the published ones."""
+    lines = []
+    for row in rows:
+        experiment = row.experiment
+        if experiment.departs:
+            told = "; ".join(experiment.departs)
+            lines.append(f"{experiment.row} departs from its published params: {told}")
+    return lines
+
+
 def _span(tiou: Sequence[float]) -> str:
     """first:last:step of evenly spaced thresholds, as the published page writes them."""
     step = f":{tiou[1] - tiou[0]:g}" if len(tiou) > 1 else ""
@@ -286,6 +301,8 @@ def ours(experiment: Experiment) -> str:
     """
     if experiment.comparable or not experiment.expect.published:
         return "reproduced"
+    if experiment.departs:
+        return "departing"
     return experiment.edition
 
 

@@ -44,7 +44,7 @@ def detect_actions(experiment: Experiment, params: Path, seed: int, *, device: s
     write_json(run / "lineage.json", lineage)
     metrics = action_metrics_of(
         database,
-        load_database(layout.database_of(experiment), "verb"),
+        load_database(layout.database_of(experiment), "verb").first(experiment.data.videos),
         results,
         experiment.evaluation,
         experiment.dataset.eval_subset,

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from actionformer import layout
-from actionformer.data.annotations import Video, load_database
+from actionformer.data.annotations import Video
 from actionformer.data.detections import Detection, Results, read_results
 from actionformer.detection.from_files import predict_timed
 from actionformer.detection.timing import Timing, timed_as
@@ -26,6 +26,7 @@ from actionformer.reporting import submissions, subtitles
 from actionformer.reporting.figures import primitives
 from actionformer.reporting.figures.what_happens_when import Timeline, timelines
 from actionformer.reporting.submissions import Challenge
+from actionformer.stages import inputs
 from actionformer.training.checkpoint import experiment_of as experiment_of
 from actionformer.training.checkpoint import load_model
 
@@ -172,7 +173,7 @@ def _challenge_videos(
             f"{experiment.name}: {dataset} is not what the challenge '{challenge}' is about"
         )
     path = layout.database_of(experiment)
-    database = load_database(path, experiment.data.label_field)
+    database = inputs.database_of(experiment)
     videos = database.subset(subset or experiment.dataset.eval_subset)
     if not videos:
         known = ", ".join(sorted({video.subset for video in database.videos.values()}))

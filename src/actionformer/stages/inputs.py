@@ -95,7 +95,8 @@ def opened(experiment: Experiment) -> tuple[Database, FeatureStore]:
 def database_of(experiment: Experiment) -> Database:
     """The database of a row, with the labels that it reads."""
     path = existing(layout.database_of(experiment), f"convert {experiment.dataset_argument}")
-    return load_database(path, experiment.data.label_field)
+    database = load_database(path, experiment.data.label_field)
+    return database.first(experiment.data.videos)
 
 
 def existing(path: Path, maker: str) -> Path:

@@ -28,6 +28,7 @@ from actionformer.reporting.figures.what_happens_when import (
     usual_score,
 )
 from actionformer.reporting.model_card import model_card
+from actionformer.stages import inputs
 
 # ------------------------------------------------------------------------------------------ tables
 
@@ -147,7 +148,7 @@ def draw(
         videos: shown in the timelines, before the worst and best.
         released: with the score of the published checkpoint.
     """
-    database = load_database(layout.database_of(experiment), experiment.data.label_field)
+    database = inputs.database_of(experiment)
     runs = [_figure_run(experiment, seed) for seed in seeds]
     drawn = _figures(experiment, database, runs, videos=videos, released=released)
     folder = layout.figures(experiment)
@@ -219,7 +220,7 @@ def timeline(
     """
     if out.suffix not in primitives.WRITERS:
         raise InputError(f"{out}: expected a name that ends with {', '.join(primitives.WRITERS)}")
-    database = load_database(layout.database_of(experiment), experiment.data.label_field)
+    database = inputs.database_of(experiment)
     run = layout.run(experiment.edition, experiment.name, seed)
     results = read_results(run / "detections.json")
     if video not in results:

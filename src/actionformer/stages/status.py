@@ -11,12 +11,12 @@ from filelock import FileLock, Timeout
 from actionformer import layout, provenance
 from actionformer.data import annotations as databases
 from actionformer.data import features as stores
-from actionformer.data.annotations import load_database
 from actionformer.files import read_json
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment
 from actionformer.reporting import status_text
 from actionformer.reporting.status_text import Costs, RunStatus
+from actionformer.stages import inputs
 
 WHY_NO_RECORD = "it does not say what it was made with: `actionformer adopt`"
 
@@ -203,6 +203,6 @@ def _training_videos(experiment: Experiment) -> int | None:
     """How many videos a row trains on, if its database or its params say so."""
     path, subset = layout.database_of(experiment), experiment.dataset.train_subset
     if path.exists():
-        return len(load_database(path, experiment.data.label_field).subset(subset))
+        return len(inputs.database_of(experiment).subset(subset))
     counts = experiment.dataset.published.get(subset)
     return None if counts is None else counts.videos
