@@ -16,7 +16,7 @@ from actionformer.commands.main import main
 from actionformer.data.features import FeatureStore
 from actionformer.params.dataset import folder_name
 from actionformer.params.files import load_experiment
-from conftest import CHECKOUT, run_command
+from conftest import CHECKOUT, contents, run_command
 
 
 def test_an_own_data_set_needs_two_yaml_files_and_no_code(tmp_path):
@@ -231,3 +231,82 @@ def test_what_is_no_feature_file_is_called_by_what_it_is(own, capfd, name, words
     text = (own / "dataset.yaml").read_text()
     (own / "dataset.yaml").write_text(text.replace("file: features", f"file: {name}"))
     assert words in audited(own, capfd)
+
+
+# ------------------------------------------------------------------------------------------- init
+
+
+def test_init_writes_two_files_that_are_read_and_run(tmp_path, monkeypatch, capsys):
+    """A prefix, several arrays per video, no frames: all of it is seen."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "mine"
+    write_own(folder, "run")
+    for path in ("dataset.yaml", "own.yaml"):
+        (folder / path).unlink()
+    annotations = folder / "annotations.json"
+    content = json.loads(annotations.read_text())
+    for video in content["database"].values():
+        del video["frame"]
+    annotations.write_text(json.dumps(content))
+    for path in (folder / "features").glob("*.npy"):
+        steps = 9 if path.stem == "training" else 12
+        arrays = {"rgb": np.ones((steps, 4), np.float32), "flow": np.ones((steps, 2), np.float32)}
+        np.savez(path.with_name(f"v_{path.stem}.npz"), **arrays)
+        path.unlink()
+    content["database"]["validation"]["duration"] = 12.0
+    annotations.write_text(json.dumps(content))
+    assert main(["init", "mine"]) == 0
+    assert "snakemake --cores all --config experiment=mine/mine.yaml" in capsys.readouterr().out
+    features = load_experiment("mine/mine.yaml").features
+    assert (features.dim, features.prefix, features.arrays) == (6, "v_", ("flow", "rgb"))
+    assert (features.stride_frames, features.fps) == (1, 1)
+    assert main(["convert", "mine/mine-dataset.yaml"]) == 0
+    assert main(["pack", "mine/mine-dataset.yaml", "features"]) == 0
+    assert main(["audit", "mine/mine.yaml"]) == 0
+
+
+def test_init_sees_features_that_span_their_videos(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_own(tmp_path / "own", "run")
+    for path in ("dataset.yaml", "own.yaml"):
+        (tmp_path / "own" / path).unlink()
+    annotations = tmp_path / "own/annotations.json"
+    content = json.loads(annotations.read_text())
+    content["database"]["validation"]["duration"] = 20.0
+    annotations.write_text(json.dumps(content))
+    assert main(["init", "own"]) == 0
+    experiment = load_experiment("own/own.yaml")
+    assert experiment.features.stride_frames is None
+    assert experiment.data.loader == "resize"
+
+
+def test_init_sees_arrays_of_channels_and_steps_and_the_frames_between_them(own):
+    for path in ("dataset.yaml", "own.yaml"):
+        (own / path).unlink()
+    for path in (own / "features").glob("*.npy"):
+        steps = 9 if path.stem == "training" else 10
+        np.save(path, np.ones((4, steps), np.float32))
+    assert main(["init", "own"]) == 0
+    features = load_experiment("own/own.yaml").features
+    assert (features.dim, features.transposed, features.stride_frames) == (4, True, 10)
+
+
+@pytest.mark.parametrize(
+    ("removed", "words"),
+    [
+        ("annotations.json", "expected one JSON file"),
+        ("features", "no features beside annotations.json"),
+        (None, "is there already; move it away, or edit it"),
+    ],
+)
+def test_init_says_what_it_lacks_and_writes_nothing(own, capsys, removed, words):
+    (own / "dataset.yaml").rename(own / "own-dataset.yaml")
+    if removed is not None:
+        (own / "own-dataset.yaml").unlink()
+        (own / "own.yaml").unlink()
+        path = own / removed
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    before = contents(own)
+    assert main(["init", "own"]) == 1
+    assert words in capsys.readouterr().err
+    assert contents(own) == before

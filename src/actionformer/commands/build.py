@@ -13,6 +13,7 @@ from actionformer.commands.options import (
     dataset_argument,
     edition_options,
     row_options,
+    say,
 )
 from actionformer.errors import InputError
 from actionformer.params.files import load_dataset
@@ -92,7 +93,24 @@ def audit(args: argparse.Namespace) -> None:
     stage.audit_files(dataset, given, out=args.out, say=print)
 
 
+def init_options(parser: argparse.ArgumentParser) -> None:
+    text = "a folder with annotations (JSON) and features (a folder, an archive or h5)"
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help=text)
+
+
+def init(args: argparse.Namespace) -> None:
+    from actionformer.stages import init as stage
+
+    stage.init(args.folder, say=say)
+
+
 COMMANDS = (
+    Command(
+        "init",
+        "write the two YAML files of a data set of your own, from what lies in a folder",
+        init_options,
+        init,
+    ),
     Command("convert", "publisher's annotations -> the one database", convert_options, convert),
     Command("pack", "publisher's features -> one HDF5 store", pack_options, pack, resumes=True),
     Command(

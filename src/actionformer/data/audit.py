@@ -252,7 +252,7 @@ def _mismatch(videos: Sequence[str], features: Sequence[str]) -> str:
         f"no video has features: videos are called {_some(videos, 3)}, features "
         f"{_some(features, 3)}"
     )
-    fits = Counter(_affixes(videos, features))
+    fits = Counter(affixes(videos, features))
     if not fits:
         return f"{wrong}; name them alike, or set `prefix` or `suffix` of the feature set"
     (prefix, suffix), count = fits.most_common(1)[0]
@@ -264,7 +264,7 @@ def _mismatch(videos: Sequence[str], features: Sequence[str]) -> str:
     return f"{wrong}; `{', '.join(parts)}` in the params of the feature set would fit {count}"
 
 
-def _affixes(videos: Sequence[str], features: Sequence[str]) -> Iterator[tuple[str, str]]:
+def affixes(videos: Sequence[str], features: Sequence[str]) -> Iterator[tuple[str, str]]:
     """What stands before and after a video's name in what features are called."""
     # longest first: 'video_1' lies in 'video_10', too
     ordered = sorted(videos, key=len, reverse=True)

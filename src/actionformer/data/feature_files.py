@@ -13,7 +13,7 @@ import lzma
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -169,6 +169,31 @@ def features_in(member: Member, form: Form) -> Iterator[Features]:
             raise InputError(f"{where}: {_PICKLED}")
 
 
+def shapes_in(source: Path) -> Iterator[tuple[str, dict[str, tuple[int, ...]]]]:
+    """File or data set by file or data set what it is called, and the shape of each of its arrays.
+
+    For a look at features of which nothing is known yet.
+    """
+    for member in members(source):
+        path = PurePosixPath(member.name)
+        if "__MACOSX" in path.parts or path.name.startswith("._"):
+            continue
+        where = f"{member.source}: {member.name}"
+        match path.suffix:
+            case ".npy" | ".npz":
+                yield path.stem, _shapes(_loaded_numpy(member, where))
+            case ".pt" | ".pth":
+                yield path.stem, _shapes(_loaded_torch(member, where))
+            case ".h5" | ".hdf5":
+                with member.open() as stream, h5py.File(stream, "r") as file:
+                    for name in _datasets(file):
+                        yield PurePosixPath(name).name, {name: file[name].shape}
+
+
+def _shapes(arrays: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(array.shape) for key, array in arrays.items() if hasattr(array, "shape")}
+
+
 _PICKLED = (
     "pickled, which can run code and is not read; where you trust it: "
     'python -c "import numpy, pickle, sys; '
@@ -239,14 +264,20 @@ def _inside(name: str, source: Path) -> str:
 
 
 def _numpy(member: Member, form: Form, where: str) -> NDArray[Any]:
+    loaded = _loaded_numpy(member, where)
+    return _side_by_side([loaded[key] for key in _chosen(list(loaded), form, where)], form)
+
+
+def _loaded_numpy(member: Member, where: str) -> dict[str, NDArray[Any]]:
+    """Every array of an npz file by its key; an npy file's has none."""
     content = io.BytesIO(member.read())
     if not content.getbuffer()[:6].tobytes().startswith((b"\x93NUMPY", *_ZIP)):
         raise InputError(f"{where}: not an npy or npz file; fetch it again")
     try:
         loaded = np.load(content, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
-            return loaded
-        return _side_by_side([loaded[key] for key in _chosen(loaded.files, form, where)], form)
+            return {"": loaded}
+        return {key: np.asarray(loaded[key]) for key in loaded.files}
     except (ValueError, EOFError, OSError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         if "pickle" in str(error):
             raise InputError(f"{where}: {_PICKLED}") from None
@@ -256,18 +287,10 @@ def _numpy(member: Member, form: Form, where: str) -> NDArray[Any]:
 def _torch(member: Member, form: Form, where: str) -> NDArray[Any]:
     import torch
 
-    content = io.BytesIO(member.read())
-    try:
-        loaded = torch.load(content, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can raise anything
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        wrong = f"not a tensor that can be read safely ({reason})"
-        raise InputError(f"{where}: {wrong}; {_PICKLED}") from None
-    found = [loaded]
-    if isinstance(loaded, dict):
-        found = [loaded[key] for key in _chosen(list(map(str, loaded)), form, where)]
+    loaded = _loaded_torch(member, where)
     arrays = []
-    for tensor in found:
+    for key in _chosen(list(loaded), form, where):
+        tensor = loaded[key]
         if not isinstance(tensor, torch.Tensor):
             raise InputError(f"{where}: holds {type(tensor).__name__}, expected one tensor")
         if tensor.layout != torch.strided:
@@ -275,6 +298,22 @@ def _torch(member: Member, form: Form, where: str) -> NDArray[Any]:
         tensor = tensor.detach()
         arrays.append(tensor.float().numpy() if tensor.dtype is torch.bfloat16 else tensor.numpy())
     return _side_by_side(arrays, form)
+
+
+def _loaded_torch(member: Member, where: str) -> dict[str, Any]:
+    """Everything that a pt file holds by its key; a tensor alone has none."""
+    import torch
+
+    content = io.BytesIO(member.read())
+    try:
+        loaded = torch.load(content, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can raise anything
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        wrong = f"not a tensor that can be read safely ({reason})"
+        raise InputError(f"{where}: {wrong}; {_PICKLED}") from None
+    if not isinstance(loaded, dict):
+        return {"": loaded}
+    return {str(key): value for key, value in loaded.items()}
 
 
 def _chosen(keys: Sequence[str], form: Form, where: str) -> Sequence[str]:

@@ -1,0 +1,218 @@
+"""What a folder of annotations and features seems to hold: the facts that two YAML files say.
+
+Nothing here is certain; whoever looks at the files that are written from it may know better.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from actionformer.data.annotations import Database, load_database
+from actionformer.data.audit import affixes
+from actionformer.data.feature_files import Form, shapes_in
+from actionformer.errors import InputError
+from actionformer.files import files_of
+
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".h5", ".hdf5")
+ARRAYS = (".npy", ".npz", ".pt", ".pth")
+# what subsets are called, likeliest first
+TRAINING = ("training", "train", "trn")
+EVALUATED = ("validation", "val", "valid", "test", "testing")
+# how many arrays are looked at
+LOOKED_AT = 200
+# steps that a network sees at once, at most, and what they are a multiple of
+LONGEST, MULTIPLE = 2304, 32
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What a folder seems to hold."""
+
+    # relative to the folder
+    annotations: str
+    features: str
+    train_subset: str
+    eval_subset: str
+    classes: int
+    # of training and evaluated subset
+    videos: tuple[int, int]
+    dim: int
+    transposed: bool
+    # keys of arrays that are put side by side
+    arrays: Sequence[str]
+    prefix: str
+    suffix: str
+    # frames between two steps; None: all videos have as many steps
+    stride: float | None
+    # frames per second, where the annotations don't say how many frames there are
+    fps: float | None
+    # of the longest training video that was looked at
+    steps: int
+
+    @property
+    def window(self) -> int:
+        """Steps that the network should see at once."""
+        if self.stride is None:
+            return MULTIPLE * math.ceil(self.steps / MULTIPLE)
+        return min(LONGEST, MULTIPLE * math.ceil(self.steps / MULTIPLE))
+
+
+def guess(folder: Path) -> Guess:
+    """Look at what lies in a folder.
+
+    Raises:
+        InputError: no annotations or no features, or none that are read here; says what is
+            expected.
+    """
+    annotations, database = _annotations(folder)
+    train_subset, eval_subset = _subsets(database, annotations)
+    source = _features(folder, annotations)
+    found = list(islice(shapes_in(source), LOOKED_AT))
+    if not found:
+        raise InputError(f"{source}: no arrays in it; expected one npy, npz, pt or h5 per video")
+    keys, shapes = _shapes(found, source)
+    dim, transposed = _channels(list(shapes.values()), source)
+    prefix, suffix = _names(database, list(shapes))
+    form = Form(dim, prefix, suffix)
+    steps = {}
+    for name, shape in shapes.items():
+        steps[form.video(name)] = shape[-1] if transposed else shape[-2]
+    stride, fps = _grid(database, steps)
+    training = [video.name for video in database.subset(train_subset)]
+    longest = max((steps[name] for name in training if name in steps), default=max(steps.values()))
+    return Guess(
+        annotations=annotations.relative_to(folder).as_posix(),
+        features=source.relative_to(folder).as_posix(),
+        train_subset=train_subset,
+        eval_subset=eval_subset,
+        classes=len(database.classes),
+        videos=(len(training), len(database.subset(eval_subset))),
+        dim=dim,
+        transposed=transposed,
+        arrays=keys,
+        prefix=prefix,
+        suffix=suffix,
+        stride=stride,
+        fps=fps,
+        steps=longest,
+    )
+
+
+def _annotations(folder: Path) -> tuple[Path, Database]:
+    """The one JSON file with a database."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    found = []
+    for path in files_of(folder):
+        if path.suffix == ".json" and _is_database(path):
+            found.append(path)
+    if len(found) != 1:
+        wanted = 'expected one JSON file {"database": {video: {"subset", "duration", ...}}}'
+        names = ", ".join(path.relative_to(folder).as_posix() for path in found) or "none"
+        raise InputError(f"{folder}: {wanted}, found {names} (docs/own-dataset.md)")
+    return found[0], load_database(found[0])
+
+
+def _is_database(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        return False
+    return isinstance(content, Mapping) and isinstance(content.get("database"), Mapping)
+
+
+def _subsets(database: Database, annotations: Path) -> tuple[str, str]:
+    """What the subsets that are trained on and evaluated are called."""
+    counts = Counter(video.subset for video in database.videos.values())
+    called = {name.lower(): name for name in counts}
+    training = next((called[name] for name in TRAINING if name in called), None)
+    evaluated = next((called[name] for name in EVALUATED if name in called), None)
+    if training is None or evaluated is None:
+        known = ", ".join(counts) or "none"
+        raise InputError(
+            f"{annotations}: expected subsets called training and validation, found {known}"
+        )
+    return training, evaluated
+
+
+def _features(folder: Path, annotations: Path) -> Path:
+    """The archive, or the folder, that holds most arrays."""
+    counts: Counter[Path] = Counter()
+    for path in files_of(folder):
+        if path.suffix in ARRAYS:
+            counts[path.parent] += 1
+        elif path.suffix in ARCHIVES:
+            counts[path] = path.stat().st_size
+    if not counts:
+        wanted = "expected npy, npz or pt files, one per video, or an archive of them, or h5"
+        raise InputError(f"{folder}: no features beside {annotations.name}; {wanted}")
+    best = counts.most_common(1)[0][0]
+    if best == folder:
+        wanted = "put the features into a folder of their own"
+        raise InputError(f"{folder}: features lie beside {annotations.name}; {wanted}")
+    return best
+
+
+def _shapes(
+    found: Sequence[tuple[str, Mapping[str, tuple[int, ...]]]], source: Path
+) -> tuple[Sequence[str], dict[str, tuple[int, ...]]]:
+    """Keys that are put side by side, and video -> shape of its array then."""
+    keys: Sequence[str] = ()
+    shapes = {}
+    for name, of_keys in found:
+        usable = {key: shape for key, shape in of_keys.items() if len(shape) >= 2}
+        if not usable:
+            raise InputError(f"{source}: {name}: expected an array (steps, channels)")
+        if len(usable) > 1:
+            keys = sorted(usable)
+        shape = next(iter(usable.values()))[-2:]
+        if len(usable) > 1 and len({part[-2] for part in usable.values()}) == 1:
+            shape = (shape[0], sum(part[-1] for part in usable.values()))
+        shapes[name] = shape
+    return keys, shapes
+
+
+def _channels(shapes: Sequence[tuple[int, ...]], source: Path) -> tuple[int, bool]:
+    """How many channels there are, and whether they come before the steps."""
+    first, last = ({shape[axis] for shape in shapes} for axis in (-2, -1))
+    if len(last) == 1:
+        return last.pop(), False
+    if len(first) == 1:
+        return first.pop(), True
+    wrong = "arrays of different channels and steps"
+    raise InputError(f"{source}: {wrong}; expected (steps, channels), channels alike in all")
+
+
+def _names(database: Database, names: Sequence[str]) -> tuple[str, str]:
+    """What stands before and after a video's name."""
+    if set(names) & set(database.videos):
+        return "", ""
+    fits = Counter(affixes(list(database.videos), names))
+    if not fits:
+        example = next(iter(database.videos))
+        raise InputError(
+            f"no features are called after a video: the first ones are {names[0]} and {example}"
+        )
+    return fits.most_common(1)[0][0]
+
+
+def _grid(database: Database, steps: Mapping[str, int]) -> tuple[float | None, float | None]:
+    """Frames between two steps; and frames per second, where no video says how many it has."""
+    known = [name for name in steps if name in database.videos]
+    durations = {database.videos[name].duration for name in known}
+    if len(known) > 1 and len(durations) > 1 and len({steps[name] for name in known}) == 1:
+        return None, None
+    with_frames = [name for name in known if database.videos[name].frame is not None]
+    if with_frames:
+        per_step = [float(database.videos[name].frame or 0) / steps[name] for name in with_frames]
+        return max(1.0, float(round(statistics.median(per_step)))), None
+    rates = [steps[name] / database.videos[name].duration for name in known]
+    # one frame a step: then `fps` is steps per second
+    return 1.0, float(f"{statistics.median(rates):.4g}")
