@@ -21,7 +21,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actionformer import (
-    ActionFormer,
     files,
     layout,
     load_experiment,
@@ -40,28 +39,8 @@ from actionformer.params.files import as_yaml
 from actionformer.reporting import submissions, subtitles
 from actionformer.stages import export as outputs
 from actionformer.stages import status
-from actionformer.training import checkpoint
 from conftest import run_command
-
-
-def weights_file(folder, row="thumos14_i3d", **updates):
-    """A model.pt of a demo row with drawn weights, sure enough of itself to detect something."""
-    experiment = load_experiment(row, "demo")
-    torch.manual_seed(0)
-    network = ActionFormer(experiment.model.model_copy(update=updates))
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    count = experiment.dataset.num_classes
-    if not isinstance(count, int):
-        count = count[experiment.data.label_field]
-    content = {
-        "state_dict": network.state_dict(),
-        "classes": [f"class {k}" for k in range(count)],
-        "experiment": experiment.model_dump(mode="json"),
-    }
-    checkpoint.save(folder / "model.pt", content)
-    return folder / "model.pt", experiment, network.eval()
+from weights_files import weights_file
 
 
 def each(detections, key):

@@ -6,10 +6,14 @@ if TYPE_CHECKING:
     from actionformer.api import (
         ActionFormer,
         Experiment,
+        detections,
+        evaluate,
         load_experiment,
         load_published,
+        plot_timeline,
         predict,
         published_model,
+        train,
     )
 
 __version__ = "0.1.0"
@@ -18,10 +22,14 @@ __all__ = [
     "ActionFormer",
     "Experiment",
     "__version__",
+    "detections",
+    "evaluate",
     "load_experiment",
     "load_published",
+    "plot_timeline",
     "predict",
     "published_model",
+    "train",
 ]
 
 

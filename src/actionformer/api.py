@@ -2,8 +2,12 @@
 
 load_experiment   a row of the tables with every value resolved
 Experiment        what that is
-ActionFormer      the network and its loss
+ActionFormer      the network and its loss; from_pretrained: with trained weights, to detect
 predict           detections in feature files, with trained weights
+train             a row with one seed
+evaluate          scores of any detections
+detections        any detections as a table
+plot_timeline     ground truth and detections of a video
 load_published    the tensors of a published checkpoint
 published_model   the network that they are the weights of
 """
@@ -18,25 +22,33 @@ from actionformer.params.files import load_experiment
 
 if TYPE_CHECKING:
     from actionformer.detection.from_files import predict_files as predict
-    from actionformer.model.actionformer import ActionFormer
+    from actionformer.facade import ActionFormer, detections, evaluate, plot_timeline, train
     from actionformer.model.state_dict_adapter import published_model
     from actionformer.training.checkpoint import load_published
 
 __all__ = [
     "ActionFormer",
     "Experiment",
+    "detections",
+    "evaluate",
     "load_experiment",
     "load_published",
+    "plot_timeline",
     "predict",
     "published_model",
+    "train",
 ]
 
 # what needs torch, which takes seconds to import: module and name there
 NEEDS_TORCH = {
-    "ActionFormer": ("actionformer.model.actionformer", "ActionFormer"),
+    "ActionFormer": ("actionformer.facade", "ActionFormer"),
+    "detections": ("actionformer.facade", "detections"),
+    "evaluate": ("actionformer.facade", "evaluate"),
     "load_published": ("actionformer.training.checkpoint", "load_published"),
+    "plot_timeline": ("actionformer.facade", "plot_timeline"),
     "predict": ("actionformer.detection.from_files", "predict_files"),
     "published_model": ("actionformer.model.state_dict_adapter", "published_model"),
+    "train": ("actionformer.facade", "train"),
 }
 
 

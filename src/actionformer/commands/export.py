@@ -76,12 +76,12 @@ def predict(args: argparse.Namespace) -> None:
 
 
 def export_options(parser: argparse.ArgumentParser) -> None:
-    forms = ["activitynet", "epic", "ego4d", "onnx"]
+    forms = ["activitynet", "epic", "ego4d", "onnx", "hub"]
     parser.add_argument("form", choices=forms, help="what to write")
     row_options(parser)
     seed_option(parser)
     default = f"{layout.SUBMISSIONS}/ROW-FORM.json, or model.onnx beside model.pt"
-    text = f"file to write (default: {default})"
+    text = f"file to write (default: {default}; hub: a folder, results/hub/ROW)"
     parser.add_argument("--out", type=Path, help=text)
     text = "JSON of `predict` to submit (default: the row's detections)"
     parser.add_argument("--detections", type=Path, help=text)
@@ -109,6 +109,8 @@ def export(args: argparse.Namespace) -> None:
         weights = layout.run(experiment.edition, experiment.name, args.seed) / "model.pt"
         out = args.out or weights.with_name("model.onnx")
         print(stage.export_onnx(args.weights or weights, length=args.length, out=out, say=say))
+    elif args.form == "hub":
+        print(stage.export_hub(experiment, args.seed, args.out or layout.HUB / experiment.name))
     elif args.check is not None:
         print(stage.check_submission(args.form, experiment, args.check, subset=args.subset))
     else:
@@ -135,7 +137,8 @@ COMMANDS = (
     Command(
         "export",
         "a submission to ActivityNet, EPIC-Kitchens or Ego4D Moment Queries, validated; or the "
-        "network as ONNX, checked",
+        "network as ONNX, checked; or weights, card and params in the layout of the Hugging Face "
+        "Hub",
         export_options,
         export,
     ),

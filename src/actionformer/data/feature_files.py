@@ -160,9 +160,9 @@ def features_in(member: Member, form: Form) -> Iterator[Features]:
     where = f"{member.source}: video '{video}' ({member.name})"
     match path.suffix:
         case ".npy" | ".npz":
-            yield Features(video, lambda: _checked(_numpy(member, form, where), form, where))
+            yield Features(video, lambda: checked(_numpy(member, form, where), form, where))
         case ".pt" | ".pth":
-            yield Features(video, lambda: _checked(_torch(member, form, where), form, where))
+            yield Features(video, lambda: checked(_torch(member, form, where), form, where))
         case ".h5" | ".hdf5":
             yield from _hdf5(member, form)
         case suffix if suffix in _PICKLES:
@@ -363,7 +363,7 @@ def _hdf5(member: Member, form: Form) -> Iterator[Features]:
 
                 def load(name: str = name, where: str = where) -> NDArray[Any]:
                     with _complete(member.source):
-                        return _checked(np.asarray(file[name][()]), form, where)
+                        return checked(np.asarray(file[name][()]), form, where)
 
                 yield Features(video, load)
 
@@ -380,7 +380,7 @@ def _datasets(file: h5py.File) -> list[str]:
     return names
 
 
-def _checked(array: NDArray[Any], form: Form, where: str) -> NDArray[Any]:
+def checked(array: NDArray[Any], form: Form, where: str) -> NDArray[Any]:
     """Features (T, C) in single precision or less."""
     found = f"shape {array.shape}, expected (steps, {form.dim})"
     array = _without_batch(array)

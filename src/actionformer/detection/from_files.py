@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionformer.data.annotations import Database, Video
-from actionformer.data.feature_files import Features, Form, Member, features_in, members
+from actionformer.data.feature_files import Features, Form, Member, checked, features_in, members
 from actionformer.data.features import FeatureStore
 from actionformer.data.view import views
 from actionformer.detection.classifiers import VideoClassifier, load_classifier
@@ -23,6 +23,7 @@ from actionformer.detection.predict import predict
 from actionformer.detection.timing import Timing, with_grid
 from actionformer.errors import InputError
 from actionformer.files import read_json
+from actionformer.model.actionformer import ActionFormer
 from actionformer.params.dataset import FeatureSet
 from actionformer.params.experiment import Experiment
 from actionformer.progress import progress
@@ -101,7 +102,6 @@ def predict_timed(
     if timing.annotations is not None:
         durations = _durations(timing.annotations, timing.subset)
     scores = None if classifier is None else _classifier(trained, classifier)
-    labels = [ONE_CLASS] if trained.data.class_agnostic else classes
     results: dict[str, list[dict[str, Any]]] = {}
     with leased_device(device) as chosen:
         network.to(chosen)
@@ -114,13 +114,10 @@ def predict_timed(
                 continue
             if name in results:
                 raise InputError(f"video '{name}' occurs twice; give every file a name of its own")
-            array_TC = found.load()
             seconds = duration if durations is None else durations[name]
-            video = _video(name, len(array_TC), seconds, timed)
-            # a database of one video, so that it is seen just as in a row's evaluation
-            only = Database({name: video}, tuple(classes))
-            shown = views(only, {name: array_TC}, timed, "test")
-            results |= predict(network, shown, timed.inference, labels, scores, chosen)
+            results |= _detected(
+                network, timed, classes, name, found.load(), seconds, scores, chosen
+            )
     if not results:
         wanted = ""
         if durations is not None:
@@ -128,6 +125,46 @@ def predict_timed(
         where = ", ".join(str(source) for source in sources)
         raise InputError(f"{where}: no features{wanted} there; expected npy, npz, pt or h5 files")
     return results
+
+
+def detect_in_array(
+    network: ActionFormer,
+    trained: Experiment,
+    classes: Sequence[str],
+    features_TC: NDArray[Any],
+    timing: Timing,
+    *,
+    device: str,
+) -> list[dict[str, Any]]:
+    """Detections in the features of one video that are in memory, best first.
+
+    Args:
+        trained: what the weights were trained with.
+
+    Raises:
+        InputError: features of another shape or not finite; no frame rate.
+    """
+    array_TC = checked(features_TC, Form(trained.features.dim), "features")
+    timed = with_grid(trained, timing)
+    found = _detected(network, timed, classes, "features", array_TC, timing.duration, None, device)
+    return found["features"]
+
+
+def _detected(
+    network: ActionFormer,
+    timed: Experiment,
+    classes: Sequence[str],
+    name: str,
+    array_TC: NDArray[Any],
+    seconds: float | None,
+    scores: VideoClassifier | None,
+    device: str,
+) -> dict[str, list[dict[str, Any]]]:
+    """One video, seen just as in a row's evaluation: in a database of its own."""
+    labels = [ONE_CLASS] if timed.data.class_agnostic else list(classes)
+    only = Database({name: _video(name, len(array_TC), seconds, timed)}, tuple(classes))
+    shown = views(only, {name: array_TC}, timed, "test")
+    return predict(network, shown, timed.inference, labels, scores, device)
 
 
 def _durations(annotations: Path, subset: str | None) -> dict[str, float]:

@@ -6,6 +6,7 @@ Markdown with the header that the Hugging Face Hub reads
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -72,6 +73,25 @@ def model_card(row: Row, classes: Sequence[Classes], *, remark: str) -> str:
     lines += ["", *_loading(row), "", *_intended_use(row), "", *_limitations(row)]
     lines += ["", *_data(row), "", *_training(row), "", *_citation()]
     return "\n".join(lines) + "\n"
+
+
+def on_the_hub(card: str) -> str:
+    """A card whose program loads the weights from the folder that it lies in."""
+    start = card.index("```python\n")
+    end = card.index("```\n", start + 1) + len("```\n")
+    program = card[start:end]
+    (call,) = re.findall(r'predict\("[^"]*", "video.npy", (.*)\)', program)
+    told = [
+        "```python",
+        "import numpy as np",
+        "from actionformer import ActionFormer",
+        "",
+        'model = ActionFormer.from_pretrained(".")  # the folder of this card',
+        f'detections = model.predict(np.load("video.npy"), {call})',
+        "```",
+        "",
+    ]
+    return card[:start] + "\n".join(told) + card[end:]
 
 
 def _header(row: Row, remark: str) -> dict[str, Any]:

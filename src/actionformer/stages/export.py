@@ -21,14 +21,16 @@ from actionformer.errors import InputError
 from actionformer.files import read_json, write_bytes, write_json, write_text
 from actionformer.model import onnx_export
 from actionformer.params.experiment import Experiment
+from actionformer.params.files import as_yaml
 from actionformer.progress import progress
-from actionformer.reporting import submissions, subtitles
+from actionformer.reporting import model_card, submissions, subtitles
 from actionformer.reporting.figures import primitives
 from actionformer.reporting.figures.what_happens_when import Timeline, timelines
 from actionformer.reporting.submissions import Challenge
 from actionformer.stages import inputs
 from actionformer.training.checkpoint import experiment_of as experiment_of
 from actionformer.training.checkpoint import load_model
+from actionformer.training.weights import save_folder
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,34 @@ def _refuse_invalid(path: Path, found: Sequence[str]) -> None:
     if found:
         more = f" (and {len(found) - 1} more problems)" if len(found) > 1 else ""
         raise InputError(f"{path}: {found[0]}{more}")
+
+
+# --------------------------------------------------------------------------------------------- Hub
+
+
+def export_hub(experiment: Experiment, seed: int, out: Path) -> str:
+    """Write a run as a folder that the Hugging Face Hub takes: weights, config, card, figures.
+
+    Nothing is uploaded.
+
+    Raises:
+        InputError: no such run, no model card, or a folder that holds something already.
+    """
+    weights = layout.run(experiment.edition, experiment.name, seed) / "model.pt"
+    card = layout.model_card(experiment)
+    if not card.exists():
+        raise InputError(f"{card}: not written yet; `actionformer card {experiment.name}` does")
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out}: is not empty; name a new folder")
+    network, trained, classes = load_model(weights)
+    text = card.read_text(encoding="utf-8")
+    for path in sorted(layout.figures(experiment).glob("*.svg")):
+        if f"figures/{path.name}" in text:
+            write_text(out / "figures" / path.name, path.read_text(encoding="utf-8"))
+    write_text(out / "params.yaml", as_yaml(trained))
+    write_text(out / "README.md", model_card.on_the_hub(text))
+    save_folder(out, network, trained, classes)
+    return f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}; nothing is uploaded"
 
 
 # -------------------------------------------------------------------------------------------- ONNX

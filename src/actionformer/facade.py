@@ -1,0 +1,240 @@
+"""What Python programs and notebooks use: trained weights on arrays, runs, scores, pictures.
+
+Each of these is a few lines over a stage or a room. They print nothing, set no threads, and write
+files only where they say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from actionformer import layout
+from actionformer.data.annotations import Database, load_database
+from actionformer.data.detections import Results, read_results
+from actionformer.detection.from_files import detect_in_array
+from actionformer.detection.timing import Timing
+from actionformer.errors import InputError
+from actionformer.evaluation.summary import metrics_of
+from actionformer.files import write_bytes
+from actionformer.model.actionformer import ActionFormer as Network
+from actionformer.params.experiment import EvaluationParams, Experiment, ModelParams
+from actionformer.reporting.figures import primitives
+from actionformer.reporting.figures.what_happens_when import Timeline, timelines, usual_score
+from actionformer.training.checkpoint import load_model
+from actionformer.training.weights import load_folder
+
+COLUMNS = ("video", "label", "start", "end", "score")
+
+
+class ActionFormer(Network):
+    """The network and its loss; with trained weights also what they need to find actions.
+
+    Zhang, Wu, Li: ActionFormer, ECCV 2022 (arXiv:2202.07925). `ActionFormer(params)` has drawn
+    weights; `ActionFormer.from_pretrained(...)` those of a run.
+    """
+
+    def __init__(self, params: ModelParams) -> None:
+        super().__init__(params)
+        # of the run that the weights come from; None where they are drawn
+        self.experiment: Experiment | None = None
+        self.classes: list[str] = []
+
+    @classmethod
+    def from_pretrained(
+        cls, path_or_row: str | Path, *, edition: str = "demo", seed: int = 0
+    ) -> ActionFormer:
+        """The network with the weights of a run, ready to detect.
+
+        Args:
+            path_or_row: a `model.pt`, a folder that holds one, a folder that `export hub` has
+                written, or the name of a row whose run lies under `results/`.
+            edition: of a row: 'demo', 'paper' or 'own'.
+            seed: of a row.
+
+        Raises:
+            InputError: no weights there, or none of this project.
+        """
+        path = Path(path_or_row)
+        if not path.exists() and path.suffix == "" and len(path.parts) == 1:
+            path = layout.run(edition, path.name, seed)
+            if not path.exists():
+                wrong = f"no run of row '{path_or_row}' in the {edition} edition"
+                raise InputError(f"{path}: {wrong}, and no such file")
+        if path.is_dir() and not (path / "model.pt").exists():
+            trained, experiment, classes = load_folder(path)
+        else:
+            trained, experiment, classes = load_model(path / "model.pt" if path.is_dir() else path)
+        model = cls(experiment.model)
+        model.load_state_dict(trained.state_dict())
+        model.experiment, model.classes = experiment, classes
+        return model.eval()
+
+    def predict(
+        self,
+        features_TC: NDArray[Any],
+        *,
+        fps: float | None = None,
+        stride: float | None = None,
+        offset: float | None = None,
+        duration: float | None = None,
+    ) -> list[dict[str, Any]]:
+        """Detections {"segment": [start, end] in seconds, "label", "score"}, best first.
+
+        Args:
+            features_TC: (steps, channels) of one video, from the extractor of the training data.
+            fps: frames per second; default: those of the training features, if all were alike.
+            stride: frames between two steps; default: that of the training features.
+            offset: frame at the centre of step 0; default: that of the training features, or half
+                of another stride.
+            duration: seconds; default: up to where the last step reaches.
+
+        Raises:
+            InputError: drawn weights, features of another shape or not finite, no frame rate.
+        """
+        if self.experiment is None:
+            raise InputError("these weights are drawn; ActionFormer.from_pretrained loads a run's")
+        device = str(next(self.parameters()).device)
+        timing = Timing(fps, stride, offset, duration)
+        return detect_in_array(
+            self, self.experiment, self.classes, np.asarray(features_TC), timing, device=device
+        )
+
+
+def train(
+    experiment: Experiment, *, seed: int = 0, device: str = "auto", anew: bool = False
+) -> Path:
+    """Train a row with one seed, or go on with it; returns the folder of its run.
+
+    As `actionformer train` does: database and features must have been built, what lies there and is
+    the same is left as it is, and MLflow sees every epoch. Threads are those that torch is set to;
+    the command sets those of the params, which is part of the last bits of a result.
+
+    Args:
+        experiment: of `load_experiment`.
+        seed: of weights, crops and dropout.
+        device: 'auto', 'cpu', 'cuda:0', ...
+        anew: move aside what lies there, and start over.
+
+    Raises:
+        InputError: no database or features, another process that trains there.
+    """
+    # MLflow takes seconds to import, and nothing else here needs it
+    from actionformer.stages import train as stage
+
+    stage.train(experiment, seed, device=device, anew=anew, say=_nothing)
+    return layout.run(experiment.edition, experiment.name, seed)
+
+
+def _nothing(line: str) -> None:
+    """Says nothing."""
+
+
+def evaluate(
+    annotations: Path | str,
+    results: Path | str | Results,
+    *,
+    subset: str,
+    tiou: Sequence[float] = (0.3, 0.4, 0.5, 0.6, 0.7),
+    label_field: str = "label",
+    blocked: bool = True,
+) -> dict[str, float]:
+    """Scores in percent of any detections against any database, as a row is scored.
+
+    Args:
+        annotations: a database file (docs/own-dataset.md).
+        results: a result file {"results": {video: [...]}}, or video -> detections.
+        subset: the subset to evaluate.
+        tiou: thresholds.
+        label_field: 'noun' or 'verb' in EPIC's database.
+        blocked: leave out the videos of the database's blocked list, as published.
+
+    Returns:
+        'mAP/0.5' and so on, and 'mAP/average'.
+
+    Raises:
+        InputError: a file that cannot be read, a subset without ground truth, detections without
+            segment, label or score.
+    """
+    database = load_database(Path(annotations), label_field)
+    params = EvaluationParams(tiou=tuple(tiou), use_blocked_list=blocked)
+    metrics = metrics_of(database, read_results(results), params, subset)
+    return dict(metrics["percent"])
+
+
+def detections(results: Path | str | Results) -> pd.DataFrame:
+    """Detections as a table: video, label, start, end (seconds), score; best of a video first.
+
+    Args:
+        results: a result file such as a run's detections.json, or video -> detections.
+
+    Raises:
+        InputError: a file that cannot be read.
+    """
+    rows = []
+    for video, found in read_results(results).items():
+        for detection in found:
+            start, end = detection["segment"]
+            rows.append((video, detection["label"], start, end, detection["score"]))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that a notebook shows and `save` writes."""
+
+    # Vega-Lite
+    spec: Mapping[str, Any]
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return {"image/svg+xml": primitives.svg(dict(self.spec))}
+
+    def save(self, path: Path | str) -> None:
+        """Write it as png, svg or pdf.
+
+        Raises:
+            InputError: a name that ends otherwise.
+        """
+        path = Path(path)
+        if path.suffix not in primitives.WRITERS:
+            known = ", ".join(primitives.WRITERS)
+            raise InputError(f"{path}: expected a name that ends with {known}")
+        write_bytes(path, primitives.WRITERS[path.suffix](dict(self.spec)))
+
+
+def plot_timeline(
+    annotations: Path | str,
+    results: Path | str | Results,
+    video: str,
+    *,
+    label_field: str = "label",
+    min_score: float | None = None,
+) -> Picture:
+    """Ground truth and detections of one video on one axis of seconds.
+
+    Args:
+        annotations: a database file.
+        results: a result file, or video -> detections.
+        video: its name.
+        label_field: 'noun' or 'verb' in EPIC's database.
+        min_score: from this score on; default: as many detections as there is ground truth.
+
+    Raises:
+        InputError: no such video, or a file that cannot be read.
+    """
+    database: Database = load_database(Path(annotations), label_field)
+    if video not in database.videos:
+        known = ", ".join(sorted(database.videos)[:5])
+        raise InputError(f"{annotations}: no video '{video}'; there are {known}, ...")
+    truth = database.videos[video]
+    found = sorted(read_results(results).get(video, []), key=lambda one: -one["score"])
+    if min_score is None:
+        min_score = usual_score({video: found}, len(truth.labels))
+    figure = timelines([Timeline(truth, found)], database.classes, min_score=min_score)
+    return Picture(figure.spec)
