@@ -81,9 +81,12 @@ is how the commands are built, and moves when that gets simpler
 ([docs/architecture.md](architecture.md)). Written from the docstrings by `make schemas`.
 
 ```python
-from actionformer import ActionFormer, Experiment, load_experiment, predict
+from actionformer import ActionFormer, Experiment, load_experiment, predict, train
+from actionformer import detections, evaluate, plot_timeline
 from actionformer import load_published, published_model
 ```
+
+[tour.ipynb](tour.ipynb) is a notebook that goes from the demo edition to a figure.
 
 "METHOD section 5" is a section of [docs/method.md](method.md); letters in names are those of
 [docs/architecture.md](architecture.md#letters).
@@ -180,11 +183,17 @@ def api_page() -> str:
 
 
 def _methods_of(kind: type) -> Iterator[tuple[str, Callable[..., object]]]:
-    """The public methods that a class defines itself."""
-    for name, member in vars(kind).items():
-        if name.startswith("_") or not inspect.isfunction(member):
+    """The public methods that a class of this project has, its own first."""
+    seen = set()
+    for owner in kind.__mro__:
+        if not owner.__module__.startswith("actionformer."):
             continue
-        yield name, member
+        for name, member in vars(owner).items():
+            function = member.__func__ if isinstance(member, classmethod) else member
+            if name.startswith("_") or name in seen or not inspect.isfunction(function):
+                continue
+            seen.add(name)
+            yield name, function
 
 
 def _documented(name: str, function: Callable[..., object]) -> str:

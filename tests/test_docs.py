@@ -16,6 +16,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib
+import json
 import re
 import shlex
 import shutil
@@ -175,6 +176,18 @@ def test_a_program_compiles_and_what_it_imports_is_there(block):
             module = importlib.import_module(str(node.module))
             for alias in node.names:
                 assert hasattr(module, alias.name), f"{node.module} has no {alias.name}"
+
+
+def test_the_notebook_runs_from_top_to_bottom_and_shows_a_figure(clone):
+    notebook = json.loads((CHECKOUT / "docs/tour.ipynb").read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] for cell in notebook["cells"] if "outputs" in cell)
+    told = "\nprint(plot_timeline(f'{BUILD}/annotations.json', f'{RUN}/detections.json', video)"
+    told += "._repr_mimebundle_()['image/svg+xml'][:4], len(detected), percent['mAP/average'])"
+    said = clone.run(sys.executable, "-c", "\n".join(cells) + told).stdout.split()
+    assert said[0] == "<svg"
+    table = (clone.folder / "results/demo/tables/thumos14.md").read_text()
+    assert f"{float(said[2]):.2f}" in table
 
 
 INLINE = re.compile(r"`(actionformer [a-z][^`]*)`")
