@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,12 +17,14 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
+import requests
 import torch
 import yaml
 from mlflow.tracking import MlflowClient
 
-from actionformer import layout
+from actionformer import ActionFormer, detections, layout
 from browser import draw_everything, opened, without_ink
 from conftest import CHECKOUT, assert_same_tensors, environment, run_command
 
@@ -229,7 +232,10 @@ def test_predicting_from_a_feature_file_is_detecting_without_a_database(done):
         )
 
 
-def test_mlflow_has_an_experiment_per_table_a_parent_per_row_and_a_child_per_seed(done):
+def test_mlflow_has_an_experiment_per_table_a_parent_per_row_and_a_child_per_seed(
+    done, monkeypatch
+):
+    monkeypatch.chdir(done)  # addresses count from the folder of the project
     found = client(done)
     assert {e.name for e in found.search_experiments()} >= {"demo/hacs", "demo/thumos14"}
     for row, child in seeds_of(done).items():
@@ -279,6 +285,74 @@ def test_mlflow_has_an_experiment_per_table_a_parent_per_row_and_a_child_per_see
         said = run_command(done, "actionformer", "runs").stdout
         assert f"/#/experiments/{child.info.experiment_id}/runs?searchFilter=tags.kind" in said
         assert child.info.run_id in said
+
+
+def test_mlflow_names_the_data_sets_that_a_run_has_read(done):
+    run = seeds_of(done)["thumos14_i3d"]
+    found = {(i.dataset.name, i.tags[0].value): i.dataset for i in run.inputs.dataset_inputs}
+    assert set(found) == {("THUMOS-14, training", "train"), ("THUMOS-14, validation", "eval")}
+    for dataset in found.values():
+        assert dataset.digest == run.data.tags["data.version"]
+        assert json.loads(dataset.source)["files"] == json.loads(run.data.tags["data.files"])
+
+
+def test_the_trained_network_is_a_registered_model_whose_weights_are_the_runs(done):
+    """Stored once: the model's file is a link to the run's; its description is the row's card."""
+    known = client(done)
+    for row, run in seeds_of(done).items():
+        (version,) = known.search_model_versions(f"name = 'demo-{row}'")
+        assert version.run_id == run.info.run_id
+        model = known.get_logged_model(version.source.removeprefix("models:/"))
+        assert model.artifact_location.startswith("mlruns/")
+        weights = done / f"results/demo/{row}/seed0/model.pt"
+        stored = done / model.artifact_location / "data/model.pt"
+        assert stored.samefile(weights)
+        described = known.get_registered_model(f"demo-{row}").description
+        assert described.startswith("# ActionFormer on ")
+
+
+def test_the_model_is_served_and_says_what_predict_says(done):
+    """By `mlflow models serve`, from the folder of the project."""
+    known = client(done)
+    (version,) = known.search_model_versions("name = 'demo-thumos14_i3d'")
+    port = str(free_port())
+    served = subprocess.Popen(
+        ["mlflow", "models", "serve", "-m", version.source, "-p", port, "--env-manager", "local"],
+        cwd=done,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        features_TC = np.random.default_rng(0).standard_normal((60, 48), np.float32)
+        question = {"inputs": features_TC.tolist(), "params": {"fps": 25.0}}
+        answer = asked(f"http://127.0.0.1:{port}/invocations", question)
+    finally:
+        os.killpg(served.pid, signal.SIGKILL)
+        served.wait(60)
+    model = ActionFormer.from_pretrained(done / "results/demo/thumos14_i3d/seed0")
+    expected = detections({"x": model.predict(features_TC, fps=25)}).drop(columns="video")
+    assert len(expected)
+    found = pd.DataFrame(answer["predictions"])
+    pd.testing.assert_frame_equal(found[list(expected.columns)], expected, rtol=1e-5)
+
+
+def free_port() -> int:
+    """A port that nothing listens at."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def asked(address: str, question: dict[str, Any]) -> dict[str, Any]:
+    """What a server answers, once it does."""
+    for _ in range(120):
+        try:
+            return dict(requests.post(address, json=question, timeout=60).json())
+        except requests.ConnectionError:
+            time.sleep(1)
+    raise AssertionError(f"{address}: no answer")
 
 
 def test_every_filter_of_the_docs_is_one_that_mlflow_takes(done):

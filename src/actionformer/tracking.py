@@ -13,6 +13,7 @@ import os
 import sqlite3
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -20,13 +21,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
 from filelock import FileLock
-from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow import pyfunc
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.environment_variables import MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL
 from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
+from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from actionformer import layout, provenance
 from actionformer.errors import InputError
@@ -71,6 +76,7 @@ ADDRESSES = (
 ARTIFACT_FOLDER = "mlruns"
 # MLflow's limits
 LONGEST_PARAM, PARAMS_AT_ONCE = 6000, 100
+LONGEST_DIGEST, LONGEST_DESCRIPTION = 36, 5000
 
 
 class Careful:
@@ -176,7 +182,29 @@ def start(experiment: Experiment, lineage: Mapping[str, Any], run_id: str | None
         params.append(Param("seed", str(lineage["seed"])))
     for first in range(0, len(params), PARAMS_AT_ONCE):
         client.log_batch(run.info.run_id, params=params[first : first + PARAMS_AT_ONCE])
+    client.log_inputs(run.info.run_id, datasets=_datasets(experiment, lineage))
     return str(run.info.run_id)
+
+
+def _datasets(experiment: Experiment, lineage: Mapping[str, Any]) -> list[DatasetInput]:
+    """What a run reads, for MLflow's column of data sets: by its version, with every file's md5."""
+    dataset = experiment.dataset
+    # MLflow's limit; a version is an md5 and ".dir"
+    version = str(lineage["data_version"])[:LONGEST_DIGEST]
+    source = {"homepage": dataset.homepage, "files": lineage["files"]}
+    found = []
+    for context, subset in (("train", dataset.train_subset), ("eval", dataset.eval_subset)):
+        if context == "train" and lineage["seed"] is None:
+            continue  # nothing was trained here
+        known = Dataset(
+            name=f"{dataset.name}, {subset}",
+            digest=version,
+            source_type="dvc",
+            source=json.dumps(source),
+            profile=json.dumps({"features": experiment.data.features, "subset": subset}),
+        )
+        found.append(DatasetInput(known, [InputTag("mlflow.data.context", context)]))
+    return found
 
 
 def _name(experiment: Experiment, lineage: Mapping[str, Any]) -> str:
@@ -283,6 +311,7 @@ def log_result(run: Path) -> str:
         log_history(run_id, _read_history(run / "history.csv"))
     _log_new(client, run_id, metrics["percent"], step=experiment.training.epochs)
     _log_artifacts(client, run_id, run, experiment)
+    _log_model(client, run_id, run, experiment)
     earlier = run.parent.name == layout.EARLIER
     # a run that was moved aside must not count in its row's mean
     client.set_tag(run_id, "evaluated", "earlier" if earlier else "true")
@@ -318,6 +347,92 @@ def _log_artifacts(client: MlflowClient, run_id: str, run: Path, experiment: Exp
     if known.get("params.yaml") != found["params.yaml"]:
         client.log_text(run_id, params, "params.yaml")
     client.set_tag(run_id, "artifacts", json.dumps(found))
+
+
+def _log_model(client: MlflowClient, run_id: str, run: Path, experiment: Experiment) -> None:
+    """The trained network as a model that MLflow loads and serves, registered for its row.
+
+    Its weights are a link to the run's where the store lies here: they are stored once.
+    """
+    weights = run / "model.pt"
+    if not weights.exists():
+        return  # a published checkpoint, or actions fused from two runs
+    md5 = file_md5(weights)
+    if _tag(client, run_id, "model") == md5:
+        return
+    made = client.get_run(run_id)
+    model = client.create_logged_model(
+        made.info.experiment_id,
+        name=experiment.name,
+        source_run_id=run_id,
+        model_type="actionformer",
+        tags={"row": experiment.name, "edition": experiment.edition, "weights": md5},
+    )
+    make_addresses_relative()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        pyfunc.save_model(
+            path,
+            loader_module="actionformer.serving",
+            data_path=str(weights),
+            signature=_signature(experiment),
+            pip_requirements=["actionformer"],
+            metadata={"row": experiment.name, "edition": experiment.edition},
+        )
+        example = {"inputs": np.zeros((4, experiment.features.dim)).tolist()}
+        (path / "serving_input_example.json").write_text(json.dumps(example))
+        client.log_model_artifacts(model.model_id, str(path))
+    _link_weights(client.get_logged_model(model.model_id).artifact_location, weights)
+    client.finalize_logged_model(model.model_id, "READY")
+    name = registered_name(experiment)
+    with FileLock(LOCK), suppress(MlflowException):
+        client.create_registered_model(name)  # unless it is there
+    client.create_model_version(
+        name,
+        f"models:/{model.model_id}",
+        run_id=run_id,
+        model_id=model.model_id,
+        tags={"seed": made.data.tags["seed"]},
+    )
+    make_addresses_relative()
+    client.set_tag(run_id, "model", md5)
+
+
+def _link_weights(address: str, weights: Path) -> None:
+    """Let a stored model's weights be the run's own file, where both lie on one disk."""
+    stored = Path(address.removeprefix("file://")) / "data" / weights.name
+    if "://" in address.removeprefix("file://") or not stored.exists():
+        return
+    linked = stored.with_suffix(".link")
+    with suppress(OSError):  # another disk: then it is a copy
+        linked.hardlink_to(weights)
+        linked.replace(stored)
+
+
+def _signature(experiment: Experiment) -> ModelSignature:
+    """Features of one video and its timing in; a table of detections out."""
+    timing = [ParamSpec(name, "double", 0.0) for name in ("fps", "stride", "offset", "duration")]
+    columns = [ColSpec("string", "label")]
+    columns += [ColSpec("double", name) for name in ("start", "end", "score")]
+    return ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, experiment.features.dim))]),
+        outputs=Schema(columns),
+        params=ParamSchema(timing),
+    )
+
+
+def registered_name(experiment: Experiment) -> str:
+    """What a row's models are registered as."""
+    return f"{experiment.edition}-{experiment.name}"
+
+
+def describe(experiment: Experiment, card: str) -> None:
+    """Let a row's card be the description of its registered model."""
+    client = open_store()
+    name = registered_name(experiment)
+    if client.search_registered_models(f"name = '{name}'"):
+        body = card.split("---\n", 2)[-1]
+        client.update_registered_model(name, description=body.strip()[:LONGEST_DESCRIPTION])
 
 
 def log_pictures(experiment: Experiment, seeds: Sequence[int]) -> None:

@@ -328,9 +328,11 @@ def write_card(experiment: Experiment, seeds: Sequence[int], params: Path) -> st
         run = layout.run(experiment.edition, experiment.name, seed)
         per_seed.append(read_json(run / "metrics.json")["classes"])
     out = layout.model_card(experiment)
-    write_text(out, model_card(row, per_seed, remark=why_not_comparable(experiment, params)))
+    text = model_card(row, per_seed, remark=why_not_comparable(experiment, params))
+    write_text(out, text)
     made = keys.plain_record("card", [keys.on_card(experiment)])
     write_json(layout.manifest(out), {"made_with": made})
+    _describe_model(experiment, text)
     return str(out)
 
 
@@ -342,6 +344,12 @@ def _log_pictures(experiment: Experiment, seeds: Sequence[int]) -> None:
     from actionformer import tracking
 
     tracking.Careful(layout.row(experiment))(tracking.log_pictures, experiment, seeds)
+
+
+def _describe_model(experiment: Experiment, card: str) -> None:
+    from actionformer import tracking
+
+    tracking.Careful(layout.row(experiment))(tracking.describe, experiment, card)
 
 
 def track(results: Path, stamp: Path | None, generation: int) -> str:
