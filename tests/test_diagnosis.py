@@ -408,3 +408,36 @@ def test_precision_at_a_recall_is_the_best_from_there_on():
     matched = match(database({"v": [(10.0, 20.0, "jump")]}), found, subset="test")
     precision_UR = curves.precision_recall(matched, true_positives(matched, [0.5]) >= 0)
     np.testing.assert_array_equal(precision_UR[0, 1:], 0.5)
+
+
+def diagnosis_of_videos(truth, found):
+    """Of videos -> ground truth, and -> detections."""
+    results = {name: detected(*items) for name, items in found.items()}
+    return diagnose(match(database(truth), results, subset="test"), [0.5])
+
+
+def test_the_gain_of_missed_ground_truth_by_hand():
+    """Of two segments one is found: were the other found first, precision would be 1 throughout."""
+    truth = {"v": [(0.0, 1.0, "jump"), (5.0, 6.0, "jump")]}
+    found = {"v": [(0.0, 1.0, "jump", 0.5)]}
+    assert diagnosis_of_videos(truth, found).missed_gain == pytest.approx(0.5)
+
+
+def test_where_nothing_is_missed_nothing_is_gained():
+    truth, found = {"v": [(0.0, 1.0, "jump")]}, {"v": [(0.0, 1.0, "jump", 0.5)]}
+    assert diagnosis_of_videos(truth, found).missed_gain == 0
+
+
+def test_confused_classes_are_counted_with_their_videos():
+    """By the segment of another class that is overlapped most; background confuses nothing."""
+    truth = {
+        "v": [(0.0, 10.0, "jump"), (20.0, 30.0, "run"), (40.0, 41.0, "sit")],
+        "w": [(0.0, 10.0, "jump"), (2.0, 3.0, "sit"), (50.0, 60.0, "run")],
+    }
+    found = {
+        "v": [(0.0, 10.0, "run", 0.9), (20.0, 30.0, "run", 0.8)],
+        "w": [(1.0, 10.0, "run", 0.95), (0.0, 10.0, "jump", 0.9), (90.0, 99.0, "sit", 0.9)],
+    }
+    (pair,) = diagnosis_of_videos(truth, found).confusions
+    assert (pair.truth, pair.detected, pair.count) == ("jump", "run", 2)
+    assert set(pair.videos) == {"v", "w"}

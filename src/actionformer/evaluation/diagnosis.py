@@ -8,6 +8,7 @@ its video, and how often repeated an action is.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -32,6 +33,8 @@ KINDS = (
     "background error",
 )
 TRUE, DOUBLE, WRONG_LABEL, LOCALIZATION, CONFUSION, BACKGROUND = range(len(KINDS))
+# how many pairs of confused classes are told, and how many videos of each
+PAIRS, VIDEOS_OF_A_PAIR = 30, 5
 # threshold of the profile and of the misses
 TIOU = 0.5
 BACKGROUND_TIOU = 0.1
@@ -57,6 +60,18 @@ class Bin:
 
 
 @dataclass(frozen=True)
+class Confusion:
+    """Detections of one class that overlap ground truth of another most."""
+
+    # the class of the ground truth, and what it is taken for
+    truth: str
+    detected: str
+    count: int
+    # those with most of them first
+    videos: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """Fractions, not percent.
 
@@ -67,6 +82,10 @@ class Diagnosis:
     counts_SE: NDArray[np.int64]
     # kind of error -> what the mAP would gain without it
     gains: Mapping[str, float]
+    # the same, were no ground truth missed
+    missed_gain: float
+    # most frequent first
+    confusions: Sequence[Confusion]
     normalized_map: float
     bins: Mapping[str, Sequence[Bin]]
 
@@ -86,6 +105,8 @@ class Diagnosis:
             "kinds": list(KINDS),
             "counts": self.counts_SE.tolist(),
             "gains": dict(self.gains),
+            "missed_gain": self.missed_gain,
+            "confusions": [asdict(pair) for pair in self.confusions],
             "normalized_map": self.normalized_map,
             "bins": bins,
         }
@@ -128,6 +149,8 @@ def diagnose(
     return Diagnosis(
         counts_SE=profile(matched, kinds_NU[:, -1]),
         gains=gains(matched, kinds_NU[:, :-1]),
+        missed_gain=missed_gain(matched, found_NU),
+        confusions=confusions(matched, kinds_NU[:, -1]),
         normalized_map=float(np.mean(normalized_ap(matched, found_NU, every_G))),
         bins=bins,
     )
@@ -205,6 +228,60 @@ def gains(matched: Matched, kinds_NU: NDArray[np.int8]) -> dict[str, float]:
                 after_KU[k, u] = interpolated_average_precision(correct_N1, instances).item()
         result[KINDS[kind]] = float(after_KU.mean() - before)
     return result
+
+
+def missed_gain(matched: Matched, found_NU: NDArray[np.int64]) -> float:
+    """What the average mAP would gain, were there sure detections of what nothing finds.
+
+    At every threshold the ground truth that no detection finds there is added as true positives,
+    before all others.
+    """
+    before = average_precisions(matched, found_NU >= 0).mean()
+    U = found_NU.shape[1]
+    after_KU = np.zeros((len(matched.classes), U))
+    for k, instances in enumerate(matched.instances_K.tolist()):
+        rows = matched.of_class(k)
+        for u in range(U):
+            found_N = found_NU[rows, u]
+            missed = instances - len(np.unique(found_N[found_N >= 0]))
+            sure_N = np.ones(missed, np.bool_)
+            correct_N1 = np.concatenate([sure_N, found_N >= 0])[:, None]
+            after_KU[k, u] = interpolated_average_precision(correct_N1, instances).item()
+    return float(after_KU.mean() - before)
+
+
+def confusions(matched: Matched, kinds_N: NDArray[np.int8]) -> list[Confusion]:
+    """Which class is taken for which, among the best G detections of every class.
+
+    Those that are a wrong label or a confusion error at tIoU 0.5; the ground truth that one
+    overlaps most says which class it was.
+    """
+    best_N = rank_in_class(matched) < matched.instances_K[matched.class_N]
+    wrong_N = best_N & np.isin(kinds_N, (WRONG_LABEL, CONFUSION))
+    videos: dict[tuple[int, int], Counter[str]] = {}
+    for n in np.flatnonzero(wrong_N).tolist():
+        truth = _class_overlapped_most(matched, n)
+        pair = truth, int(matched.class_N[n])
+        videos.setdefault(pair, Counter())[matched.videos[int(matched.video_N[n])]] += 1
+    found = []
+    for (truth, detected), counts in videos.items():
+        names = [name for name, _ in counts.most_common(VIDEOS_OF_A_PAIR)]
+        classes = matched.classes[truth], matched.classes[detected]
+        found.append(Confusion(*classes, counts.total(), names))
+    found.sort(key=lambda pair: (-pair.count, pair.truth, pair.detected))
+    return found[:PAIRS]
+
+
+def _class_overlapped_most(matched: Matched, n: int) -> int:
+    """The class of the ground truth that a detection overlaps most, its own class left out."""
+    here_G = matched.truth_video_G == matched.video_N[n]
+    here_G = here_G & (matched.truth_class_G != matched.class_N[n])
+    start, end = matched.segments_N2[n]
+    truth_G2 = matched.truth_G2[here_G]
+    overlap_G = (np.minimum(end, truth_G2[:, 1]) - np.maximum(start, truth_G2[:, 0])).clip(0)
+    union_G = (end - start) + (truth_G2[:, 1] - truth_G2[:, 0]) - overlap_G
+    best = int(np.argmax(overlap_G / np.maximum(union_G, 1e-8)))
+    return int(matched.truth_class_G[here_G][best])
 
 
 def characteristics(matched: Matched) -> dict[str, NDArray[np.float64]]:

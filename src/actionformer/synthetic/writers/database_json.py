@@ -224,6 +224,7 @@ def _content(
         decimals=2,
         relative_length=True,
         one_class=True,
+        fuzziness=0.06,
     )
 
 

@@ -59,7 +59,9 @@ def write(root: Path) -> None:
     rng = generator("ego4d")
     # of the clips, then of the videos that they are cut from
     uids = [_uid(rng) for _ in range(2 * CLIPS)]
-    content = Content(CLASSES, (60.0, 132.0), (4, 8), (4.0, 18.0), overlapping=True, decimals=2)
+    content = Content(
+        CLASSES, (60.0, 132.0), (4, 8), (4.0, 18.0), overlapping=True, decimals=2, fuzziness=0.36
+    )
     clips = []
     for i in range(CLIPS):
         subset = "val" if i % 4 == 3 else "train"

@@ -95,7 +95,8 @@ def write(root: Path) -> None:
     arrays = {}
     for recording in recordings:
         if recording.name not in missing:
-            shown = replace(recording, actions=_both(recording.actions))
+            both = (_both(recording.actions), _both(recording.lookalikes))
+            shown = replace(recording, actions=both[0], lookalikes=both[1])
             centres_T = at_frames(shown, stride=16, offset=16, fps=30)
             arrays[shown.name] = features(shown, "slowfast-epic", centres_T, 32, noise=1.1)
     members = archives.feature_members(FEATURES, arrays, missing=missing)
@@ -105,7 +106,9 @@ def write(root: Path) -> None:
 def _recordings() -> list[Recording]:
     rng = generator("epic")
     pairs = [f"{verb}/{noun}" for verb in VERBS for noun in NOUNS]
-    content = Content(pairs, (40.0, 150.0), (8, 13), (2.5, 7.0), overlapping=True, decimals=2)
+    content = Content(
+        pairs, (40.0, 150.0), (8, 13), (2.5, 7.0), overlapping=True, decimals=2, fuzziness=0.24
+    )
     recordings = []
     for i in range(48):
         name = f"P{1 + i // 6:02d}_{1 + i % 6:02d}"

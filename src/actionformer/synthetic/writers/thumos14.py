@@ -55,7 +55,16 @@ def write(root: Path) -> tuple[list[Recording], Parts]:
 
 
 def _recordings(rng: Generator) -> list[Recording]:
-    content = Content(CLASSES, (9.0, 42.0), (3, 7), (1.2, 7.0), overlapping=False, decimals=1)
+    content = Content(
+        CLASSES,
+        (9.0, 42.0),
+        (3, 7),
+        (1.0, 7.0),
+        overlapping=False,
+        decimals=1,
+        fuzziness=0.32,
+        lookalikes=1.2,
+    )
     names = [f"video_validation_{i:07d}" for i in range(51, 51 + 44 * 7, 7)]
     names += ["video_test_0000270", AMBIGUOUS_ALONE]
     names += [f"video_test_{i:07d}" for i in range(4, 4 + 30 * 9, 9)]
@@ -117,6 +126,6 @@ def _write_features(root: Path, recordings: Sequence[Recording], parts: Parts) -
             continue
         shown = replace(recording, actions=(*recording.actions, *parts[recording.name]))
         centres_T = at_frames(shown, stride=4, offset=8, fps=shown.fps)
-        arrays[recording.name] = features(shown, "i3d", centres_T, DIM, noise=1.4)
+        arrays[recording.name] = features(shown, "i3d", centres_T, DIM, noise=0.75)
     members = archives.feature_members(FEATURES, arrays, missing=missing)
     archives.write_zip(root / f"thumos14/features/{FEATURES}.zip", members)
