@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import random
 import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 
 from actionformer import layout
@@ -18,8 +20,8 @@ from actionformer.errors import InputError
 from actionformer.params.experiment import EvaluationParams
 from actionformer.params.files import load_experiment
 from actionformer.reporting import report, table_forms, tables
-from actionformer.reporting.figures import primitives
-from actionformer.reporting.figures.primitives import Figure
+from actionformer.reporting.figures import primitives, what_happens_when, why_wrong
+from actionformer.reporting.figures.primitives import EvaluatedRun, Figure
 from actionformer.reporting.figures.what_happens_when import chosen_videos
 from actionformer.stages.report import report_files
 from browser import DESKTOP, PHONE, draw_everything, opened, without_ink
@@ -345,7 +347,104 @@ def test_the_worst_videos_come_first_then_the_best(detector):
     assert shown[2].remark == "worst 2, AP 1 %"
     assert len(shown) == 12
     without = {name: found for name, found in results.items() if name != "video_03"}
-    last = chosen_videos(database, without, scored)[-1]
-    assert (last.video.name, last.remark) == ("video_03", "absent from the detections")
+    worst = chosen_videos(database, without, scored)[0]
+    assert (worst.video.name, worst.remark) == ("video_03", "absent from the detections")
     with pytest.raises(InputError, match="no video 'other'; there are video_00, video_01"):
         chosen_videos(database, results, scored, first=["other"])
+
+
+# ------------------------------------------------------------------------------ what everybody sees
+
+
+def lab(color, seen):
+    """A colour as CIELAB, seen through a 3 x 3 matrix of linear RGB."""
+    srgb = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    linear = (seen @ linear).clip(0, 1)
+    to_xyz = np.array(
+        [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    )
+    relative = to_xyz @ linear / np.array([0.9505, 1.0, 1.089])
+    f = np.where(relative > 0.008856, np.cbrt(relative), 7.787 * relative + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+# Machado, Oliveira, Fernandes 2009: severity 1; and the luminance that a grey print keeps
+SEEN = {
+    "everything": np.eye(3),
+    "no green": np.array(
+        [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ]
+    ),
+    "no red": np.array(
+        [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ]
+    ),
+    "grey": np.tile([0.2126, 0.7152, 0.0722], (3, 1)),
+}
+PALETTES = {
+    "kinds of error": why_wrong.KIND_COLORS,
+    "timelines": (what_happens_when.COLORS["ground truth"], what_happens_when.COLORS["detected"]),
+    "curves": (primitives.NAVY, primitives.ORANGE, primitives.BLUE),
+}
+
+
+@pytest.mark.parametrize("seen", SEEN)
+@pytest.mark.parametrize("palette", PALETTES)
+def test_colours_are_told_apart_by_everybody_and_in_grey(palette, seen):
+    for one, other in itertools.combinations(PALETTES[palette], 2):
+        distance = np.linalg.norm(lab(one, SEEN[seen]) - lab(other, SEEN[seen]))
+        assert distance > 9, (one, other)
+
+
+def test_every_chart_has_a_description_and_every_table_a_caption_and_scopes(detector):
+    text = (detector / "report.html").read_text()
+    specs = json.loads(re.search(r'id="specs">(.*?)</script>', text)[1])
+    for name, spec in specs.items():
+        assert len(spec["description"]) > 40, name
+    page = report.table_page(table([60.0, 61.0])[1])
+    assert page.count("<caption") == page.count("<table>") > 0
+    assert len(re.findall(r"<th[ >]", page)) == page.count('scope="col"') > 0
+
+
+def test_a_bin_without_ground_truth_is_not_a_bin_of_zero():
+    def entry(name, instances, score):
+        edges = {"low": 0.0, "high": 1.0}
+        scores = {"normalized_map": score, "missed": score}
+        return {"name": name, "instances": instances, **edges, **scores}
+
+    bins = [entry("XS", 0, None), entry("S", 3, 0.0)]
+    known = {"normalized_map": 0.5, "bins": dict.fromkeys(why_wrong.CHARACTERISTICS, bins)}
+    spec = why_wrong.sensitivity([EvaluatedRun(0, [], {}, known)]).spec
+    said = {value["lane"]: value["said"] for value in spec["data"]["values"]}
+    assert said["length XS: 0 to 1 s (n = 0)"] == "no ground truth"
+    assert said["length S: 0 to 1 s (n = 3)"] == "0.0"
+
+
+def test_what_is_printed_is_drawn_without_being_scrolled_to(detector):
+    with opened(detector / "report.html") as page:
+        page.wait_for_function(
+            "[...document.querySelectorAll('section.row:not([hidden]) .plot')]"
+            ".every(plot => plot.dataset.ready)"
+        )
+        assert without_ink(page) == []
+
+
+def test_a_bar_of_confused_classes_leads_to_its_video(detector):
+    with opened(detector / "report.html") as page:
+        draw_everything(page)
+        bars = page.locator("figure.confusions g.mark-rect path")
+        assert bars.count() > 0
+        chooser = page.locator("figure.timelines select >> nth=0")
+        before = chooser.input_value()
+        for i in range(bars.count()):
+            bars.nth(i).click()
+            if chooser.input_value() != before:
+                return
+        raise AssertionError("no bar changed the video")

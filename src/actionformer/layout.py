@@ -55,6 +55,7 @@ FIGURES = (
     "calibration",
     "false_positives",
     "error_gains",
+    "confusions",
     "sensitivity",
     "misses",
     "timelines",

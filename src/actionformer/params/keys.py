@@ -57,10 +57,10 @@ ARITHMETIC = {
 
 # The same for what people look at: raised where a page shows something else.
 PAGES = {
-    "draw": 1,
+    "draw": 2,  # confused classes, missed ground truth, bins with counts, other colours
     "card": 2,  # figures, intended use, limitations, citation; the licence as its header names it
-    "tabulate": 1,
-    "report": 1,
+    "tabulate": 2,  # what departs from the published params; captions and scopes
+    "report": 2,  # what is drawn, and in which order
 }
 
 # ------------------------------------------------------------------------------ what a stage reads

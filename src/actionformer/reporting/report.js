@@ -20,7 +20,38 @@ async function draw(plot) {
   });
   views.set(plot, result);
   plot.dataset.ready = theme;
+  if (plot.dataset.spec.endsWith(".confusions")) result.view.addEventListener("click", lead);
 }
+
+// A bar of confused classes leads to a video of it in the timelines of the same row.
+async function lead(event, item) {
+  const video = item?.datum?.video;
+  if (!video) return;
+  const plot = document.querySelector("section.row:not([hidden]) figure.timelines .plot");
+  if (!plot) return;
+  await draw(plot);
+  const chooser = [...plot.querySelectorAll("select")].find((select) =>
+    [...select.options].some((option) => option.value === video));
+  if (chooser) {
+    chooser.value = video;
+    chooser.dispatchEvent(new Event("change"));
+  }
+  plot.scrollIntoView({ block: "center" });
+}
+
+// What is printed must have been drawn, seen or not: so that it is, the shown row is drawn while there is time.
+const later = window.requestIdleCallback ?? ((task) => setTimeout(task, 200));
+async function drawShown() {
+  for (const plot of document.querySelectorAll("section.row:not([hidden]) .plot")) {
+    await new Promise((done) => later(done));
+    if (plot.closest("section.row").hidden) return;
+    await draw(plot);
+  }
+}
+window.addEventListener("beforeprint", () => {
+  document.querySelectorAll("details.legend, .results details").forEach((part) => (part.open = true));
+  document.querySelectorAll("section.row:not([hidden]) .plot").forEach(draw);
+});
 
 const seen = new IntersectionObserver(
   (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => draw(entry.target)),
@@ -37,6 +68,7 @@ function show(name) {
   const chosen = rows.find((row) => row.dataset.row === name) ?? rows[0];
   rows.forEach((row) => (row.hidden = row !== chosen));
   if (chooser) chooser.value = chosen.dataset.row;
+  drawShown();
 }
 
 chooser?.addEventListener("change", () => {
@@ -45,6 +77,9 @@ chooser?.addEventListener("change", () => {
 });
 window.addEventListener("hashchange", () => {
   const name = decodeURIComponent(location.hash.slice(1));
-  if (rows.some((row) => row.dataset.row === name)) show(name);
+  if (rows.some((row) => row.dataset.row === name)) {
+    show(name);
+    document.getElementById("rows").scrollIntoView();
+  }
 });
 show(decodeURIComponent(location.hash.slice(1)));

@@ -50,11 +50,17 @@ def page(
         # inside a script element the closing tag would end it
         library = primitives.library().replace("</script", "<\\/script")
     light = primitives.LIGHT | {"background": None}
+    shown = []
+    for table in results:
+        # why an edition's numbers don't compare is said once, at the top
+        text = table_forms.as_html(table, remark=not lead)
+        shown.append((table.name, table.title, Markup(text)))
     return _template("report.html").render(
         title=title,
         lead=lead,
         legend=table_forms.LEGEND if results else "",
-        tables=[(table.name, table.title, Markup(table_forms.as_html(table))) for table in results],
+        tables=shown,
+        overview=[(table.title, average) for table in results for average in table.averages],
         sections=sections,
         style=_asset("style.css"),
         script=_asset("report.js"),

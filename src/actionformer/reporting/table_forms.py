@@ -117,22 +117,32 @@ def in_cell(text: str) -> str:
 # -------------------------------------------------------------------------------------------- HTML
 
 
-def as_html(table: Table) -> str:
-    """The same as an HTML section; the page around it brings the style."""
+def as_html(table: Table, *, remark: bool = True) -> str:
+    """The same as an HTML section; the page around it brings the style.
+
+    Args:
+        remark: say why the edition's numbers don't compare; False where the page says it.
+    """
     title = html.escape(table.title)
     parts = [f'<section class="results" id="table-{html.escape(table.name)}">\n<h3>{title}</h3>\n']
-    if table.remark:
+    if table.remark and remark:
         edition = f"<strong>{html.escape(table.edition)} edition.</strong>"
         parts.append(f"<p>{edition} {html.escape(table.remark)}</p>\n")
     if table.data_remark:
         parts.append(f"<p>Data: {html.escape(table.data_remark)}.</p>\n")
     for departure in table.departures:
         parts.append(f"<p><strong>{html.escape(departure)}.</strong></p>\n")
-    for grid in (table.results, table.recall, table.actions):
+    grids = {
+        "mAP in percent": table.results,
+        "recall in percent": table.recall,
+        "nouns and verbs fused": table.actions,
+    }
+    for words, grid in grids.items():
         if grid is not None:
-            parts.append(_html_grid(grid))
+            parts.append(_html_grid(grid, f"{table.title}: {words}"))
     summary = "<details><summary>Where these numbers come from</summary>"
-    parts.append(f"{summary}\n{_html_grid(table.origin)}")
+    origin = _html_grid(table.origin, f"{table.title}: where the numbers come from")
+    parts.append(f"{summary}\n{origin}")
     if table.released:
         items = "".join(f"<li>{html.escape(line)}</li>" for line in table.released[1:])
         parts.append(f"<p>{html.escape(table.released[0])}</p><ul>{items}</ul>\n")
@@ -140,19 +150,24 @@ def as_html(table: Table) -> str:
     return "".join(parts)
 
 
-def _html_grid(grid: Grid) -> str:
+def _html_grid(grid: Grid, caption: str) -> str:
+    """A table that scrolls within its place, by keyboard, too; with a caption to be read out."""
     head = _html_row(grid.header, "th", grid.numbers)
     body = ""
     for row in grid.rows:
         body += _html_row(row, "td", grid.numbers) + "\n"
     inner = f"<thead>{head}</thead>\n<tbody>\n{body}</tbody>"
-    return f'<div class="scroll"><table>\n{inner}\n</table></div>\n'
+    label = html.escape(caption)
+    place = f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">'
+    return f'{place}<table>\n<caption class="unseen">{label}</caption>\n{inner}\n</table></div>\n'
 
 
 def _html_row(cells: Sequence[str], tag: str, numbers: int) -> str:
     inner = ""
     for column, text in enumerate(cells):
         right = "" if column < numbers else ' class="number"'
+        if tag == "th":
+            right += ' scope="col"'
         inner += f"<{tag}{right}>{_html_cell(text)}</{tag}>"
     # a row of the results may go on over several lines: the first one names it
     first = ' class="first"' if tag == "td" and cells[0] else ""

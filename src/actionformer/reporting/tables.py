@@ -183,6 +183,16 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Average:
+    """A row's average mAP, as it is written."""
+
+    experiment: str
+    features: str
+    published: str
+    here: str
+
+
+@dataclass(frozen=True)
 class Table:
     """One table of the page: the published columns, then where the numbers come from."""
 
@@ -195,6 +205,8 @@ class Table:
     data_remark: str
     # of every row that departs from its published params: how
     departures: Sequence[str]
+    # a row in a line
+    averages: Sequence[Average]
     # a few lines per row
     results: Grid
     recall: Grid | None
@@ -229,6 +241,7 @@ def table_of(name: str, title: str, rows: Sequence[Row], *, edition: str, remark
         remark=remark,
         data_remark=rows[0].experiment.dataset.remark or "",
         departures=_departures(rows),
+        averages=[_average(row) for row in rows],
         results=Grid(["features", "", *headings], results, numbers=2),
         recall=_recall(rows),
         actions=_actions(rows, headings),
@@ -275,6 +288,17 @@ def _lines(row: Row, *, checkpoints: bool) -> list[tuple[str, list[str]]]:
         scores = [cell(record["released_checkpoint"]) for record in found]
         lines.append((checkpoint(row.experiment), scores))
     return lines
+
+
+def _average(row: Row) -> Average:
+    experiment = row.experiment
+    heading, key = row.metrics()[-1]
+    return Average(
+        experiment.name,
+        experiment.row,
+        cell(row.published(heading)),
+        cell_of_seeds(row.values(key)),
+    )
 
 
 def _departures(rows: Sequence[Row]) -> list[str]:

@@ -27,6 +27,7 @@ from actionformer.reporting.figures.what_happens_when import (
     timelines,
     usual_score,
 )
+from actionformer.reporting.figures.why_wrong import confused_videos
 from actionformer.reporting.model_card import model_card
 from actionformer.stages import inputs
 
@@ -192,7 +193,13 @@ def _figures(
         ours=tables.ours(experiment),
         published=experiment.expect.published if experiment.comparable else {},
         checkpoint=checkpoint,
-        videos=chosen_videos(database, results, runs[0].diagnosis["videos"], first=videos),
+        videos=chosen_videos(
+            database,
+            results,
+            runs[0].diagnosis["videos"],
+            first=videos,
+            also=confused_videos(runs),
+        ),
         classes=database.classes,
         min_score=usual_score(results, runs[0].metrics["instances"]),
     )
@@ -297,12 +304,13 @@ def report_files(
     blocked = database.blocked if params.use_blocked_list else frozenset()
     diagnosis = diagnosis_of(database, results, subset=subset, tiou=params.tiou, blocked=blocked)
     evaluated = evaluated_text(database, metrics, use_blocked_list=params.use_blocked_list)
+    runs = [EvaluatedRun(0, [], metrics, diagnosis)]
     drawn = of_row.row_figures(
-        [EvaluatedRun(0, [], metrics, diagnosis)],
+        runs,
         ours=detections.name,
         published={},
         checkpoint=None,
-        videos=chosen_videos(database, results, diagnosis["videos"]),
+        videos=chosen_videos(database, results, diagnosis["videos"], also=confused_videos(runs)),
         classes=database.classes,
         min_score=usual_score(results, metrics["instances"]),
     )

@@ -58,9 +58,9 @@ def map_against_tiou(
             values.append({"tiou": float(threshold), "map": score, "series": "published"})
 
     series = list(dict.fromkeys(str(value["series"]) for value in values))
-    colors = {ours: p.BLUE, "published": p.ORANGE}
+    colors = {ours: p.NAVY, "published": p.ORANGE}
     if checkpoint is not None:
-        colors[checkpoint[0]] = p.GREEN
+        colors[checkpoint[0]] = p.BLUE
     spec = p.chart(
         values,
         {"type": "line", "point": {"size": 50}},
@@ -85,7 +85,8 @@ def losses(runs: Sequence[EvaluatedRun]) -> Figure:
         {"type": "line", "point": {"size": 12}},
         x=p.number("epoch", "epoch", zero=False),
         y=p.number("loss", "loss"),
-        color=p.nominal("part", "", list(LOSSES.values()), [p.BLUE, p.ORANGE]),
+        color=p.nominal("part", "", list(LOSSES.values()), [p.NAVY, p.ORANGE]),
+        strokeDash={"field": "part", "type": "nominal", "legend": None},
         detail={"field": "seed"},
         tooltip=p.tooltip(part="loss", epoch="epoch", loss="value", seed="seed"),
     )
@@ -159,8 +160,8 @@ def precision_recall(runs: Sequence[EvaluatedRun]) -> Figure:
             point = {"recall": 100 * recall, "precision": 100 * precision}
             values.append({"tiou": float(tiou), **point})
     first, last = float(values[0]["tiou"]), float(values[-1]["tiou"])
-    # an ordered scale: low thresholds cold, high ones warm
-    shades = [p.BLUE, p.GREEN, p.YELLOW, p.ORANGE]
+    # an ordered scale: low thresholds dark, high ones light
+    shades = [p.NAVY, p.BLUE, p.YELLOW]
     color = {
         "field": "tiou",
         "type": "quantitative",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from actionformer.reporting.figures import how_good, what_happens_when, why_wrong
-from actionformer.reporting.figures.primitives import EvaluatedRun, Figure
+from actionformer.reporting.figures.primitives import EvaluatedRun, Figure, described
 from actionformer.reporting.figures.what_happens_when import Timeline, timelines
 
 # name -> title and caption of every figure of a row, in their order (`layout.FIGURES`)
@@ -41,9 +41,10 @@ def row_figures(
         why_wrong.calibration(runs),
         why_wrong.false_positives(runs),
         why_wrong.error_gains(runs),
+        why_wrong.confusions(runs),
         why_wrong.sensitivity(runs),
         why_wrong.misses(runs),
     ]
     if videos:
         figures.append(timelines(videos, classes, min_score=min_score))
-    return figures
+    return [described(figure) for figure in figures]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import vl_convert
@@ -18,8 +18,17 @@ Spec = dict[str, Any]
 VEGA_LITE = "6.4"
 # of a drawn picture; on a page a figure is as wide as its place
 WIDTH = 640
-BLUE, ORANGE, GREEN, RED = "#4c78a8", "#e07b39", "#3d9970", "#c8504b"
-PURPLE, GREY, YELLOW = "#8d6cab", "#8c8c8c", "#c9a227"
+# from dark to light, so that they differ in grey, too; and for readers who see no red or no green
+# (tests/test_report.py simulates both)
+NAVY, PURPLE, BLUE, ORANGE, YELLOW, PALE = (
+    "#173f6b",
+    "#7b3f98",
+    "#3f87c5",
+    "#e08a2e",
+    "#f0c64f",
+    "#ebebe7",
+)
+GREY = "#8c8c8c"
 
 # fields of numbers whose digits are all meant, and fields of words; other numbers get two digits
 EXACT = {"epoch", "seed", "instances", "detections", "count", "tiou", "score"}
@@ -45,6 +54,12 @@ class EvaluatedRun:
     history: Sequence[Mapping[str, float]]
     metrics: Mapping[str, Any]
     diagnosis: Mapping[str, Any]
+
+
+def described(figure: Figure) -> Figure:
+    """The figure with its words in the drawing, where a screen reader finds them."""
+    spec = {**figure.spec, "description": f"{figure.title}. {figure.caption}"}
+    return replace(figure, spec=spec)
 
 
 # ----------------------------------------------------------------------------------------- drawing

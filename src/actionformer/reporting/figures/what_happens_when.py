@@ -17,7 +17,7 @@ SHOWN_VIDEOS = 8
 # per video, or three times its ground truth where that is more
 SHOWN_DETECTIONS = 60
 TRUTH, DETECTED = "ground truth", "detected"
-COLORS = {TRUTH: p.GREEN, DETECTED: p.ORANGE, "video": p.GREY}
+COLORS = {TRUTH: p.NAVY, DETECTED: p.ORANGE, "video": p.GREY}
 # the lane that shows how long a video is
 WHOLE_VIDEO = "(whole video)"
 # how strong the detection of the lowest score is drawn, and how much stronger the surest one
@@ -26,7 +26,8 @@ FAINTEST, STRONGER = 0.35, 0.65
 WORDS = {
     "timelines": (
         "Timelines",
-        "Ground truth and detections, stronger where surer; the worst videos first, then the best. "
+        "Ground truth (above) and detections (below), stronger where surer; videos that lack "
+        "detections first, then the worst, then the best. "
         "Drag to move, scroll to zoom, double click for the whole video.",
     ),
 }
@@ -50,12 +51,14 @@ def chosen_videos(
     scored: Mapping[str, Mapping[str, Any]],
     *,
     first: Sequence[str] = (),
+    also: Mapping[str, str] | None = None,
 ) -> list[Timeline]:
-    """The videos named, then the worst, then the best, with their best detections.
+    """The videos named, those without detections, the worst, then the best; their best detections.
 
     Args:
         scored: video -> its {"ap"}, as the diagnosis has it.
         first: the videos named.
+        also: more videos that a figure leads to -> what is said of them.
     """
     for name in first:
         if name not in database.videos:
@@ -69,12 +72,14 @@ def chosen_videos(
     unseen = sorted(name for name in scored if name not in results)[:SHOWN_VIDEOS]
 
     remarks = dict.fromkeys(first, "chosen")
+    for name in unseen:
+        remarks.setdefault(name, "absent from the detections")
     for i, name in enumerate(worst, 1):
         remarks.setdefault(name, f"worst {i}")
     for i, name in enumerate(best, 1):
         remarks.setdefault(name, f"best {i}")
-    for name in unseen:
-        remarks.setdefault(name, "absent from the detections")
+    for name, remark in (also or {}).items():
+        remarks.setdefault(name, remark)
 
     shown = []
     for name, remark in remarks.items():

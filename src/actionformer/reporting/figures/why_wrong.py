@@ -6,11 +6,18 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from actionformer.evaluation.diagnosis import BIN_NAMES, CHARACTERISTICS, KINDS, SPLITS, TIOU
+from actionformer.evaluation.diagnosis import CHARACTERISTICS, KINDS, SPLITS, TIOU
 from actionformer.reporting.figures import primitives as p
 from actionformer.reporting.figures.primitives import EvaluatedRun, Figure, Spec
 
-KIND_COLORS = (p.GREEN, p.YELLOW, p.PURPLE, p.BLUE, p.ORANGE, p.RED)
+KIND_COLORS = (p.NAVY, p.PURPLE, p.BLUE, p.ORANGE, p.YELLOW, p.PALE)
+# in a bar, for whom colours say nothing; on which of them letters are light
+KIND_LETTERS = ("T", "D", "W", "L", "C", "B")
+LIGHT_LETTERS = (True, True, True, False, False, False)
+MISSED = "missed ground truth"
+# how many pairs of classes are drawn, and what is said where there are none
+SHOWN_PAIRS = 15
+NO_CONFUSION = "no class is taken for another"
 UNITS = {"coverage": " %", "length": " s", "instances": ""}
 # name -> title and caption
 WORDS = {
@@ -22,17 +29,24 @@ WORDS = {
     "false_positives": (
         "False-positive profile",
         f"What the best detections are, at tIoU {TIOU:g}: of every class first as many as it has "
-        "ground truth (1G), then as many again, ... (DETAD, Alwassel et al. 2018).",
+        "ground truth (1G), then as many again, ... (DETAD, Alwassel et al. 2018). Letters: True, "
+        "Double, Wrong label, Localization, Confusion, Background.",
     ),
     "error_gains": (
         "Gain from removing errors",
-        "How much the average mAP would gain, were all detections of one kind of error removed.",
+        "How much the average mAP would gain, were all detections of one kind of error removed; or "
+        "were ground truth that nothing finds found by sure detections.",
+    ),
+    "confusions": (
+        "Confused classes",
+        f"Which class is taken for which, among each class's best detections (as many as it has "
+        f"ground truth), at tIoU {TIOU:g}. Click a bar for a video of it in the timelines.",
     ),
     "sensitivity": (
         "Sensitivity",
         "Average mAP of the ground truth in a bin, normalised so that bins of different size "
-        "compare; dashed: of all. A bin's edges show on hover. Coverage is a segment's part of its "
-        "video, instances those of its class there.",
+        "compare; dashed: of all. n is how much ground truth there is in a bin. Coverage is a "
+        "segment's part of its video, instances those of its class there.",
     ),
     "misses": (
         "False negatives",
@@ -89,10 +103,22 @@ def false_positives(runs: Sequence[EvaluatedRun]) -> Figure:
         total = sum(sum(run.diagnosis["counts"][s]) for run in runs)
         if not total:
             continue
+        start = 0.0
         for e, kind in enumerate(KINDS):
             count = sum(run.diagnosis["counts"][s][e] for run in runs)
-            share = {"share": 100 * count / total, "count": count}
-            values.append({"split": f"{s + 1}G", "kind": kind, "order": e, **share})
+            share = 100 * count / total
+            value = {
+                "split": f"{s + 1}G",
+                "kind": kind,
+                "letter": KIND_LETTERS[e],
+                "on_dark": LIGHT_LETTERS[e],
+                "order": e,
+                "share": share,
+                "count": count,
+                "middle": start + share / 2,
+            }
+            values.append(value)
+            start += share
     splits = {
         "field": "split",
         "type": "ordinal",
@@ -100,48 +126,106 @@ def false_positives(runs: Sequence[EvaluatedRun]) -> Figure:
         "title": "detections of a class up to",
         "axis": p.FLAT,
     }
-    spec = p.chart(
-        values,
-        {"type": "bar"},
-        x=splits,
-        y=p.number("share", "share (%)", domain=[0, 100]),
-        color=p.nominal("kind", "", KINDS, KIND_COLORS),
-        order={"field": "order"},
-        tooltip=p.tooltip(split="up to", kind="kind", share="share (%)", count="detections"),
-    )
+    share_axis = p.number("share", "share (%)", domain=[0, 100])
+    said = p.tooltip(split="up to", kind="kind", share="share (%)", count="detections")
+    bars = {
+        "mark": {"type": "bar", "stroke": p.GREY, "strokeWidth": 0.5},
+        "encoding": {
+            "y": share_axis,
+            "color": p.nominal("kind", "", KINDS, KIND_COLORS),
+            "order": {"field": "order"},
+            "tooltip": said,
+        },
+    }
+    letters = {
+        "transform": [{"filter": "datum.share >= 7"}],
+        "mark": {"type": "text", "fontSize": 10},
+        "encoding": {
+            "y": p.number("middle", "share (%)", domain=[0, 100]),
+            "text": {"field": "letter"},
+            "color": {
+                "condition": {"test": "datum.on_dark", "value": "#ffffff"},
+                "value": "#222222",
+            },
+        },
+    }
+    spec = p.base() | {
+        "data": {"values": values},
+        "encoding": {"x": splits},
+        "layer": [bars, letters],
+    }
     return Figure("false_positives", *WORDS["false_positives"], spec)
 
 
 def error_gains(runs: Sequence[EvaluatedRun]) -> Figure:
-    """What removing each kind of error would add to the average mAP."""
-    errors = KINDS[1:]
+    """What removing each kind of error would add to the average mAP, and missing nothing."""
+    errors = list(KINDS[1:])
     gains = {}
     for kind in errors:
         gains[kind] = 100 * statistics.fmean(run.diagnosis["gains"][kind] for run in runs)
+    colors = list(KIND_COLORS[1:])
+    # an evaluation of an earlier version does not say it
+    if all("missed_gain" in run.diagnosis for run in runs):
+        errors.append(MISSED)
+        gains[MISSED] = 100 * statistics.fmean(run.diagnosis["missed_gain"] for run in runs)
+        colors.append(p.GREY)
     values = [{"kind": kind, "gain": gain} for kind, gain in gains.items()]
-    # room for the words behind the longest bar
-    longest = 1.25 * max(0.1, *gains.values())
-    axes = {
-        "x": p.number("gain", "points of average mAP", domain=[0, longest]),
-        "y": {
-            "field": "kind",
-            "type": "nominal",
-            "sort": list(errors),
-            "title": None,
-            "axis": {"ticks": False},
-        },
+    lanes = {
+        "field": "kind",
+        "type": "nominal",
+        "sort": errors,
+        "title": None,
+        "axis": {"ticks": False},
     }
-    color = p.nominal("kind", "", errors, KIND_COLORS[1:]) | {"legend": None}
+    color = p.nominal("kind", "", errors, colors) | {"legend": None}
     said = p.tooltip(kind="kind", gain="points of mAP")
-    bars = {"mark": {"type": "bar"}, "encoding": {"color": color, "tooltip": said}}
-    text = {"field": "gain", "type": "quantitative", "format": ".2f"}
-    words = {"mark": {"type": "text", "align": "left", "dx": 4}, "encoding": {"text": text}}
-    spec = p.base_of_lanes(28) | {
-        "data": {"values": values},
-        "encoding": axes,
-        "layer": [bars, words],
-    }
+    title = "points of average mAP"
+    spec = _lanes(values, lanes, "gain", title, color=color, said=said, text=".2f", height=28)
     return Figure("error_gains", *WORDS["error_gains"], spec)
+
+
+def confusions(runs: Sequence[EvaluatedRun]) -> Figure:
+    """Which class is taken for which: pairs of classes by how often, over all runs."""
+    counts: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for run in runs:
+        for pair in run.diagnosis.get("confusions", []):
+            counts.setdefault((pair["truth"], pair["detected"]), []).append(pair)
+    values = []
+    for (truth, detected), pairs in counts.items():
+        value = {
+            "pair": f"{truth} as {detected}",
+            "count": sum(pair["count"] for pair in pairs) / len(runs),
+            "class": truth,
+            # where a click leads to
+            "video": pairs[0]["videos"][0],
+        }
+        values.append(value)
+    values.sort(key=lambda value: -value["count"])
+    values = values[:SHOWN_PAIRS]
+    if not values:
+        values = [{"pair": NO_CONFUSION, "count": 0, "class": "", "video": ""}]
+    lanes = {
+        "field": "pair",
+        "type": "nominal",
+        "sort": [value["pair"] for value in values],
+        "title": None,
+        "axis": {"ticks": False, "labelLimit": 260},
+    }
+    said = p.tooltip(pair="taken", count="detections", video="video")
+    spec = _lanes(
+        values, lanes, "count", "detections", color={"value": p.BLUE}, said=said, text=".3~g"
+    )
+    return Figure("confusions", *WORDS["confusions"], spec)
+
+
+def confused_videos(runs: Sequence[EvaluatedRun]) -> dict[str, str]:
+    """Videos that the bars of `confusions` lead to -> what is said of them."""
+    spec = confusions(runs).spec
+    found: dict[str, str] = {}
+    for value in spec["data"]["values"]:
+        if value["video"]:
+            found.setdefault(value["video"], value["pair"])
+    return found
 
 
 def sensitivity(runs: Sequence[EvaluatedRun]) -> Figure:
@@ -151,37 +235,95 @@ def sensitivity(runs: Sequence[EvaluatedRun]) -> Figure:
         "data": {"values": [{"overall": overall}]},
         "mark": {"type": "rule", "strokeDash": [4, 4]},
         "encoding": {
-            "y": {"field": "overall", "type": "quantitative"},
+            "x": {"field": "overall", "type": "quantitative"},
             "tooltip": p.tooltip(overall="normalised mAP of all (%)"),
         },
     }
-    bars = _bars(_by_bin(runs, "normalized_map"), "normalised mAP (%)")
-    return Figure("sensitivity", *WORDS["sensitivity"], p.base() | {"layer": [bars, rule]})
+    spec = _by_bin(runs, "normalized_map", "normalised mAP (%)")
+    spec["layer"].append(rule)
+    return Figure("sensitivity", *WORDS["sensitivity"], spec)
 
 
 def misses(runs: Sequence[EvaluatedRun]) -> Figure:
     """Share of ground truth that the best detections miss, by the same characteristics."""
-    spec = p.base() | _bars(_by_bin(runs, "missed"), "missed (%)")
-    return Figure("misses", *WORDS["misses"], spec)
+    return Figure("misses", *WORDS["misses"], _by_bin(runs, "missed", "missed (%)"))
 
 
-def _by_bin(runs: Sequence[EvaluatedRun], key: str) -> list[Spec]:
-    """One record per characteristic and bin that has ground truth."""
+def _by_bin(runs: Sequence[EvaluatedRun], key: str, title: str) -> Spec:
+    """A lane per characteristic and bin, which says its edges and how much lies in it.
+
+    A bin without ground truth says so: nothing is not 0.
+    """
     values = []
     for what in CHARACTERISTICS:
         for b, entry in enumerate(runs[0].diagnosis["bins"][what]):
-            if not entry["instances"]:
-                continue
-            mean = statistics.fmean(run.diagnosis["bins"][what][b][key] for run in runs)
-            value = {
+            instances = entry["instances"]
+            value: dict[str, Any] = {
+                "lane": f"{what} {entry['name']}: {_edges(entry, what)} (n = {instances})",
                 "characteristic": what,
-                "bin": entry["name"],
-                "value": 100 * mean,
-                "instances": entry["instances"],
-                "edges": _edges(entry, what),
+                "instances": instances,
+                "said": "no ground truth",
+                "value": None,
             }
+            if instances:
+                mean = statistics.fmean(run.diagnosis["bins"][what][b][key] for run in runs)
+                value |= {"value": 100 * mean, "said": f"{100 * mean:.1f}"}
             values.append(value)
-    return values
+    lanes = {
+        "field": "lane",
+        "type": "nominal",
+        "sort": [value["lane"] for value in values],
+        "title": None,
+        "axis": {"ticks": False, "labelLimit": 260},
+    }
+    colors = [p.NAVY, p.BLUE, p.YELLOW]
+    color = p.nominal("characteristic", "", CHARACTERISTICS, colors) | {"legend": None}
+    said = p.tooltip(lane="bin", value=title, instances="instances")
+    return _lanes(values, lanes, "value", title, color=color, said=said, text="said", height=16)
+
+
+def _lanes(
+    values: Sequence[Spec],
+    lanes: Spec,
+    field: str,
+    title: str,
+    *,
+    color: Spec,
+    said: Sequence[Spec],
+    text: str,
+    height: int = 18,
+) -> Spec:
+    """Lying bars with what they say behind their ends.
+
+    Args:
+        lanes: the axis of names.
+        field: of the values: how long a bar is.
+        text: how its number is written, or the field that says it.
+    """
+    numbers = [value[field] for value in values if value[field] is not None]
+    # room for the words behind the longest bar
+    longest = 1.25 * max([0.1, *numbers])
+    words: Spec = {"field": field, "type": "quantitative", "format": text}
+    if any(text in value for value in values):
+        words = {"field": text, "type": "nominal"}
+    cursor = "pointer" if "video" in values[0] else "default"
+    length = p.number(field, title, domain=[0, longest])
+    bars = {
+        "mark": {"type": "bar", "cursor": cursor},
+        "encoding": {"x": length, "color": color, "tooltip": list(said)},
+    }
+    # the words of a bar that isn't there begin where it would
+    begin = f"datum['{field}'] === null ? 0 : datum['{field}']"
+    labels = {
+        "mark": {"type": "text", "align": "left", "dx": 4},
+        "encoding": {"x": {"field": "at", "type": "quantitative"}, "text": words},
+    }
+    return p.base_of_lanes(height) | {
+        "data": {"values": list(values)},
+        "transform": [{"calculate": begin, "as": "at"}],
+        "encoding": {"y": lanes},
+        "layer": [bars, labels],
+    }
 
 
 def _edges(entry: Mapping[str, Any], what: str) -> str:
@@ -191,27 +333,3 @@ def _edges(entry: Mapping[str, Any], what: str) -> str:
     if high is None:
         return f"above {low:.3g}{unit}"
     return f"{low:.3g} to {factor * high:.3g}{unit}"
-
-
-def _bars(values: Sequence[Spec], title: str) -> Spec:
-    """Bars side by side, a group of the three characteristics per bin."""
-    bins = {
-        "field": "bin",
-        "type": "ordinal",
-        "scale": {"domain": list(BIN_NAMES)},
-        "title": None,
-        "axis": p.FLAT,
-    }
-    colors = [p.BLUE, p.ORANGE, p.GREEN]
-    color = p.nominal("characteristic", "", CHARACTERISTICS, colors)
-    said = p.tooltip(
-        characteristic="by", bin="bin", edges="edges", value=title, instances="instances"
-    )
-    encoding = {
-        "x": bins,
-        "xOffset": {"field": "characteristic", "sort": list(CHARACTERISTICS)},
-        "y": p.number("value", title),
-        "color": color | {"legend": {"columns": 3}},
-        "tooltip": said,
-    }
-    return {"data": {"values": list(values)}, "mark": {"type": "bar"}, "encoding": encoding}
