@@ -225,7 +225,8 @@ def plot(growths: Sequence[Grown], out: Path) -> None:
         ideal = [times[0] * size / sizes[0] for size in sizes]
         axis.loglog(sizes, ideal, linestyle=":", color="gray")
         axis.set_title(grown.what, fontsize=8)
-        axis.set_ylabel("seconds (dotted: linear)", fontsize=7)
+        axis.set_ylabel("seconds, logarithmic (dotted: linear)", fontsize=7)
+        axis.set_xlabel("size, logarithmic", fontsize=7)
         axis.set_xticks(sizes, [f"{size:g}" for size in sizes])
         # two labels that are close would lie on each other
         told = [times[0], times[-1]] if times[-1] > 1.2 * times[0] else times[:1]
@@ -233,7 +234,20 @@ def plot(growths: Sequence[Grown], out: Path) -> None:
         axis.minorticks_off()
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)
+    figure.suptitle("Times against sizes, both axes logarithmic", fontsize=9)
     figure.savefig(out, dpi=110)
+
+
+def growths_of(page: Path) -> list[Grown]:
+    """What the table of a page that was written says of growth."""
+    found = []
+    table = page.read_text(encoding="utf-8").partition("## Growth")[2]
+    for line in table.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 4 and "," in cells[1]:
+            sizes, seconds = ([float(text) for text in cell.split(",")] for cell in cells[1:3])
+            found.append(Grown(cells[0], sizes, seconds))
+    return found
 
 
 def main() -> None:
@@ -245,7 +259,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=page)
     text = "fewer repeats, a quarter of the time"
     parser.add_argument("--quick", action="store_true", help=text)
+    text = "draw the picture anew from the page's own table; measure nothing"
+    parser.add_argument("--redraw", action="store_true", help=text)
     args = parser.parse_args()
+    if args.redraw:
+        plot(growths_of(args.out), args.out.with_suffix(".png"))
+        return
     text, growths = report(args.quick)
     write_text(args.out, text)
     plot(growths, args.out.with_suffix(".png"))

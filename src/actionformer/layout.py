@@ -41,6 +41,7 @@ PREDICTIONS = Path("results/predictions")
 SUBMISSIONS = Path("results/submissions")
 TIMELINES = Path("results/timelines")
 DIAGNOSES = Path("results/diagnoses")
+COMPARISONS = Path("results/comparisons")
 HUB = Path("results/hub")
 CONVERTED = Path("build/converted")
 # in the folder of a row: runs that later ones have taken the place of

@@ -77,6 +77,23 @@ def diagnose(args: argparse.Namespace) -> None:
     print("\n".join(said))
 
 
+def compare_options(parser: argparse.ArgumentParser) -> None:
+    text = "folder of a run (results/EDITION/ROW/seed0), or of a row with all its seeds"
+    parser.add_argument("first", type=Path, metavar="A", help=text)
+    parser.add_argument("second", type=Path, metavar="B", help="the same")
+    text = f"page to write (default: {layout.COMPARISONS}/A-B.html)"
+    parser.add_argument("--out", type=Path, help=text)
+
+
+def compare(args: argparse.Namespace) -> None:
+    from actionformer.stages import compare as stage
+
+    names = [folder.as_posix().replace("/", "_") for folder in (args.first, args.second)]
+    names = [name.removeprefix("results_") for name in names]
+    out = args.out or layout.COMPARISONS / f"{names[0]}-{names[1]}.html"
+    print("\n".join(stage.compare(args.first, args.second, out=out)))
+
+
 def card_options(parser: argparse.ArgumentParser) -> None:
     row_options(parser)
     seeds_options(parser)
@@ -165,6 +182,12 @@ COMMANDS = (
         "a report on any detections in the published form: why they fail, and where",
         diagnose_options,
         diagnose,
+    ),
+    Command(
+        "compare",
+        "two runs, seeds or rows side by side: differences per class, error, video, and chance",
+        compare_options,
+        compare,
     ),
     Command("card", "a row's model card, from the runs of all seeds", card_options, card),
     Command(

@@ -1,0 +1,145 @@
+"""Is one detector better than another, or were the videos lucky? A paired bootstrap over videos.
+
+The videos of the evaluated subset are drawn anew with replacement, the same ones for both
+detectors, and both are scored on them (Efron, Tibshirani: An Introduction to the Bootstrap, 1993,
+chapter 13). Which detection finds which segment is decided within a video, so a draw changes
+weights alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from actionformer.errors import InputError
+from actionformer.evaluation.matching import Matched, true_positives
+
+DRAWS = 1000
+# of an interval, in percent of the draws
+LOW, HIGH = 2.5, 97.5
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much higher the second detector scores, as a fraction, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two detectors on the same videos."""
+
+    # of the average mAP
+    overall: Difference
+    # share of the draws in which the second one scores higher
+    higher: float
+    # class -> difference of its AP, mean over thresholds
+    classes: dict[str, Difference]
+
+
+def compare(
+    first: Matched, second: Matched, tiou: Sequence[float], *, draws: int = DRAWS, seed: int = 0
+) -> Comparison:
+    """Score two detectors on the same draws of videos.
+
+    Args:
+        tiou: thresholds.
+
+    Raises:
+        InputError: detections that were held against different ground truth.
+    """
+    same = first.classes == second.classes and first.videos == second.videos
+    if not same or not np.array_equal(first.truth_G2, second.truth_G2):
+        raise InputError("the two were held against different ground truth")
+    generator = np.random.default_rng(seed)
+    V, K = len(first.videos), len(first.classes)
+    correct = [true_positives(matched, tiou) >= 0 for matched in (first, second)]
+    every_V = np.ones(V)
+    observed_K = _difference(first, second, correct, every_V)
+    drawn_DK = np.full((draws, K), np.nan)
+    for d in range(draws):
+        weight_V = np.bincount(generator.integers(0, V, V), minlength=V).astype(np.float64)
+        drawn_DK[d] = _difference(first, second, correct, weight_V)
+    overall_D = np.nanmean(drawn_DK, axis=1)
+    classes = {}
+    for k, label in enumerate(first.classes):
+        classes[label] = _interval(float(observed_K[k]), drawn_DK[:, k])
+    return Comparison(
+        overall=_interval(float(np.nanmean(observed_K)), overall_D),
+        higher=float((overall_D > 0).mean()),
+        classes=classes,
+    )
+
+
+def _interval(value: float, drawn_D: NDArray[np.float64]) -> Difference:
+    low, high = np.nanpercentile(drawn_D, [LOW, HIGH]).tolist()
+    return Difference(value, low, high)
+
+
+def _difference(
+    first: Matched,
+    second: Matched,
+    correct: Sequence[NDArray[np.bool_]],
+    weight_V: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """(K,): AP of the second less that of the first, mean over thresholds; NaN without truth."""
+    ap = [
+        weighted_ap(matched, correct_NU, weight_V)
+        for matched, correct_NU in zip((first, second), correct, strict=True)
+    ]
+    return np.asarray((ap[1] - ap[0]).mean(1))
+
+
+def weighted_ap(
+    matched: Matched, correct_NU: NDArray[np.bool_], weight_V: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """AP (K, U) where every video counts as often as its weight; NaN for a class without truth.
+
+    A detection in a video without ground truth counts once: such videos are not drawn.
+    """
+    weight_N = np.ones(len(matched.video_N))
+    known_N = matched.video_N >= 0
+    weight_N[known_N] = weight_V[matched.video_N[known_N]]
+    K = len(matched.classes)
+    truth_K = np.bincount(
+        matched.truth_class_G, weights=weight_V[matched.truth_video_G], minlength=K
+    )
+    bounds = np.searchsorted(matched.class_N, np.arange(K + 1))
+    result: NDArray[np.float64] = _weighted_ap(correct_NU, weight_N, bounds, truth_K)
+    return result
+
+
+@numba.njit(cache=True, nogil=True)
+def _weighted_ap(correct: Any, weight: Any, bounds: Any, truth: Any) -> Any:
+    """Interpolated AP of every class and threshold, detections best first within a class."""
+    K, U = len(truth), correct.shape[1]
+    result = np.full((K, U), np.nan)
+    for k in range(K):
+        if truth[k] == 0:
+            continue
+        for u in range(U):
+            true, false = 0.0, 0.0
+            precision = np.zeros(bounds[k + 1] - bounds[k])
+            for i, n in enumerate(range(bounds[k], bounds[k + 1])):
+                if correct[n, u]:
+                    true += weight[n]
+                else:
+                    false += weight[n]
+                precision[i] = true / max(true + false, 1e-12)
+            area, best = 0.0, 0.0
+            for i in range(len(precision) - 1, -1, -1):
+                n = bounds[k] + i
+                if weight[n] > 0:
+                    best = max(best, precision[i])
+                if correct[n, u]:
+                    area += best * weight[n]
+            result[k, u] = area / truth[k]
+    return result
