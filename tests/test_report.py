@@ -391,7 +391,7 @@ SEEN = {
 PALETTES = {
     "kinds of error": why_wrong.KIND_COLORS,
     "timelines": (what_happens_when.COLORS["ground truth"], what_happens_when.COLORS["detected"]),
-    "curves": (primitives.NAVY, primitives.ORANGE, primitives.BLUE),
+    "curves": (primitives.BLUE, primitives.ORANGE, primitives.PURPLE),
 }
 
 

@@ -58,9 +58,9 @@ def map_against_tiou(
             values.append({"tiou": float(threshold), "map": score, "series": "published"})
 
     series = list(dict.fromkeys(str(value["series"]) for value in values))
-    colors = {ours: p.NAVY, "published": p.ORANGE}
+    colors = {ours: p.BLUE, "published": p.ORANGE}
     if checkpoint is not None:
-        colors[checkpoint[0]] = p.BLUE
+        colors[checkpoint[0]] = p.PURPLE
     spec = p.chart(
         values,
         {"type": "line", "point": {"size": 50}},
@@ -85,7 +85,7 @@ def losses(runs: Sequence[EvaluatedRun]) -> Figure:
         {"type": "line", "point": {"size": 12}},
         x=p.number("epoch", "epoch", zero=False),
         y=p.number("loss", "loss"),
-        color=p.nominal("part", "", list(LOSSES.values()), [p.NAVY, p.ORANGE]),
+        color=p.nominal("part", "", list(LOSSES.values()), [p.BLUE, p.ORANGE]),
         strokeDash={"field": "part", "type": "nominal", "legend": None},
         detail={"field": "seed"},
         tooltip=p.tooltip(part="loss", epoch="epoch", loss="value", seed="seed"),

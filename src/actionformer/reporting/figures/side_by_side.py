@@ -59,7 +59,7 @@ def map_against_tiou(sides: Sides) -> Figure:
         {"type": "line", "point": {"size": 50}},
         x=p.number("tiou", "tIoU threshold", zero=False),
         y=p.number("map", "mAP (%)"),
-        color=p.nominal("series", "", list(sides), [p.NAVY, p.ORANGE]),
+        color=p.nominal("series", "", list(sides), [p.BLUE, p.ORANGE]),
         strokeDash={"field": "series", "type": "nominal", "legend": None, "sort": list(sides)},
         tooltip=p.tooltip(series="of", tiou="tIoU", map="mAP (%)"),
     )
@@ -89,7 +89,7 @@ def classes(compared: Comparison) -> Figure:
         **{"class": "class", "difference": "points of AP", "low": "from", "high": "to"}
     )
     color = {
-        "condition": {"test": "datum.difference >= 0", "value": p.NAVY},
+        "condition": {"test": "datum.difference >= 0", "value": p.BLUE},
         "value": p.ORANGE,
     }
     bars = {
@@ -128,7 +128,7 @@ def error_gains(sides: Sides) -> Figure:
         y=lanes,
         yOffset={"field": "series", "sort": list(sides)},
         x=p.number("gain", "points of average mAP"),
-        color=p.nominal("series", "", list(sides), [p.NAVY, p.ORANGE]),
+        color=p.nominal("series", "", list(sides), [p.BLUE, p.ORANGE]),
         tooltip=p.tooltip(series="of", kind="kind", gain="points of mAP"),
         start=p.base_of_lanes(14),
     )
@@ -151,7 +151,7 @@ def videos(sides: Sides) -> Figure:
         "axis": {"ticks": False, "labelLimit": 200},
     }
     color = {
-        "condition": {"test": "datum.difference >= 0", "value": p.NAVY},
+        "condition": {"test": "datum.difference >= 0", "value": p.BLUE},
         "value": p.ORANGE,
     }
     spec = p.chart(

@@ -17,7 +17,7 @@ SHOWN_VIDEOS = 8
 # per video, or three times its ground truth where that is more
 SHOWN_DETECTIONS = 60
 TRUTH, DETECTED = "ground truth", "detected"
-COLORS = {TRUTH: p.NAVY, DETECTED: p.ORANGE, "video": p.GREY}
+COLORS = {TRUTH: p.BLUE, DETECTED: p.ORANGE, "video": p.GREY}
 # the lane that shows how long a video is
 WHOLE_VIDEO = "(whole video)"
 # how strong the detection of the lowest score is drawn, and how much stronger the surest one

@@ -276,7 +276,7 @@ def _by_bin(runs: Sequence[EvaluatedRun], key: str, title: str) -> Spec:
         "title": None,
         "axis": {"ticks": False, "labelLimit": 260},
     }
-    colors = [p.NAVY, p.BLUE, p.YELLOW]
+    colors = [p.BLUE, p.ORANGE, p.YELLOW]
     color = p.nominal("characteristic", "", CHARACTERISTICS, colors) | {"legend": None}
     said = p.tooltip(lane="bin", value=title, instances="instances")
     return _lanes(values, lanes, "value", title, color=color, said=said, text="said", height=16)
@@ -310,18 +310,17 @@ def _lanes(
     length = p.number(field, title, domain=[0, longest])
     bars = {
         "mark": {"type": "bar", "cursor": cursor},
-        "encoding": {"x": length, "color": color, "tooltip": list(said)},
+        "encoding": {"x": length, "y": lanes, "color": color, "tooltip": list(said)},
     }
     # the words of a bar that isn't there begin where it would
     begin = f"datum['{field}'] === null ? 0 : datum['{field}']"
     labels = {
         "mark": {"type": "text", "align": "left", "dx": 4},
-        "encoding": {"x": {"field": "at", "type": "quantitative"}, "text": words},
+        "encoding": {"x": {"field": "at", "type": "quantitative"}, "y": lanes, "text": words},
     }
     return p.base_of_lanes(height) | {
         "data": {"values": list(values)},
         "transform": [{"calculate": begin, "as": "at"}],
-        "encoding": {"y": lanes},
         "layer": [bars, labels],
     }
 
