@@ -1,5 +1,4 @@
 SHELL := bash
-.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3.11
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -26,7 +25,7 @@ env: .venv/.installed  ## the environment, in .venv; TORCH_INDEX=https://downloa
 		"2.4 GB (several more where torch brings CUDA)"
 	$(PYTHON) -m venv .venv
 	$(if $(TORCH_INDEX),$(PIP) --no-deps --index-url $(TORCH_INDEX) $$(grep ^torch== requirements.lock))
-	@$(PIP) --requirement requirements.lock | awk -v all=$$(grep -c == requirements.lock) \
+	@set -o pipefail; $(PIP) --requirement requirements.lock | awk -v all=$$(grep -c == requirements.lock) \
 		'/^(Collecting|Requirement already)/ { n++; if (n % 20 == 0 || n == all) print n " of " all " packages found" } \
 		/^Installing/ { print "installing them" } { fflush() }'
 	$(PIP) --quiet --no-deps --editable .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -160,6 +161,32 @@ def test_the_program_of_a_model_card_runs_and_its_header_says_what_it_says(done,
     assert "(`apache-2.0`)" in card.split("---", 2)[2]
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", card):
         assert (folder / picture).exists(), picture
+
+
+def test_values_on_the_command_line_have_a_run_of_their_own_that_tables_and_mlflow_tell_of(done):
+    row = done / "results/demo/thumos14_i3d"
+    before = {path: path.read_bytes() for path in row.rglob("*.pt")}
+    config = ["rows=thumos14_i3d", "set=training.lr=0.01,data.videos=6"]
+    command = ["snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "--cores", "2", "--config"]
+    said = run_command(done, *command, "params=params", *config)
+    assert "Pack" not in said.stderr
+    assert {path: path.read_bytes() for path in row.rglob("*.pt")} == before
+    (other,) = row.parent.glob("thumos14_i3d-*")
+    assert not (other / "seed0/mlflow-failed.txt").exists()
+    departs = "training.lr: 0.002 -> 0.01"
+    for form in ("md", "html", "csv"):
+        table = (done / f"results/demo/tables/thumos14.{form}").read_text()
+        assert departs in html.unescape(table)
+        assert "data.videos: None -> 6" in html.unescape(table)
+    assert departs in (other / "README.md").read_text()
+    known = client(done)
+    names = {model.name for model in known.search_registered_models()}
+    assert f"demo-{other.name.replace('.', '_')}" in names
+    assert (
+        "Nothing to be done" in run_command(done, *command, "params=params", *config, "-n").stdout
+    )
+    snakemake(done)  # the tables are whole again
+    assert_nothing_planned(done)
 
 
 def test_snakemakes_own_report_has_captions_and_categories(done):
@@ -575,8 +602,8 @@ def cut(
             time.sleep(0.1)
         if alone:
             process.send_signal(stop)
-            # far less than the six epochs that are left take, with the time that torch takes to end
-            return process.wait(20)
+            # some seconds until jobs are interrupted, too, and the time that they take to end
+            return process.wait(30)
         os.killpg(process.pid, stop)
         return process.wait(60)
 

@@ -62,7 +62,7 @@ class ActionFormer(Network):
             InputError: no weights there, or none of this project.
         """
         path = Path(path_or_row)
-        if not path.exists() and path.suffix == "" and len(path.parts) == 1:
+        if not path.exists() and path.suffix != ".pt" and len(path.parts) == 1:
             path = layout.run(edition, path.name, seed)
             if not path.exists():
                 wrong = f"no run of row '{path_or_row}' in the {edition} edition"
@@ -169,7 +169,9 @@ def evaluate(
 
 
 def detections(results: Path | str | Results) -> pd.DataFrame:
-    """Detections as a table: video, label, start, end (seconds), score; best of a video first.
+    """Detections as a table: video, label, start, end (seconds), score; in the file's order.
+
+    Of fused actions the label is verb and noun.
 
     Args:
         results: a result file such as a run's detections.json, or video -> detections.
@@ -181,7 +183,8 @@ def detections(results: Path | str | Results) -> pd.DataFrame:
     for video, found in read_results(results).items():
         for detection in found:
             start, end = detection["segment"]
-            rows.append((video, detection["label"], start, end, detection["score"]))
+            label = detection.get("label", f"{detection.get('verb')} {detection.get('noun')}")
+            rows.append((video, label, start, end, detection["score"]))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

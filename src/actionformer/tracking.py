@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import statistics
 import sys
@@ -138,7 +139,7 @@ def make_addresses_relative() -> None:
 
     MLflow writes absolute addresses. In a copied or moved checkout those would still lead to the
     folder in which they were made, and what is logged here would overwrite what lies there. A
-    server of one's own, and artifacts that were put elsewhere, stay as they are.
+    server of one's own, and addresses of other stores (s3://...), stay as they are.
     """
     if os.environ.get("MLFLOW_TRACKING_URI") or not layout.TRACKING_FILE.exists():
         return
@@ -252,6 +253,7 @@ def _tags(experiment: Experiment, lineage: Mapping[str, Any]) -> dict[str, str]:
         "protocol": dataset.protocol,
         "loading": loading,
         "remark": dataset.remark or "",
+        "departs": "; ".join(experiment.departs),
         "identity": lineage["identity"],
         "params": lineage["params"],
         "trained": provenance.history_text(sessions) or "not here",
@@ -311,8 +313,10 @@ def log_result(run: Path) -> str:
         log_history(run_id, _read_history(run / "history.csv"))
     _log_new(client, run_id, metrics["percent"], step=experiment.training.epochs)
     _log_artifacts(client, run_id, run, experiment)
-    _log_model(client, run_id, run, experiment)
     earlier = run.parent.name == layout.EARLIER
+    # the newest version of a registered model must be the one that counts
+    if not earlier:
+        _log_model(client, run_id, run, experiment)
     # a run that was moved aside must not count in its row's mean
     client.set_tag(run_id, "evaluated", "earlier" if earlier else "true")
     client.set_terminated(run_id, "FINISHED")
@@ -352,7 +356,7 @@ def _log_artifacts(client: MlflowClient, run_id: str, run: Path, experiment: Exp
 def _log_model(client: MlflowClient, run_id: str, run: Path, experiment: Experiment) -> None:
     """The trained network as a model that MLflow loads and serves, registered for its row.
 
-    Its weights are a link to the run's where the store lies here: they are stored once.
+    Its weights are a link to the run's model.pt where the store lies here.
     """
     weights = run / "model.pt"
     if not weights.exists():
@@ -363,7 +367,7 @@ def _log_model(client: MlflowClient, run_id: str, run: Path, experiment: Experim
     made = client.get_run(run_id)
     model = client.create_logged_model(
         made.info.experiment_id,
-        name=experiment.name,
+        name=_model_name(experiment.name),
         source_run_id=run_id,
         model_type="actionformer",
         tags={"row": experiment.name, "edition": experiment.edition, "weights": md5},
@@ -376,7 +380,8 @@ def _log_model(client: MlflowClient, run_id: str, run: Path, experiment: Experim
             loader_module="actionformer.serving",
             data_path=str(weights),
             signature=_signature(experiment),
-            pip_requirements=["actionformer"],
+            # none that could be installed from an index: this project is no package there
+            pip_requirements=[],
             metadata={"row": experiment.name, "edition": experiment.edition},
         )
         example = {"inputs": np.zeros((4, experiment.features.dim)).tolist()}
@@ -423,7 +428,12 @@ def _signature(experiment: Experiment) -> ModelSignature:
 
 def registered_name(experiment: Experiment) -> str:
     """What a row's models are registered as."""
-    return f"{experiment.edition}-{experiment.name}"
+    return _model_name(f"{experiment.edition}-{experiment.name}")
+
+
+def _model_name(name: str) -> str:
+    """A name without what MLflow forbids in names of models."""
+    return re.sub(r"[/:.%\"']", "_", name)
 
 
 def describe(experiment: Experiment, card: str) -> None:
@@ -535,7 +545,7 @@ def restore(results: Path) -> int:
     for run in progress(finished, "restore runs", unit="run"):
         try:
             count += _restored(client, run)
-        except InputError as error:
+        except (InputError, MlflowException) as error:
             print(f"{run}: left out: {error}", file=sys.stderr)
     _restore_pictures(results)
     return count

@@ -348,7 +348,7 @@ def say_what_is_outdated():
 
 
 # how long after an interrupt jobs that go on get one of their own
-PATIENCE = 2.0
+PATIENCE = 4.0
 
 
 def interrupt_jobs():
@@ -376,7 +376,7 @@ if workflow.is_main_process and threading.current_thread() is threading.main_thr
 if workflow.is_main_process:
     if workflow.dryrun or (MISSING and CHOSEN.origin == "publisher"):
         print(
-            plan.overview(list(ROWS.values()), SEEDS, released=RELEASED),
+            plan.overview(list(ROWS.values()), SEEDS, released=RELEASED, params=PARAMS),
             file=sys.stderr,
         )
     say_what_is_outdated()
@@ -384,10 +384,13 @@ if workflow.is_main_process:
 
 wildcard_constraints:
     row="|".join(re.escape(name) for name in ROWS),
-    dataset="|".join(sorted({*DATASETS, *(owner for owner, _ in STORES)})),
-    features="|".join(sorted({features for _, features in STORES})),
+    dataset="|".join(
+        re.escape(name)
+        for name in sorted({*DATASETS, *(owner for owner, _ in STORES)})
+    ),
+    features="|".join(sorted({re.escape(features) for _, features in STORES})),
     seed=r"\d+",
-    table="|".join(TABLES),
+    table="|".join(re.escape(table) for table in TABLES),
 
 
 # jobs on GPUs: as many at once as this machine has, each on one of its own

@@ -101,7 +101,7 @@ rule actions:
     benchmark:
         f"results/{EDITION}/benchmarks/actions/{{nouns}}-seed{{seed}}.tsv"
     wildcard_constraints:
-        nouns="|".join(FUSED) or "none",
+        nouns="|".join(re.escape(name) for name in FUSED) or "none",
     conda:
         "../../environment.yml"
     threads: lambda w: FUSED[w.nouns].training.threads

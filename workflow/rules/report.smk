@@ -101,7 +101,7 @@ rule tabulate:
         "../../environment.yml"
     params:
         command=command(
-            lambda w: f"actionformer tabulate {ROW_OPTIONS} --table {w.table}"
+            lambda w: f"actionformer tabulate {ROW_OPTIONS} --table {shlex.quote(w.table)}"
             f" --rows {row_names(TABLES[w.table])} {SEED_OPTIONS}",
             log_of("tabulate/{table}"),
         ),

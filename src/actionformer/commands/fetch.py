@@ -71,7 +71,7 @@ def plan(args: argparse.Namespace) -> None:
     if args.rows or args.markdown:
         print(stage.plan(rows, markdown=args.markdown), end="")
     else:
-        print(stage.overview(rows, seeds_of(rows[0], args.params)), end="")
+        print(stage.overview(rows, seeds_of(rows[0], args.params), args.params), end="")
 
 
 COMMANDS = (

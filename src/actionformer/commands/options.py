@@ -56,7 +56,9 @@ def set_option(parser: argparse.ArgumentParser) -> None:
         "values on top of the params, such as training.schedule_epochs=4 data.videos=20; the "
         "result has a folder of its own beside the row's"
     )
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help=text)
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help=text
+    )
 
 
 def dataset_argument(parser: argparse.ArgumentParser) -> None:

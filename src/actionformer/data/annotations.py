@@ -61,12 +61,13 @@ class Database:
         return [video for video in self.videos.values() if video.subset == name]
 
     def first(self, count: int | None) -> Database:
-        """The first videos of every subset, by name; all of them, if `count` is None."""
+        """The first videos of every subset by name, without blocked ones; None: all videos."""
         if count is None:
             return self
         kept: set[str] = set()
         for subset in {video.subset for video in self.videos.values()}:
-            kept.update(sorted(video.name for video in self.subset(subset))[:count])
+            names = {video.name for video in self.subset(subset)} - self.blocked
+            kept.update(sorted(names)[:count])
         videos = {name: video for name, video in self.videos.items() if name in kept}
         return Database(videos, self.classes, self.blocked)
 

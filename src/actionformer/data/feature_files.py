@@ -264,12 +264,14 @@ def _inside(name: str, source: Path) -> str:
 
 
 def _numpy(member: Member, form: Form, where: str) -> NDArray[Any]:
-    loaded = _loaded_numpy(member, where)
-    return _side_by_side([loaded[key] for key in _chosen(list(loaded), form, where)], form)
+    loaded = _loaded_numpy(member, where, lambda keys: _chosen(keys, form, where))
+    return _side_by_side([loaded[key] for key in loaded], form, where)
 
 
-def _loaded_numpy(member: Member, where: str) -> dict[str, NDArray[Any]]:
-    """Every array of an npz file by its key; an npy file's has none."""
+def _loaded_numpy(
+    member: Member, where: str, choose: Callable[[Sequence[str]], Sequence[str]] = list
+) -> dict[str, NDArray[Any]]:
+    """Arrays of an npz file by their keys, of which some are chosen; an npy file's has none."""
     content = io.BytesIO(member.read())
     if not content.getbuffer()[:6].tobytes().startswith((b"\x93NUMPY", *_ZIP)):
         raise InputError(f"{where}: not an npy or npz file; fetch it again")
@@ -277,7 +279,7 @@ def _loaded_numpy(member: Member, where: str) -> dict[str, NDArray[Any]]:
         loaded = np.load(content, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return {"": loaded}
-        return {key: np.asarray(loaded[key]) for key in loaded.files}
+        return {key: np.asarray(loaded[key]) for key in choose(loaded.files)}
     except (ValueError, EOFError, OSError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         if "pickle" in str(error):
             raise InputError(f"{where}: {_PICKLED}") from None
@@ -297,7 +299,7 @@ def _torch(member: Member, form: Form, where: str) -> NDArray[Any]:
             raise InputError(f"{where}: a sparse tensor, expected a dense one")
         tensor = tensor.detach()
         arrays.append(tensor.float().numpy() if tensor.dtype is torch.bfloat16 else tensor.numpy())
-    return _side_by_side(arrays, form)
+    return _side_by_side(arrays, form, where)
 
 
 def _loaded_torch(member: Member, where: str) -> dict[str, Any]:
@@ -319,7 +321,9 @@ def _loaded_torch(member: Member, where: str) -> dict[str, Any]:
 def _chosen(keys: Sequence[str], form: Form, where: str) -> Sequence[str]:
     """The keys that the form names, the only one, or the one that is called as features are."""
     listed = ", ".join(sorted(keys))
-    if form.arrays:
+    if not keys:
+        raise InputError(f"{where}: holds no array")
+    if form.arrays and list(keys) != [""]:
         absent = [key for key in form.arrays if key not in keys]
         if absent:
             raise InputError(f"{where}: holds no array '{absent[0]}'; there are {listed}")
@@ -333,12 +337,18 @@ def _chosen(keys: Sequence[str], form: Form, where: str) -> Sequence[str]:
     return keys
 
 
-def _side_by_side(arrays: Sequence[NDArray[Any]], form: Form) -> NDArray[Any]:
+def _side_by_side(arrays: Sequence[NDArray[Any]], form: Form, where: str) -> NDArray[Any]:
     """Arrays of the same steps, channels after channels."""
     if len(arrays) == 1:
         return np.asarray(arrays[0])
     flat = [_without_batch(np.asarray(array)) for array in arrays]
-    return np.concatenate(flat, axis=0 if form.transposed else 1)
+    axis = 0 if form.transposed else 1
+    lengths = [array.shape[1 - axis] if array.ndim == 2 else None for array in flat]
+    if len(set(lengths)) > 1 or None in lengths:
+        shapes = ", ".join(str(array.shape) for array in flat)
+        wrong = f"arrays of shapes {shapes} cannot be put side by side"
+        raise InputError(f"{where}: {wrong}; expected as many steps in each")
+    return np.concatenate(flat, axis=axis)
 
 
 def _without_batch(array: NDArray[Any]) -> NDArray[Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -143,17 +144,16 @@ def _subsets(database: Database, annotations: Path) -> tuple[str, str]:
 
 
 def _features(folder: Path, annotations: Path) -> Path:
-    """The archive, or the folder, that holds most arrays."""
-    counts: Counter[Path] = Counter()
-    for path in files_of(folder):
-        if path.suffix in ARRAYS:
-            counts[path.parent] += 1
-        elif path.suffix in ARCHIVES:
-            counts[path] = path.stat().st_size
-    if not counts:
+    """The folder that holds all arrays, or the largest archive."""
+    arrays = [path for path in files_of(folder) if path.suffix in ARRAYS]
+    archives = [path for path in files_of(folder) if path.suffix in ARCHIVES]
+    if not arrays and not archives:
         wanted = "expected npy, npz or pt files, one per video, or an archive of them, or h5"
         raise InputError(f"{folder}: no features beside {annotations.name}; {wanted}")
-    best = counts.most_common(1)[0][0]
+    # arrays that lie there are likelier meant than an archive; of archives the largest one is
+    best = max(archives, key=lambda path: path.stat().st_size, default=folder)
+    if arrays:
+        best = Path(os.path.commonpath([path.parent for path in arrays]))
     if best == folder:
         wanted = "put the features into a folder of their own"
         raise InputError(f"{folder}: features lie beside {annotations.name}; {wanted}")
@@ -165,17 +165,28 @@ def _shapes(
 ) -> tuple[Sequence[str], dict[str, tuple[int, ...]]]:
     """Keys that are put side by side, and video -> shape of its array then."""
     keys: Sequence[str] = ()
-    shapes = {}
+    parts: dict[str, list[tuple[int, ...]]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for name, of_keys in found:
         usable = {key: shape for key, shape in of_keys.items() if len(shape) >= 2}
         if not usable:
             raise InputError(f"{source}: {name}: expected an array (steps, channels)")
         if len(usable) > 1:
             keys = sorted(usable)
-        shape = next(iter(usable.values()))[-2:]
-        if len(usable) > 1 and len({part[-2] for part in usable.values()}) == 1:
-            shape = (shape[0], sum(part[-1] for part in usable.values()))
-        shapes[name] = shape
+        parts[name] = [shape[-2:] for shape in usable.values()]
+    flat = [part for several in parts.values() for part in several]
+    # channels are what differs between arrays of one video, steps what differs between videos
+    firsts = {tuple(part[0] for part in several) for several in parts.values()}
+    lasts = {tuple(part[1] for part in several) for several in parts.values()}
+    is_square = flat[0][0] == flat[0][1]
+    if len(parts) > 1 and len(firsts) == len(lasts) == 1 and (is_square or keys):
+        wrong = f"all arrays are of shape {flat[0]}: which of the two are steps is not to be seen"
+        raise InputError(f"{source}: {wrong}; write the YAML by hand (docs/own-dataset.md)")
+    transposed = len(firsts) == 1 and len(lasts) > 1
+    for name, several in parts.items():
+        channels = sum(part[0 if transposed else 1] for part in several)
+        steps = several[0][1 if transposed else 0]
+        shapes[name] = (channels, steps) if transposed else (steps, channels)
     return keys, shapes
 
 

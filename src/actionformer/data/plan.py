@@ -10,7 +10,7 @@ from pathlib import Path
 from actionformer import layout
 from actionformer.params.dataset import Dataset, File, Source
 from actionformer.params.experiment import Experiment
-from actionformer.params.files import load_dataset
+from actionformer.params.files import PARAMS, load_dataset
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Needed:
         return ", ".join(of_sources) or "unknown"
 
 
-def needed(experiment: Experiment, *, released: bool = True) -> list[Needed]:
+def needed(experiment: Experiment, *, released: bool = True, params: Path = PARAMS) -> list[Needed]:
     """Every file that a row reads, in its own data set's folder or another's.
 
     Args:
@@ -60,7 +60,7 @@ def needed(experiment: Experiment, *, released: bool = True) -> list[Needed]:
     """
     dataset = owner = experiment.dataset
     if experiment.features.dataset is not None:
-        owner = load_dataset(experiment.features.dataset, experiment.edition)
+        owner = load_dataset(experiment.features.dataset, experiment.edition, params)
     items = [_needed(path, dataset) for path in layout.annotation_files_of(experiment)]
     items.append(_needed(layout.features_of(experiment), owner))
     more = [layout.classifier_of(experiment)]
@@ -81,7 +81,11 @@ def _needed(path: Path, dataset: Dataset) -> Needed:
 
 
 def overview(
-    experiments: Sequence[Experiment], seeds: Sequence[int], *, released: bool = True
+    experiments: Sequence[Experiment],
+    seeds: Sequence[int],
+    *,
+    released: bool = True,
+    params: Path = PARAMS,
 ) -> str:
     """What is to be done, on one screen: of every row what it trains, fetches and waits for."""
     width = max(len(experiment.name) for experiment in experiments)
@@ -89,7 +93,7 @@ def overview(
     everything: dict[Path, Needed] = {}
     to_train = 0
     for experiment in experiments:
-        items = needed(experiment, released=released)
+        items = needed(experiment, released=released, params=params)
         everything.update({item.path: item for item in items})
         missing = _missing(items)
         untrained = _untrained(experiment, seeds)

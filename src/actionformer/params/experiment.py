@@ -9,6 +9,7 @@ edition overrides in it, and its data set.
 
 from __future__ import annotations
 
+import shlex
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -225,6 +226,8 @@ class Experiment(Params):
     row: str = Field(description="how the table calls this row")
     dataset: Dataset
     dataset_file: str | None = Field(None, description="of a data set given by path")
+    called: str | None = Field(None, description="how commands name it: a row or a file")
+    overrides: tuple[str, ...] = Field((), description="values of the command line on top")
     departs: tuple[str, ...] = Field(
         (), description="what differs from the row's own params: 'training.lr: 0.0001 -> 0.001'"
     )
@@ -270,6 +273,12 @@ class Experiment(Params):
     def feature_owner(self) -> str:
         """Name of the folder of the data set that holds this row's features."""
         return self.features.dataset or self.dataset_folder
+
+    @property
+    def argument(self) -> str:
+        """How commands name this row, values of the command line included."""
+        values = f" --set {shlex.join(self.overrides)}" if self.overrides else ""
+        return shlex.quote(self.called or self.name) + values
 
     @property
     def dataset_argument(self) -> str:

@@ -199,14 +199,30 @@ def _is_published(name: str, edition: str, params: Path) -> bool:
     return there and (PARAMS / "editions" / f"{edition}.yaml").exists()
 
 
+# of a data set, what a number depends on
+COUNTED = (
+    "excluded_videos",
+    "drop_segments_past_end",
+    "blocked",
+    "class_lists",
+    "train_subset",
+    "eval_subset",
+    "num_classes",
+)
+
+
 def _departures(reference: Experiment, experiment: Experiment) -> list[str]:
     """What differs between two resolved experiments, in what a number depends on."""
-    parts = set(SETTABLE)
+    return differences(_numbers_depend_on(reference), _numbers_depend_on(experiment))
+
+
+def _numbers_depend_on(experiment: Experiment) -> dict[str, Any]:
     # how many threads, and which epochs are reported, change no meaning
     unread = {"training": {"threads", "first_eval_epoch"}}
-    then = reference.model_dump(mode="json", include=parts, exclude=unread)
-    now = experiment.model_dump(mode="json", include=parts, exclude=unread)
-    return differences(then, now)
+    values = experiment.model_dump(mode="json", include=set(SETTABLE), exclude=unread)
+    values["dataset"] = experiment.dataset.model_dump(mode="json", include=set(COUNTED))
+    values["features"] = experiment.features.model_dump(mode="json", exclude={"file", "dataset"})
+    return values
 
 
 def differences(then: Any, now: Any, name: str = "") -> list[str]:
@@ -245,8 +261,16 @@ def _overridden(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, 
 
 def _difference_name(overrides: Sequence[str]) -> str:
     """What a folder's name says of overrides."""
-    text = "".join("-" + re.sub(r"[^\w.=+]+", "_", override).strip("_") for override in overrides)
-    return text if len(text) <= LONGEST_DIFFERENCE else f"-{digest(list(overrides))[:8]}"
+    text = "".join(f"-{override}" for override in sorted(overrides))
+    # what a path cannot hold as it is would make two differences one
+    if len(text) <= LONGEST_DIFFERENCE and re.fullmatch(r"[\w.=+-]*", text):
+        return text
+    return f"-{digest(sorted(overrides))[:8]}"
+
+
+def verbs_of(experiment: Experiment) -> str:
+    """How commands name the row of verbs that a row of nouns is fused with."""
+    return str(experiment.actions_with).removesuffix(_difference_name(experiment.overrides))
 
 
 def _resolved(
@@ -278,6 +302,8 @@ def _resolved(
     # what was resolved comes last: an experiment's file must not contradict its data set
     resolved = content | {
         "name": written.name,
+        "called": name,
+        "overrides": tuple(overrides),
         "edition": written.edition,
         "comparable": written.chosen.comparable,
         "table": content.get("table", written.name),
@@ -448,7 +474,8 @@ def as_yaml(experiment: Experiment) -> str:
 def schemas() -> dict[str, str]:
     """JSON Schema of every kind of params file, by file name."""
     row = Experiment.model_json_schema()
-    for resolved in ("name", "edition", "comparable", "dataset", "dataset_file", "departs"):
+    resolved_alone = ("name", "edition", "comparable", "dataset", "dataset_file")
+    for resolved in (*resolved_alone, "called", "overrides", "departs"):
         row["properties"].pop(resolved)
     row["required"] = ["data"]
     row["$defs"]["ModelParams"]["required"] = []  # the data set gives channels and classes

@@ -69,6 +69,8 @@ def model_card(row: Row, classes: Sequence[Classes], *, remark: str) -> str:
     ]
     if remark:
         lines += ["", f"**{experiment.edition} edition.** {remark}"]
+    for departure in experiment.departs:
+        lines += ["", f"**Departs from the row's params:** {departure}."]
     lines += ["", *_results(row), "", *_pictures(), "", *_per_class(classes)]
     lines += ["", *_loading(row), "", *_intended_use(row), "", *_limitations(row)]
     lines += ["", *_data(row), "", *_training(row), "", *_citation()]
@@ -105,6 +107,8 @@ def _header(row: Row, remark: str) -> dict[str, Any]:
     dataset = experiment.dataset.name
     if remark:
         dataset += f", {experiment.edition} edition"
+    if experiment.departs:
+        dataset += f" (with {'; '.join(experiment.departs)})"
     score = {"type": "mAP", "name": last["metric"], "value": round(last["reproduced"], 2)}
     result = {
         "task": {"type": "temporal-action-localization"},

@@ -82,6 +82,8 @@ def facts(row: tables.Row) -> list[tuple[str, str]]:
     counted = f"{last['videos']} videos, {last['instances']} instances"
     told.append(("evaluated", f"{counted}; {last['protocol']}"))
     told.append(("loading", last["loading"]))
+    if last["departs"]:
+        told.append(("departs from the row's params", last["departs"]))
     if last["remark"]:
         told.append(("remark", last["remark"]))
     several = "; timelines are of the first, all else means" if len(row.runs) > 1 else ""

@@ -295,20 +295,20 @@ def _average(row: Row) -> Average:
     heading, key = row.metrics()[-1]
     return Average(
         experiment.name,
-        experiment.row,
+        experiment.row + (" (departs)" if experiment.departs else ""),
         cell(row.published(heading)),
         cell_of_seeds(row.values(key)),
     )
 
 
 def _departures(rows: Sequence[Row]) -> list[str]:
-    """A sentence per row that was made with other params than the published ones."""
+    """A sentence per row that was made with other params than its own."""
     lines = []
     for row in rows:
         experiment = row.experiment
         if experiment.departs:
             told = "; ".join(experiment.departs)
-            lines.append(f"{experiment.row} departs from its published params: {told}")
+            lines.append(f"{experiment.row} departs from the row's params: {told}")
     return lines
 
 

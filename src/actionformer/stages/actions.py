@@ -15,7 +15,7 @@ from actionformer.evaluation.summary import action_metrics_of
 from actionformer.files import digest, read_json, write_json
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment
-from actionformer.params.files import load_experiment
+from actionformer.params.files import load_experiment, verbs_of
 from actionformer.stages import inputs
 from actionformer.training.checkpoint import load_model
 from actionformer.training.device import leased_device
@@ -59,7 +59,10 @@ def _refuse_other_points(experiment: Experiment, params: Path) -> None:
     if experiment.actions_with is None:
         none = "names no row of verbs to be fused with (params: actions_with)"
         raise InputError(f"{experiment.name}: {none}")
-    other = load_experiment(experiment.actions_with, experiment.edition, params=params)
+    verbs = verbs_of(experiment)
+    other = load_experiment(
+        verbs, experiment.edition, params=params, overrides=experiment.overrides
+    )
     both = f"{experiment.name} and {other.name}"
     labelled_alike = {"label_field": other.data.label_field}
     if experiment.data.model_copy(update=labelled_alike) != other.data:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,20 +75,29 @@ def _side(folder: Path) -> Side:
     """What lies in a folder: a run, or a row's runs."""
     folders = [folder]
     if not (folder / "metrics.json").exists():
-        folders = sorted(folder.glob("seed*"))
+        # those that are evaluated; another seed may still be training
+        found = [path.parent for path in folder.glob("seed*/metrics.json")]
+        folders = sorted(found, key=_seed)
     if not folders:
-        raise InputError(f"{folder}: no run, and no row with runs; expected results/EDITION/ROW")
+        wrong = "no run, and no row with runs that are evaluated"
+        raise InputError(f"{folder}: {wrong}; expected results/EDITION/ROW")
     runs = []
     for path in folders:
         for name in ("metrics.json", "diagnosis.json", "detections.json"):
             if not (path / name).exists():
-                raise InputError(f"{path / name}: no such file; `actionformer evaluate` makes it")
+                wanted = "compare takes runs that were trained and evaluated here"
+                raise InputError(f"{path / name}: no such file; {wanted}")
         metrics = read_json(path / "metrics.json")
-        seed = int(path.name.removeprefix("seed")) if path.name[4:].isdigit() else 0
-        runs.append(EvaluatedRun(seed, [], metrics, read_json(path / "diagnosis.json")))
+        runs.append(EvaluatedRun(_seed(path), [], metrics, read_json(path / "diagnosis.json")))
     experiment = evaluated_experiment(runs[0].metrics, str(folders[0] / "metrics.json"))
     name = folder.as_posix().removeprefix("results/").rstrip("/")
     return Side(name, folders, runs, experiment)
+
+
+def _seed(run: Path) -> int:
+    """The seed of a run's folder; 0 of a folder that is called otherwise."""
+    named = re.fullmatch(r"seed(\d+)", run.name)
+    return int(named[1]) if named else 0
 
 
 def _refuse_unlike(first: Side, second: Side) -> None:

@@ -104,7 +104,7 @@ def evaluate(experiment: Experiment, seed: int) -> dict[str, float]:
     detections = read_results(run / "detections.json")
     metrics = row_metrics(experiment, database, detections)
     diagnosis = _diagnosis(experiment, database, detections)
-    maker = f"detect {experiment.name} --seed {seed}"
+    maker = f"detect {experiment.argument} --seed {seed}"
     told = read_json(inputs.existing(layout.manifest(run / "detections.json"), maker))
     made = keys.record(
         "evaluate",

@@ -203,7 +203,7 @@ def export_hub(experiment: Experiment, seed: int, out: Path) -> str:
     weights = layout.run(experiment.edition, experiment.name, seed) / "model.pt"
     card = layout.model_card(experiment)
     if not card.exists():
-        raise InputError(f"{card}: not written yet; `actionformer card {experiment.name}` does")
+        raise InputError(f"{card}: not written yet; `actionformer card {experiment.argument}` does")
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: is not empty; name a new folder")
     network, trained, classes = load_model(weights)

@@ -60,9 +60,9 @@ def plan(rows: Sequence[Experiment], *, markdown: bool) -> str:
     return plans.as_markdown(rows) if markdown else plans.as_text(rows)
 
 
-def overview(rows: Sequence[Experiment], seeds: Sequence[int]) -> str:
+def overview(rows: Sequence[Experiment], seeds: Sequence[int], params: Path) -> str:
     """What is to be done, a line per row."""
-    return plans.overview(rows, seeds)
+    return plans.overview(rows, seeds, params=params)
 
 
 def demo_data(out: Path) -> str:

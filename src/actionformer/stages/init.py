@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,11 +30,16 @@ def init(folder: Path, *, say: Say) -> None:
     found = guess(folder)
     write_text(dataset, _dataset(name, found))
     write_text(experiment, _experiment(dataset.name, found))
-    # what was written must be what is read
-    load_experiment(str(experiment))
+    try:
+        # what was written must be what is read
+        load_experiment(str(experiment))
+    except InputError:
+        dataset.unlink()
+        experiment.unlink()
+        raise
     say(f"{found.videos[0]} videos to train on, {found.videos[1]} to evaluate on; {_grid(found)}")
     say(f"written: {dataset} and {experiment}; read both, every value says what it is")
-    say(f"then: snakemake --cores all --config experiment={experiment}")
+    say(f"then: snakemake --cores all --config {shlex.quote(f'experiment={experiment}')}")
 
 
 def _grid(found: Guess) -> str:
@@ -43,31 +50,36 @@ def _grid(found: Guess) -> str:
     return f"{found.dim} channels, a step every {found.stride:g} frames{rate}"
 
 
+def quoted(text: str) -> str:
+    """A text as YAML, whatever it looks like: 2024 is a name here, too."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def _dataset(name: str, found: Guess) -> str:
     """The YAML of the data set."""
     lines = [
         "# What the data are. Written by `actionformer init` from what lies here: check it.",
-        f"name: {name}  # as tables write it",
+        f"name: {quoted(name)}  # as tables write it",
         "licence: unknown  # of the data, and so of weights that are trained on them",
         "# paths are relative to this file",
-        f"annotations: [{found.annotations}]",
-        f"train_subset: {found.train_subset}",
-        f"eval_subset: {found.eval_subset}",
+        f"annotations: [{quoted(found.annotations)}]",
+        f"train_subset: {quoted(found.train_subset)}",
+        f"eval_subset: {quoted(found.eval_subset)}",
         f"num_classes: {found.classes}  # labels in the annotations",
         "features:",
         "  features:  # a name for this feature set",
-        f"    file: {found.features}  # a folder, a zip, a tar or an h5: one array per video",
+        f"    file: {quoted(found.features)}  # a folder, an archive or h5: an array per video",
         f"    dim: {found.dim}  # channels",
     ]
     if found.transposed:
         lines.append("    transposed: true  # arrays are (channels, steps)")
     if found.arrays:
-        keys = ", ".join(found.arrays)
+        keys = ", ".join(map(quoted, found.arrays))
         lines.append(f"    arrays: [{keys}]  # put side by side, in this order")
     if found.prefix:
-        lines.append(f'    prefix: "{found.prefix}"  # before a video\'s name')
+        lines.append(f"    prefix: {quoted(found.prefix)}  # before a video's name")
     if found.suffix:
-        lines.append(f'    suffix: "{found.suffix}"  # after a video\'s name')
+        lines.append(f"    suffix: {quoted(found.suffix)}  # after a video's name")
     if found.stride is None:
         lines.append("    stride_frames: null  # features span the video: all have as many steps")
         return "\n".join(lines) + "\n"
@@ -91,7 +103,7 @@ def _experiment(dataset: str, found: Guess) -> str:
         "# How to train. Everything that isn't here has a default:",
         "# `actionformer params` prints every value.",
         "data:",
-        f"  dataset: {dataset}",
+        f"  dataset: {quoted(dataset)}",
         "  features: features",
     ]
     if found.stride is None:

@@ -277,7 +277,7 @@ def _drawn(experiment: Experiment) -> list[Figure]:
     for name in layout.FIGURES:
         path = layout.figures(experiment) / f"{name}.json"
         if not path.exists():
-            maker = f"actionformer draw {experiment.name}"
+            maker = f"actionformer draw {experiment.argument}"
             raise InputError(f"{path}: not drawn yet; `{maker}` does")
         found.append(Figure(**read_json(path)))
     return found

@@ -32,7 +32,7 @@ GREY = "#8c8c8c"
 
 # fields of numbers whose digits are all meant, and fields of words; other numbers get two digits
 EXACT = {"epoch", "seed", "instances", "detections", "count", "tiou", "score"}
-TEXT_FIELDS = {"series", "part", "class", "kind", "split", "what", "bin", "edges", "characteristic"}
+TEXT_FIELDS = {"series", "part", "class", "kind", "split", "what", "lane", "pair", "video"}
 
 
 @dataclass(frozen=True)

@@ -196,7 +196,7 @@ def confusions(runs: Sequence[EvaluatedRun]) -> Figure:
             "pair": f"{truth} as {detected}",
             "count": sum(pair["count"] for pair in pairs) / len(runs),
             "class": truth,
-            # where a click leads to
+            # where a click leads to; runs are in their order, timelines are of the first
             "video": pairs[0]["videos"][0],
         }
         values.append(value)
