@@ -8,7 +8,7 @@ CORES ?= all
 TORCH_INDEX ?=
 PIP := $(BIN)/pip install --disable-pip-version-check --progress-bar off
 
-.PHONY: help tables env test check parity benchmark mutants resume track lock schemas store clean
+.PHONY: help tables env test long check parity benchmark mutants resume track lock schemas store clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,8 +31,11 @@ env: .venv/.installed  ## the environment, in .venv; TORCH_INDEX=https://downloa
 	$(PIP) --quiet --no-deps --editable .
 	touch $@
 
-test: env  ## all tests
-	pytest -n 2 --dist loadfile
+test: env  ## the tests, but for the longest ones
+	pytest -n 2 --dist loadfile -m "not long"
+
+long: env  ## the longest tests: kills, copies and repetitions of the whole workflow
+	pytest -n 2 --dist loadfile -m long
 
 check: env  ## linters, formatters, types, generated files
 	ruff check .

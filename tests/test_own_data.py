@@ -19,6 +19,7 @@ from actionformer.params.files import load_experiment
 from conftest import CHECKOUT, contents, run_command
 
 
+@pytest.mark.long
 def test_an_own_data_set_needs_two_yaml_files_and_no_code(tmp_path):
     """docs/own-dataset.md, with its own example files, on synthetic recordings in SBHAR's form."""
     own = tmp_path / "sbhar"

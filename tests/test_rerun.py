@@ -140,6 +140,7 @@ def test_a_copy_with_its_metadata_plans_nothing(own):
     assert own.planned(*limit) == {}
 
 
+@pytest.mark.long
 def test_what_is_computed_in_a_copy_changes_nothing_in_the_original(finished, own):
     """MLflow's addresses, too, lead into the folder that they are used in."""
     before = contents(finished.folder)
@@ -152,6 +153,7 @@ def test_what_is_computed_in_a_copy_changes_nothing_in_the_original(finished, ow
 
 
 @pytest.mark.parametrize("times", ["kept", "of the copy"])
+@pytest.mark.long
 def test_a_copy_without_its_metadata_is_taken_over_by_adopt(own, times):
     """Then nothing is planned, and an edit is noticed again, which Snakemake would not see."""
     shutil.rmtree(own.folder / ".snakemake")
@@ -269,6 +271,7 @@ def test_other_features_plan_the_rows_that_read_them(own):
     assert own.planned() == {"pack": 1, "audit": 1} | EVERY_RUN_OF_A_ROW
 
 
+@pytest.mark.long
 def test_equal_content_trains_nothing_again(own):
     """The archive is another file with the same features: the run that is there is kept."""
     before = (own.seed(ROW) / "checkpoint.pt").stat().st_mtime_ns, own.read(ROW, "lineage.json")
@@ -366,6 +369,7 @@ def test_a_file_put_there_by_hand_while_the_workflow_runs_is_kept(own, demo_data
     assert target.read_bytes() == kept
 
 
+@pytest.mark.long
 def test_a_finished_run_is_moved_aside_when_another_takes_its_place(own):
     files = (
         "model.pt",
@@ -387,6 +391,7 @@ def test_a_finished_run_is_moved_aside_when_another_takes_its_place(own):
     assert "4 runs brought into MLflow" in own.run("actionformer", "track").stdout
 
 
+@pytest.mark.long
 def test_a_failed_retraining_leaves_the_finished_run_and_its_metrics(own):
     """The new training dies before its first epoch: every file of the old one is still there."""
     before = {name: (own.seed(ROW) / name).read_bytes() for name in ("model.pt", "lineage.json")}
@@ -434,6 +439,7 @@ def test_a_failed_retraining_leaves_the_finished_run_and_its_metrics(own):
         ),
     ],
 )
+@pytest.mark.long
 def test_a_job_that_failed_is_planned_again(own, rule, group, command, file, edit):
     """Snakemake puts back what was there, and records today's params for it.
 
@@ -527,6 +533,7 @@ def mlflow_tags(place: Place, run_id: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("address", ["sqlite:////dev/null/all.db", "http://127.0.0.1:9"])
+@pytest.mark.long
 def test_science_goes_on_without_mlflow_and_track_brings_it_in_later(own, address):
     """Training, evaluation and pages end well; each says once that MLflow failed.
 
@@ -604,6 +611,7 @@ def test_a_second_evaluation_uploads_nothing_that_is_there(own):
 # -------------------------------------------------------------------------------- what a job reads
 
 
+@pytest.mark.long
 def test_every_job_runs_where_nothing_but_its_inputs_and_params_are(finished, tmp_path):
     """The checkpoint, the features for the last mile, git, data.dvc: none of them is needed."""
     summary = finished.snakemake("--detailed-summary", check=True).stdout.splitlines()
@@ -660,6 +668,7 @@ def test_every_job_runs_where_nothing_but_its_inputs_and_params_are(finished, tm
 BEFORE = "51fbde02abaec3eb9b30e828de8d421fe6ed243f"
 
 
+@pytest.mark.long
 def test_results_of_before_there_were_records_are_taken_over(finished, tmp_path):
     """Made by the code of that commit; then nothing is planned, and no number moves."""
     old = tmp_path / "old"
@@ -737,6 +746,7 @@ def interrupted(place: Place, command: list[str], log: Path, words: str) -> int:
     return process.wait(60)
 
 
+@pytest.mark.long
 def test_an_interrupted_retraining_goes_on_and_the_finished_run_is_aside(own):
     own.params("editions/demo.yaml", experiments={ROW: {"training": {"schedule_epochs": 6}}})
     log = own.folder / f"results/demo/logs/train/{ROW}-seed0.log"

@@ -187,7 +187,10 @@ def load_experiment(
     departs = [] if reference is None else _departures(reference, experiment)
     if not departs:
         return experiment
-    changed = {"departs": tuple(departs), "comparable": False, "released": None}
+    changed: dict[str, Any] = {"departs": tuple(departs), "comparable": False}
+    if overrides:
+        # it was published with the row, in whose folder it is evaluated
+        changed["released"] = None
     return experiment.model_copy(update=changed)
 
 

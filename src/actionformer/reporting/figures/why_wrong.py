@@ -39,8 +39,8 @@ WORDS = {
     ),
     "confusions": (
         "Confused classes",
-        f"Which class is taken for which, among each class's best detections (as many as it has "
-        f"ground truth), at tIoU {TIOU:g}. Click a bar for a video of it in the timelines.",
+        f"Which class is taken for which, among the surest detections of every class, at tIoU "
+        f"{TIOU:g}. Click a bar for a video of it in the timelines.",
     ),
     "sensitivity": (
         "Sensitivity",
