@@ -26,6 +26,7 @@ if MISSING and CHOSEN.origin == "dvc":
             "{params.command}"
 
 elif MISSING:
+
     rule fetch:
         output:
             file=update(f"data/{RAW_EDITION}/{{path}}"),
