@@ -213,8 +213,15 @@ def test_a_command_within_a_sentence_exists(page, text, capsys):
         parser().parse_args(words)
     except SystemExit:
         said = capsys.readouterr().err
+    # what a sentence leaves out of a command is no mistake; an option that there isn't is one
     incomplete = re.search("required|expected (one|at least one) argument", said)
     assert not said or incomplete, f"{page}: {text}: {said}"
+    with pytest.raises(SystemExit):
+        parser().parse_args([words[0], "--help"])
+    told = capsys.readouterr().out
+    for word in words:
+        if word.startswith("--"):
+            assert word in told, f"{page}: {text}: no option {word}"
 
 
 def test_this_file_waits_long_enough_to_see_a_server_fail():

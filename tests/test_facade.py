@@ -86,6 +86,16 @@ def test_an_array_that_does_not_fit_is_refused(trained, array_TC, words):
         model.predict(array_TC, fps=25)
 
 
+def test_arrays_look_as_the_files_of_training_do(trained):
+    """Weights trained on (channels, steps) take that from files and from memory alike."""
+    model = ActionFormer.from_pretrained(trained)
+    expected = model.predict(VIDEO_TC, fps=25)
+    features = model.experiment.features.model_copy(update={"transposed": True})
+    dataset = model.experiment.dataset.model_copy(update={"features": {"i3d": features}})
+    model.experiment = model.experiment.model_copy(update={"dataset": dataset})
+    assert model.predict(VIDEO_TC.T, fps=25) == expected
+
+
 def test_drawn_weights_detect_nothing_and_say_so():
     network = ActionFormer(load_experiment("thumos14_i3d", "demo").model)
     with pytest.raises(InputError, match="from_pretrained"):

@@ -78,7 +78,7 @@ class ActionFormer(Network):
 
     def predict(
         self,
-        features_TC: NDArray[Any],
+        features: NDArray[Any],
         *,
         fps: float | None = None,
         stride: float | None = None,
@@ -88,7 +88,8 @@ class ActionFormer(Network):
         """Detections {"segment": [start, end] in seconds, "label", "score"}, best first.
 
         Args:
-            features_TC: (steps, channels) of one video, from the extractor of the training data.
+            features: (steps, channels) of one video, from the extractor of the training data; where
+                the training files are `transposed`, (channels, steps) as they are.
             fps: frames per second; default: those of the training features, if all were alike.
             stride: frames between two steps; default: that of the training features.
             offset: frame at the centre of step 0; default: that of the training features, or half
@@ -103,7 +104,7 @@ class ActionFormer(Network):
         device = str(next(self.parameters()).device)
         timing = Timing(fps, stride, offset, duration)
         return detect_in_array(
-            self, self.experiment, self.classes, np.asarray(features_TC), timing, device=device
+            self, self.experiment, self.classes, np.asarray(features), timing, device=device
         )
 
 

@@ -131,7 +131,7 @@ def detect_in_array(
     network: ActionFormer,
     trained: Experiment,
     classes: Sequence[str],
-    features_TC: NDArray[Any],
+    features: NDArray[Any],
     timing: Timing,
     *,
     device: str,
@@ -140,11 +140,13 @@ def detect_in_array(
 
     Args:
         trained: what the weights were trained with.
+        features: (steps, channels); as the files of training: of `transposed` ones the other way.
 
     Raises:
         InputError: features of another shape or not finite; no frame rate.
     """
-    array_TC = checked(features_TC, Form(trained.features.dim), "features")
+    form = Form(trained.features.dim, transposed=trained.features.transposed)
+    array_TC = checked(features, form, "features")
     timed = with_grid(trained, timing)
     found = _detected(network, timed, classes, "features", array_TC, timing.duration, None, device)
     return found["features"]

@@ -266,6 +266,7 @@ def _loading(row: Row) -> list[str]:
             own.append(f"`{name}` is {what}")
     units = f"; {' and '.join(own)}" if own else ""
     weights = f"seed{row.runs[0].seed}/model.pt"
+    shape = f"({features.dim}, steps)" if features.transposed else f"(steps, {features.dim})"
     return [
         "## Use",
         "",
@@ -275,7 +276,7 @@ def _loading(row: Row) -> list[str]:
         f'detections = predict("{weights}", "video.npy", {", ".join(arguments)})',
         "```",
         "",
-        f"`video.npy` holds an array of shape (steps, {features.dim}){units}. The weights are "
+        f"`video.npy` holds an array of shape {shape}{units}. The weights are "
         "averaged over training (EMA); the file holds tensors and plain values alone and loads "
         "with `weights_only=True`.",
     ]
