@@ -23,6 +23,7 @@ from actionformer import (
 )
 from actionformer.errors import InputError
 from actionformer.files import write_text
+from actionformer.serving import Served
 from actionformer.stages import export
 from actionformer.training import weights
 from conftest import assert_same_tensors, contents, run_command
@@ -84,6 +85,17 @@ def test_an_array_that_does_not_fit_is_refused(trained, array_TC, words):
     model = ActionFormer.from_pretrained(trained)
     with pytest.raises(InputError, match=re.escape(words)):
         model.predict(array_TC, fps=25)
+
+
+def test_what_mlflow_serves_takes_an_offset_of_0_and_what_is_below_0_as_trained(trained):
+    model = ActionFormer.from_pretrained(trained)
+    served = Served(model)
+    for offset, given in ((0.0, 0.0), (-1.0, None)):
+        expected = model.predict(VIDEO_TC, fps=25, stride=8, offset=given)
+        params = {"fps": 25.0, "stride": 8.0, "offset": offset, "duration": -1.0}
+        found = served.predict(VIDEO_TC, params)
+        assert found["start"].tolist() == [one["segment"][0] for one in expected]
+    assert model.predict(VIDEO_TC, fps=25, stride=8, offset=0) != expected
 
 
 def test_arrays_look_as_the_files_of_training_do(trained):

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from actionformer.detection.timing import AS_TRAINED, OF_A_VIDEO
 from actionformer.facade import ActionFormer, detections
 
-# of a video, where 0 stands for "as trained"
-PARAMS = ("fps", "stride", "offset", "duration")
 NAME = "features"
 
 
@@ -31,15 +30,15 @@ class Served:
 
         Args:
             model_input: (steps, channels).
-            params: `fps`, `stride`, `offset` and `duration` of the video; 0: as trained.
+            params: `fps`, `stride`, `offset` and `duration` of the video; below 0: as trained.
 
         Raises:
             InputError: features of another shape; no frame rate.
         """
         given = {}
-        for name in PARAMS:
-            value = (params or {}).get(name)
-            given[name] = float(value) if value else None
+        for name in OF_A_VIDEO:
+            value = float((params or {}).get(name, AS_TRAINED))
+            given[name] = None if value < 0 else value
         found = self._model.predict(np.asarray(model_input, np.float32), **given)
         return detections({NAME: found}).drop(columns="video")
 

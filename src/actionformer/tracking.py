@@ -35,6 +35,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from actionformer import layout, provenance
+from actionformer.detection.timing import AS_TRAINED, OF_A_VIDEO
 from actionformer.errors import InputError
 from actionformer.files import digest, file_md5, read_json, write_text
 from actionformer.params.experiment import Experiment
@@ -416,7 +417,7 @@ def _link_weights(address: str, weights: Path) -> None:
 
 def _signature(experiment: Experiment) -> ModelSignature:
     """Features of one video and its timing in; a table of detections out."""
-    timing = [ParamSpec(name, "double", 0.0) for name in ("fps", "stride", "offset", "duration")]
+    timing = [ParamSpec(name, "double", AS_TRAINED) for name in OF_A_VIDEO]
     columns = [ColSpec("string", "label")]
     columns += [ColSpec("double", name) for name in ("start", "end", "score")]
     return ModelSignature(

@@ -34,7 +34,7 @@ def listed(value):
 
 
 def planned():
-    """(edition's name, edition, rows by name, what commands call them, params folder) of this call."""
+    """(edition's name, edition, rows by name, params folder) of this call."""
     known = [
         "edition",
         "params",
@@ -65,13 +65,13 @@ def planned():
         row = load_experiment(
             path, dataset=config.get("dataset"), params=params, overrides=OVERRIDES
         )
-        return OWN, load_edition(OWN), {row.name: row}, {row.name: path}, params
+        return OWN, load_edition(OWN), {row.name: row}, params
     edition = config["edition"]
-    rows, called = {}, {}
+    rows = {}
     for name in listed(config["rows"] or ""):
         row = load_experiment(name, edition, params=params, overrides=OVERRIDES)
-        rows[row.name], called[row.name] = row, name
-    return edition, load_edition(edition, params), rows, called, params
+        rows[row.name] = row
+    return edition, load_edition(edition, params), rows, params
 
 
 def chosen_seeds(edition):
@@ -95,7 +95,7 @@ def chosen_overrides():
 
 OVERRIDES = chosen_overrides()
 try:
-    EDITION, CHOSEN, ROWS, CALLED, PARAMS = planned()
+    EDITION, CHOSEN, ROWS, PARAMS = planned()
     SEEDS = chosen_seeds(CHOSEN)
 except InputError as error:
     raise WorkflowError(str(error))
@@ -217,7 +217,7 @@ def fetch_command(wildcards):
 
 def row_name(row):
     """How commands name a row."""
-    return shlex.quote(CALLED[row.name])
+    return shlex.quote(row.called)
 
 
 def row_names(rows):

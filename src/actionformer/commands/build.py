@@ -26,7 +26,7 @@ def convert_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", type=Path, help=text)
     text = "with --source: csv or JSON of durations, which THUMOS files lack"
     parser.add_argument("--video-info", type=Path, help=text)
-    text = "with --source: database to write (default: build/converted/DATASET.json)"
+    text = f"with --source: database to write (default: {layout.CONVERTED}/DATASET.json)"
     parser.add_argument("--out", type=Path, help=text)
 
 

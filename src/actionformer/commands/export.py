@@ -80,8 +80,8 @@ def export_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("form", choices=forms, help="what to write")
     row_options(parser)
     seed_option(parser)
-    default = f"{layout.SUBMISSIONS}/ROW-FORM.json, or model.onnx beside model.pt"
-    text = f"file to write (default: {default}; hub: a folder, results/hub/ROW)"
+    default = f"{layout.SUBMISSIONS}/ROW-FORM.json; onnx: model.onnx beside model.pt"
+    text = f"file to write (default: {default}; hub: folder {layout.HUB}/ROW)"
     parser.add_argument("--out", type=Path, help=text)
     text = "JSON of `predict` to submit (default: the row's detections)"
     parser.add_argument("--detections", type=Path, help=text)

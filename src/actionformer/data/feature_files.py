@@ -32,8 +32,10 @@ MISSING_LIST = "missing_files.txt"
 KEYS = ("feats", "features")
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", (b"PK\x03\x04", b"PK\x05\x06")
 _MAGIC: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-# how names end, of archives, of files that are never read, and of what features are made from
-_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz")
+# how names end: of files with arrays, of archives, of what is never read, of what features are made
+# from
+ARRAYS = (".npy", ".npz", ".pt", ".pth")
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz")
 _PICKLES = (".pkl", ".pickle")
 _VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts")
 _BROKEN = (
@@ -140,7 +142,7 @@ def _refuse_what_is_no_archive(source: Path, start: bytes) -> None:
     if suffix in _PICKLES:
         raise InputError(f"{source}: {_PICKLED}")
     packed = start.startswith((*_ZIP, *_MAGIC))
-    if packed or suffix in _ARCHIVES or tarfile.is_tarfile(source):
+    if packed or suffix in ARCHIVES or tarfile.is_tarfile(source):
         return
     wanted = "expected npy, npz, pt or h5, or a zip, a tar or a folder of these"
     raise InputError(f"{source}: not features that are read here; {wanted}")
@@ -154,8 +156,8 @@ def features_in(member: Member, form: Form) -> Iterator[Features]:
             finite; names the file and the video.
     """
     path = PurePosixPath(member.name)
-    if "__MACOSX" in path.parts or path.name.startswith("._"):
-        return  # what macOS adds to archives
+    if _is_of_macos(path):
+        return
     video = form.video(path.stem)
     where = f"{member.source}: video '{video}' ({member.name})"
     match path.suffix:
@@ -169,6 +171,11 @@ def features_in(member: Member, form: Form) -> Iterator[Features]:
             raise InputError(f"{where}: {_PICKLED}")
 
 
+def _is_of_macos(path: PurePosixPath) -> bool:
+    """Is this what macOS adds to archives?"""
+    return "__MACOSX" in path.parts or path.name.startswith("._")
+
+
 def shapes_in(source: Path) -> Iterator[tuple[str, dict[str, tuple[int, ...]]]]:
     """File or data set by file or data set what it is called, and the shape of each of its arrays.
 
@@ -176,7 +183,7 @@ def shapes_in(source: Path) -> Iterator[tuple[str, dict[str, tuple[int, ...]]]]:
     """
     for member in members(source):
         path = PurePosixPath(member.name)
-        if "__MACOSX" in path.parts or path.name.startswith("._"):
+        if _is_of_macos(path):
             continue
         where = f"{member.source}: {member.name}"
         match path.suffix:

@@ -16,18 +16,16 @@ from itertools import islice
 from pathlib import Path
 
 from actionformer.data.annotations import Database, load_database
-from actionformer.data.audit import affixes
-from actionformer.data.feature_files import Form, shapes_in
+from actionformer.data.audit import LOOKED_AT, affixes
+from actionformer.data.feature_files import ARCHIVES, ARRAYS, Form, shapes_in
 from actionformer.errors import InputError
 from actionformer.files import files_of
 
-ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".h5", ".hdf5")
-ARRAYS = (".npy", ".npz", ".pt", ".pth")
+# files that hold the arrays of several videos
+SEVERAL = (*ARCHIVES, ".h5", ".hdf5")
 # what subsets are called, likeliest first
 TRAINING = ("training", "train", "trn")
 EVALUATED = ("validation", "val", "valid", "test", "testing")
-# how many arrays are looked at
-LOOKED_AT = 200
 # steps that a network sees at once, at most, and what they are a multiple of
 LONGEST, MULTIPLE = 2304, 32
 
@@ -146,7 +144,7 @@ def _subsets(database: Database, annotations: Path) -> tuple[str, str]:
 def _features(folder: Path, annotations: Path) -> Path:
     """The folder that holds all arrays, or the largest archive."""
     arrays = [path for path in files_of(folder) if path.suffix in ARRAYS]
-    archives = [path for path in files_of(folder) if path.suffix in ARCHIVES]
+    archives = [path for path in files_of(folder) if path.suffix in SEVERAL]
     if not arrays and not archives:
         wanted = "expected npy, npz or pt files, one per video, or an archive of them, or h5"
         raise InputError(f"{folder}: no features beside {annotations.name}; {wanted}")

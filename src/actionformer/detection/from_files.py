@@ -15,7 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionformer.data.annotations import Database, Video
-from actionformer.data.feature_files import Features, Form, Member, checked, features_in, members
+from actionformer.data.feature_files import (
+    ARRAYS,
+    Features,
+    Form,
+    Member,
+    checked,
+    features_in,
+    members,
+)
 from actionformer.data.features import FeatureStore
 from actionformer.data.view import views
 from actionformer.detection.classifiers import VideoClassifier, load_classifier
@@ -32,7 +40,6 @@ from actionformer.training.device import leased_device
 
 # label of class-agnostic weights, whose classes come from a classifier of whole videos
 ONE_CLASS = "action"
-ARRAYS = (".npy", ".npz", ".pt", ".pth")
 
 
 def predict_files(

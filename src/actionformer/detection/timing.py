@@ -12,6 +12,11 @@ from pathlib import Path
 from actionformer.errors import InputError
 from actionformer.params.experiment import Experiment
 
+# what is known of a single video's time
+OF_A_VIDEO = ("fps", "stride", "offset", "duration")
+# stands for what is not said, where only numbers can be given (0 is an offset)
+AS_TRAINED = -1.0
+
 
 @dataclass(frozen=True)
 class Timing:

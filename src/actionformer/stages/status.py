@@ -205,4 +205,6 @@ def _training_videos(experiment: Experiment) -> int | None:
     if path.exists():
         return len(inputs.database_of(experiment).subset(subset))
     counts = experiment.dataset.published.get(subset)
-    return None if counts is None else counts.videos
+    if counts is None or counts.videos is None:
+        return None
+    return min(counts.videos, experiment.data.videos or counts.videos)
