@@ -26,7 +26,15 @@ def project(folder: Path) -> Path:
         )
     for name in ("Snakefile", "requirements.lock", "environment.yml"):
         shutil.copy(CHECKOUT / name, copy / name)
-    path = copy / "params/editions/demo.yaml"
+    shorten(copy / "params")
+    git(copy, "init", "--quiet")
+    commit(copy)
+    return copy
+
+
+def shorten(params: Path) -> None:
+    """Let every demo row of a params folder be trained for one epoch."""
+    path = params / "editions/demo.yaml"
     edition = yaml.safe_load(path.read_text())
     edition["all_experiments"]["training"] |= {
         "schedule_epochs": 1,
@@ -36,9 +44,6 @@ def project(folder: Path) -> Path:
     for row in edition["experiments"].values():
         row.pop("training", None)
     path.write_text(yaml.safe_dump(edition))
-    git(copy, "init", "--quiet")
-    commit(copy)
-    return copy
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -28,25 +28,11 @@ from mlflow.tracking import MlflowClient
 from actionformer import ActionFormer, detections, layout
 from browser import draw_everything, opened, without_ink
 from conftest import CHECKOUT, assert_same_tensors, environment, run_command
+from project import shorten
 
 ROWS = ["hacs_slowfast", "thumos14_i3d"]
 THUMOS_ARCHIVE = "data/demo/thumos14/features/i3d_actionformer_stride4_thumos.zip"
 HACS_ARCHIVE = "data/demo/hacs/features/slowfast101_15fps_stride8_len32_hacs.zip"
-
-
-def shorten(folder: Path) -> None:
-    """A params folder of one-epoch rows."""
-    shutil.copytree(CHECKOUT / "params", folder / "params")
-    path = folder / "params/editions/demo.yaml"
-    edition = yaml.safe_load(path.read_text())
-    edition["all_experiments"]["training"] |= {
-        "schedule_epochs": 1,
-        "warmup_epochs": 1,
-        "first_eval_epoch": 0,
-    }
-    for row in edition["experiments"].values():
-        row.pop("training", None)
-    path.write_text(yaml.safe_dump(edition))
 
 
 def snakemake(folder: Path, *extra: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -68,7 +54,8 @@ def assert_nothing_planned(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def done(workspace: Path) -> Path:
     """The workspace after one call of `snakemake --cores 2`."""
-    shorten(workspace)
+    shutil.copytree(CHECKOUT / "params", workspace / "params")
+    shorten(workspace / "params")
     snakemake(workspace)
     return workspace
 

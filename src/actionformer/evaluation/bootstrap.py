@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from actionformer.errors import InputError
 from actionformer.evaluation.matching import Matched, true_positives
+from actionformer.progress import progress
 
 DRAWS = 1000
 # of an interval, in percent of the draws
@@ -65,7 +66,7 @@ def compare(
     every_V = np.ones(V)
     observed_K = _difference(first, second, correct, every_V)
     drawn_DK = np.full((draws, K), np.nan)
-    for d in range(draws):
+    for d in progress(range(draws), "draw videos anew", unit="draw"):
         weight_V = np.bincount(generator.integers(0, V, V), minlength=V).astype(np.float64)
         drawn_DK[d] = _difference(first, second, correct, weight_V)
     overall_D = np.nanmean(drawn_DK, axis=1)

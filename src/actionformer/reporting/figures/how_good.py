@@ -133,13 +133,7 @@ def class_average_precision(runs: Sequence[EvaluatedRun]) -> Figure:
         per_seed = [statistics.fmean(run.metrics["classes"][label]["ap"]) for run in runs]
         ap = 100 * statistics.fmean(per_seed)
         values.append({"class": f"{label} ({instances})", "ap": ap, "instances": instances})
-    lanes = {
-        "field": "class",
-        "type": "nominal",
-        "sort": "-x",
-        "title": None,
-        "axis": {"ticks": False, "labelLimit": 200},
-    }
+    lanes = p.lanes("class", "-x")
     spec = p.chart(
         values,
         {"type": "bar", "color": p.BLUE},

@@ -179,6 +179,18 @@ def nominal(field: str, title: str, domain: Sequence[str], colors: Sequence[str]
     return {"field": field, "type": "nominal", "title": title or None, "scale": scale}
 
 
+def lanes(field: str, order: Sequence[str] | str) -> Spec:
+    """Names at the side of lying bars, one bar or several each, in their order."""
+    axis = {"ticks": False, "labelLimit": 260}
+    return {"field": field, "type": "nominal", "sort": order, "title": None, "axis": axis}
+
+
+def by_sign(field: str) -> Spec:
+    """One colour for what has grown, another for what has not."""
+    grown = {"test": f"datum['{field}'] >= 0", "value": BLUE}
+    return {"condition": grown, "value": ORANGE}
+
+
 # labels of an axis that lie as one reads
 FLAT = {"labelAngle": 0}
 

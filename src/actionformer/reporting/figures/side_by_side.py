@@ -78,20 +78,11 @@ def classes(compared: Comparison) -> Figure:
         }
         values.append(value)
     values.sort(key=lambda value: -value["difference"])
-    lanes = {
-        "field": "class",
-        "type": "nominal",
-        "sort": [value["class"] for value in values],
-        "title": None,
-        "axis": {"ticks": False, "labelLimit": 200},
-    }
+    lanes = p.lanes("class", [value["class"] for value in values])
     said = p.tooltip(
         **{"class": "class", "difference": "points of AP", "low": "from", "high": "to"}
     )
-    color = {
-        "condition": {"test": "datum.difference >= 0", "value": p.BLUE},
-        "value": p.ORANGE,
-    }
+    color = p.by_sign("difference")
     bars = {
         "mark": {"type": "bar"},
         "encoding": {"x": p.number("difference", "points of AP"), "color": color, "tooltip": said},
@@ -115,13 +106,7 @@ def error_gains(sides: Sides) -> Figure:
         for kind in KINDS[1:]:
             gain = 100 * statistics.fmean(run.diagnosis["gains"][kind] for run in runs)
             values.append({"kind": kind, "series": name, "gain": gain})
-    lanes = {
-        "field": "kind",
-        "type": "nominal",
-        "sort": list(KINDS[1:]),
-        "title": None,
-        "axis": {"ticks": False},
-    }
+    lanes = p.lanes("kind", list(KINDS[1:]))
     spec = p.chart(
         values,
         {"type": "bar"},
@@ -138,22 +123,13 @@ def error_gains(sides: Sides) -> Figure:
 def videos(sides: Sides) -> Figure:
     """Videos whose AP differs most, in both directions."""
     differences = per_video(sides)
-    values = []
+    values: list[Spec] = []
     for video in sorted(differences, key=lambda name: differences[name]):
         values.append({"video": video, "difference": 100 * differences[video]})
     if len(values) > 2 * SHOWN_VIDEOS:
         values = [*values[:SHOWN_VIDEOS], *values[-SHOWN_VIDEOS:]]
-    lanes = {
-        "field": "video",
-        "type": "nominal",
-        "sort": [value["video"] for value in values],
-        "title": None,
-        "axis": {"ticks": False, "labelLimit": 200},
-    }
-    color = {
-        "condition": {"test": "datum.difference >= 0", "value": p.BLUE},
-        "value": p.ORANGE,
-    }
+    lanes = p.lanes("video", [value["video"] for value in values])
+    color = p.by_sign("difference")
     spec = p.chart(
         values,
         {"type": "bar"},

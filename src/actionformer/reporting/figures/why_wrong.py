@@ -170,17 +170,12 @@ def error_gains(runs: Sequence[EvaluatedRun]) -> Figure:
         gains[MISSED] = 100 * statistics.fmean(run.diagnosis["missed_gain"] for run in runs)
         colors.append(p.GREY)
     values = [{"kind": kind, "gain": gain} for kind, gain in gains.items()]
-    lanes = {
-        "field": "kind",
-        "type": "nominal",
-        "sort": errors,
-        "title": None,
-        "axis": {"ticks": False},
-    }
+    lanes = p.lanes("kind", errors)
     color = p.nominal("kind", "", errors, colors) | {"legend": None}
     said = p.tooltip(kind="kind", gain="points of mAP")
     title = "points of average mAP"
-    spec = _lanes(values, lanes, "gain", title, color=color, said=said, text=".2f", height=28)
+    words = _as_number("gain", ".2f")
+    spec = _lanes(values, lanes, "gain", title, words, color=color, said=said, height=28)
     return Figure("error_gains", *WORDS["error_gains"], spec)
 
 
@@ -204,17 +199,10 @@ def confusions(runs: Sequence[EvaluatedRun]) -> Figure:
     values = values[:SHOWN_PAIRS]
     if not values:
         values = [{"pair": NO_CONFUSION, "count": 0, "class": "", "video": ""}]
-    lanes = {
-        "field": "pair",
-        "type": "nominal",
-        "sort": [value["pair"] for value in values],
-        "title": None,
-        "axis": {"ticks": False, "labelLimit": 260},
-    }
+    lanes = p.lanes("pair", [value["pair"] for value in values])
     said = p.tooltip(pair="taken", count="detections", video="video")
-    spec = _lanes(
-        values, lanes, "count", "detections", color={"value": p.BLUE}, said=said, text=".3~g"
-    )
+    words, color = _as_number("count", ".3~g"), {"value": p.BLUE}
+    spec = _lanes(values, lanes, "count", "detections", words, color=color, said=said)
     return Figure("confusions", *WORDS["confusions"], spec)
 
 
@@ -269,17 +257,17 @@ def _by_bin(runs: Sequence[EvaluatedRun], key: str, title: str) -> Spec:
                 mean = statistics.fmean(run.diagnosis["bins"][what][b][key] for run in runs)
                 value |= {"value": 100 * mean, "said": f"{100 * mean:.1f}"}
             values.append(value)
-    lanes = {
-        "field": "lane",
-        "type": "nominal",
-        "sort": [value["lane"] for value in values],
-        "title": None,
-        "axis": {"ticks": False, "labelLimit": 260},
-    }
+    lanes = p.lanes("lane", [value["lane"] for value in values])
     colors = [p.BLUE, p.ORANGE, p.YELLOW]
     color = p.nominal("characteristic", "", CHARACTERISTICS, colors) | {"legend": None}
     said = p.tooltip(lane="bin", value=title, instances="instances")
-    return _lanes(values, lanes, "value", title, color=color, said=said, text="said", height=16)
+    words = {"field": "said", "type": "nominal"}
+    return _lanes(values, lanes, "value", title, words, color=color, said=said, height=16)
+
+
+def _as_number(field: str, form: str) -> Spec:
+    """A number in words."""
+    return {"field": field, "type": "quantitative", "format": form}
 
 
 def _lanes(
@@ -287,10 +275,10 @@ def _lanes(
     lanes: Spec,
     field: str,
     title: str,
+    words: Spec,
     *,
     color: Spec,
     said: Sequence[Spec],
-    text: str,
     height: int = 18,
 ) -> Spec:
     """Lying bars with what they say behind their ends.
@@ -298,14 +286,12 @@ def _lanes(
     Args:
         lanes: the axis of names.
         field: of the values: how long a bar is.
-        text: how its number is written, or the field that says it.
+        words: what stands behind its end.
+        said: on hover.
     """
     numbers = [value[field] for value in values if value[field] is not None]
     # room for the words behind the longest bar
     longest = 1.25 * max([0.1, *numbers])
-    words: Spec = {"field": field, "type": "quantitative", "format": text}
-    if any(text in value for value in values):
-        words = {"field": text, "type": "nominal"}
     cursor = "pointer" if "video" in values[0] else "default"
     length = p.number(field, title, domain=[0, longest])
     bars = {
