@@ -302,6 +302,13 @@ def test_mlflow_has_an_experiment_per_table_a_parent_per_row_and_a_child_per_see
         assert child.info.run_id in said
 
 
+def test_mlflows_comparison_opens_on_the_average_map(done):
+    """It shows the metric that a run has logged first."""
+    for run in seeds_of(done).values():
+        assert next(iter(run.data.metrics)) == "mAP/average"
+        assert run.data.metrics["mAP/average"] > 0
+
+
 def test_mlflow_names_the_data_sets_that_a_run_has_read(done):
     run = seeds_of(done)["thumos14_i3d"]
     found = {(i.dataset.name, i.tags[0].value): i.dataset for i in run.inputs.dataset_inputs}

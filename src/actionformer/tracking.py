@@ -9,6 +9,7 @@ sqlite:///mlflow.db; MLFLOW_TRACKING_URI is honoured.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sqlite3
@@ -64,6 +65,8 @@ OF_A_ROW = (
 )
 # shows a table's own runs, one per row and seed
 EVALUATED = "tags.kind = 'seed' and tags.evaluated = 'true'"
+# what runs are compared by
+SCORE = "mAP/average"
 # between two system metrics, unless MLflow's own variable says otherwise
 SAMPLE_SECONDS = 5.0
 # of MLflow's database, table and column: where an artifact's address stands
@@ -185,6 +188,9 @@ def start(experiment: Experiment, lineage: Mapping[str, Any], run_id: str | None
     for first in range(0, len(params), PARAMS_AT_ONCE):
         client.log_batch(run.info.run_id, params=params[first : first + PARAMS_AT_ONCE])
     client.log_inputs(run.info.run_id, datasets=_datasets(experiment, lineage))
+    if tags["kind"] != "actions":
+        # MLflow's comparison opens on the metric that was logged first; its value is not known yet
+        client.log_batch(run.info.run_id, metrics=_metrics({SCORE: math.nan}, step=0))
     return str(run.info.run_id)
 
 
