@@ -119,6 +119,23 @@ def test_every_figure_has_ink_and_fits_the_screen(detector, size, scheme):
         assert (shown == "rgb(255, 255, 255)") == (scheme == "light")
 
 
+def test_long_names_leave_room_for_bars_on_a_phone(tmp_path):
+    """They took the whole width: bars had a few pixels, and their numbers were cut off."""
+    names = ["WALKING_UPSTAIRS as WALKING_DOWNSTAIRS", "SIT as STAND"]
+    values = [{"pair": name, "count": 4} for name in names]
+    lanes, length = primitives.lanes("pair", names), primitives.number("count", "detections")
+    start = primitives.base_of_lanes(18)
+    spec = primitives.chart(values, {"type": "bar"}, start=start, x=length, y=lanes)
+    figure = Figure("confusions", "Confused classes", "Which for which.", spec)
+    path = tmp_path / "report.html"
+    section = report.Section("row", "ROW", [], [figure])
+    path.write_text(report.page("One", lead="", results=[], sections=[section]))
+    with opened(path, size=PHONE) as page:
+        draw_everything(page)
+        bar = page.locator("g.mark-rect path").first.bounding_box()
+        assert bar["width"] > PHONE["width"] / 4
+
+
 def test_figures_answer_to_hovering_choosing_and_zooming(detector):
     with opened(detector / "report.html") as page:
         draw_everything(page)

@@ -6,6 +6,12 @@ const themes = read("themes");
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
 const views = new Map();
 
+// On a phone the names at the side would leave no room for the bars; hovering says them whole.
+function fitted(theme, width) {
+  const most = theme.axisY.labelLimit;
+  return { ...theme, axisY: { ...theme.axisY, labelLimit: Math.min(most, 0.5 * width) } };
+}
+
 async function draw(plot) {
   const theme = dark.matches ? "dark" : "light";
   if (plot.dataset.drawn === theme) return;
@@ -13,7 +19,7 @@ async function draw(plot) {
   views.get(plot)?.finalize();
   const result = await vegaEmbed(plot, specs[plot.dataset.spec], {
     renderer: "svg",
-    config: themes[theme],
+    config: fitted(themes[theme], plot.clientWidth),
     tooltip: { theme },
     actions: { export: true, source: false, compiled: false, editor: false },
     downloadFileName: plot.dataset.spec,

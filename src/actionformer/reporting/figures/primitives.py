@@ -80,6 +80,8 @@ def _theme(text: str, lines: str, background: str | None) -> Spec:
             "titleFontWeight": "normal",
             "labelLimit": 150,
         },
+        # names at the side; report.js gives them less on a narrow screen
+        "axisY": {"labelLimit": 260},
         "legend": {
             "labelColor": text,
             "titleColor": text,
@@ -181,7 +183,7 @@ def nominal(field: str, title: str, domain: Sequence[str], colors: Sequence[str]
 
 def lanes(field: str, order: Sequence[str] | str) -> Spec:
     """Names at the side of lying bars, one bar or several each, in their order."""
-    axis = {"ticks": False, "labelLimit": 260}
+    axis = {"ticks": False}
     return {"field": field, "type": "nominal", "sort": order, "title": None, "axis": axis}
 
 
