@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from actionformer.model.backbone import Backbone
 from actionformer.model.head import Head
 from actionformer.model.losses import diou_loss, focal_loss
-from actionformer.model.targets import assign_targets, decoded, points
+from actionformer.model.targets import Points, assign_targets, decoded, points
 from actionformer.params.experiment import ModelParams
 
 
@@ -113,28 +115,22 @@ class ActionFormer(nn.Module):
 
         In training mode this moves the running normaliser on, before it is used.
         """
-        params = self.params
+        params, device = self.params, features_BCT.device
         levels = self(features_BCT, mask_BT)
         valid_BP = torch.cat([level.mask_BT for level in levels], 1)
         logits_BPK = torch.cat([level.logits_BTK for level in levels], 1)
         offsets_BP2 = torch.cat([level.offsets_BT2 for level in levels], 1)
 
-        lengths = [level.mask_BT.shape[1] for level in levels]
-        grid = points(lengths, params.strides, params.regression_range).to(features_BCT.device)
-        targets_PK, targets_P2 = [], []
-        for segments_G2, labels_G in zip(segments, labels, strict=True):
-            classes_PK, offsets_P2 = assign_targets(
-                grid,
-                segments_G2,
-                labels_G,
-                num_classes=params.num_classes,
-                center_sample_radius=params.center_sample_radius,
-                keep_only_shortest=params.keep_only_shortest_gt,
-            )
-            targets_PK.append(classes_PK)
-            targets_P2.append(offsets_P2)
-        target_BPK, target_BP2 = torch.stack(targets_PK), torch.stack(targets_P2)
-
+        lengths = tuple(level.mask_BT.shape[1] for level in levels)
+        grid = _kept_points(lengths, params.strides, params.regression_range, device)
+        target_BPK, target_BP2 = assign_targets(
+            grid,
+            pad_sequence(list(segments), batch_first=True),
+            pad_sequence(list(labels), batch_first=True),
+            num_classes=params.num_classes,
+            center_sample_radius=params.center_sample_radius,
+            keep_only_shortest=params.keep_only_shortest_gt,
+        )
         # padded points may lie inside a segment that a crop has cut: they count nowhere
         positive_BP = valid_BP & (target_BPK.sum(-1) > 0)
         normalizer = self._normalizer(positive_BP.sum())
@@ -143,13 +139,12 @@ class ActionFormer(nn.Module):
         smoothing = params.label_smoothing
         if smoothing:
             target_BPK = target_BPK * (1 - smoothing) + smoothing / (params.num_classes + 1)
-        classification = focal_loss(logits_BPK[valid_BP], target_BPK[valid_BP]) / normalizer
+        classification = focal_loss(logits_BPK, target_BPK, valid_BP[..., None]) / normalizer
 
-        position_P = grid.position_P.expand_as(valid_BP)[positive_BP]
-        stride_P = grid.stride_P.expand_as(valid_BP)[positive_BP]
-        found_P2 = decoded(position_P, stride_P, offsets_BP2[positive_BP])
-        wanted_P2 = decoded(position_P, stride_P, target_BP2[positive_BP])
-        regression = params.reg_loss_weight * diou_loss(found_P2, wanted_P2) / normalizer
+        found_BP2 = decoded(grid.position_P, grid.stride_P, offsets_BP2)
+        wanted_BP2 = decoded(grid.position_P, grid.stride_P, target_BP2)
+        distance = diou_loss(found_BP2, wanted_BP2, positive_BP)
+        regression = params.reg_loss_weight * distance / normalizer
         return Losses(classification, regression, classification + regression)
 
     @torch.no_grad()
@@ -161,6 +156,19 @@ class ActionFormer(nn.Module):
         momentum = self.params.loss_normalizer_momentum
         self.loss_normalizer.mul_(momentum).add_(positives * (1 - momentum))
         return self.loss_normalizer.clone()
+
+
+@lru_cache(maxsize=64)
+def _kept_points(
+    lengths: tuple[int, ...],
+    strides: tuple[int, ...],
+    regression_range: tuple[tuple[float, float], ...],
+    device: torch.device,
+) -> Points:
+    """`points`, made once per lengths and device: they are dozens of small kernels."""
+    # made in inference mode they could not be used in training later on
+    with torch.inference_mode(False):
+        return points(lengths, strides, regression_range, device)
 
 
 def _keep_normalizer(model: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
