@@ -7,7 +7,9 @@ import dataclasses
 import hashlib
 import json
 import random
+import tempfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from actionformer.data.features import FeatureStore, pack
 from actionformer.data.publishers import convert
 from actionformer.data.view import resized, windows
 from actionformer.errors import InputError
+from actionformer.files import read_json
 from actionformer.params.files import load_dataset, names, published_rows, stored_experiment
 from conftest import CHECKOUT, REAL, contents
 
@@ -63,6 +66,17 @@ def one_video(loading, steps, **data):
     features = {name: np.arange(steps, dtype=np.float32)[:, None] for name in "vw"}
     experiment = experiment.model_copy(update={"data": data})
     return {split: views(database, features, experiment, split) for split in ("train", "test")}
+
+
+@given(st.lists(st.floats()))
+def test_numbers_are_read_as_json_reads_them(numbers):
+    """Files hold scores and times in json's shortest form; NaN is for the reader to name."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.json"
+        path.write_text(json.dumps(numbers))
+        found = read_json(path)
+        expected = json.loads(path.read_text())
+    np.testing.assert_array_equal(np.float64(found).view("u8"), np.float64(expected).view("u8"))
 
 
 def test_corrected_loading_keeps_fractions_of_a_frame():

@@ -159,7 +159,7 @@ def test_a_nan_among_times_or_scores_is_refused(wrong):
     truth = {"segment": [1.0, 2.0], "label": "a"}
     video = {"subset": "test", "duration": 9.0, "annotations": [truth]}
     found = [truth | {"score": 0.5}, truth | {"score": 0.5} | wrong]
-    with pytest.raises(InputError, match="NaN or infinite times or scores"):
+    with pytest.raises(InputError, match="detections of video 'v': NaN"):
         mean_average_precision(
             {"database": {"v": video}}, {"v": found}, subset="test", tiou_thresholds=[0.5]
         )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from actionformer import ActionFormer, load_experiment
 from actionformer.model.attention import windowed_attention
-from actionformer.model.layers import ScaledDropPath
+from actionformer.model.layers import Conv3, ScaledDropPath
 from actionformer.params.experiment import ModelParams
 
 SMALL = ModelParams(
@@ -43,6 +43,28 @@ def test_padding_beyond_the_margin_changes_nothing(valid, seed):
         torch.testing.assert_close(
             a.logits_BTK[:, :steps], b.logits_BTK[:, :steps], atol=2e-5, rtol=0
         )
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(1, high) for high in (3, 9, 5, 4)]),
+    bias=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_gradients_of_a_convolution_are_those_of_pytorch(shape, bias, seed):
+    """On the CPU they are matrix products of our own, which are faster."""
+    B, T, C, O = shape
+    torch.manual_seed(seed)
+    ours = Conv3(C, O, bias=bias).double()
+    theirs = torch.nn.Conv1d(C, O, 3, padding=1, bias=bias).double()
+    theirs.load_state_dict(ours.state_dict())
+    x_BTC = torch.randn(B, T, C, dtype=torch.float64, requires_grad=True)
+    upstream_BTO = torch.randn(B, T, O, dtype=torch.float64)
+    found = torch.autograd.grad(ours(x_BTC), [x_BTC, *ours.parameters()], upstream_BTO)
+    out_BTO = theirs(x_BTC.transpose(1, 2)).transpose(1, 2)
+    expected = torch.autograd.grad(out_BTO, [x_BTC, *theirs.parameters()], upstream_BTO)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 @settings(max_examples=30, deadline=None)

@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import itertools
 import math
 import random
+import textwrap
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import oracle
 from actionformer import ActionFormer, load_experiment
 from actionformer.data.annotations import load_database
 from actionformer.data.features import FeatureStore, pack
+from actionformer.data.loader import Batch
 from actionformer.data.publishers import convert
 from actionformer.data.view import Sample, views
 from actionformer.errors import InputError
+from actionformer.model.attention import MaskedSelfAttention, windowed_attention
+from actionformer.model.backbone import Backbone, TransformerBlock
+from actionformer.model.head import Head
+from actionformer.model.layers import (
+    Conv1,
+    Conv3,
+    ConvNormReLU,
+    LearnedScale,
+    ScaledDropPath,
+    convolved,
+    downsampled,
+)
+from actionformer.model.losses import diou_loss, focal_loss
 from actionformer.model.state_dict_adapter import from_published
+from actionformer.model.targets import assign_targets, decoded, points
+from actionformer.params.files import published_rows
 from actionformer.training import checkpoint, learning_rate
-from actionformer.training.loop import Origin, train
+from actionformer.training.loop import Origin, train, training_step
 from actionformer.training.observer import Observer
-from actionformer.training.optimizer import adamw
+from actionformer.training.optimizer import adamw, parameter_groups
 from conftest import assert_same_tensors
 
 
@@ -47,6 +66,80 @@ def thumos(demo_data, tmp_path_factory):
         views(database, FeatureStore(store), experiment, "train")[:12],
         database.classes,
     )
+
+
+# ------------------------------------------------------------ no step waits for what a GPU computes
+
+
+@pytest.mark.parametrize("row", published_rows())
+def test_a_step_asks_for_no_value(row):
+    """Meta tensors have none: whatever depends on one, such as a boolean index, raises there."""
+    experiment = load_experiment(row)
+    with torch.device("meta"):
+        model = ActionFormer(experiment.model).train()
+        ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))
+        length = experiment.model.max_seq_len
+        batch = Batch(
+            torch.empty(2, experiment.model.in_channels, length),
+            torch.empty(2, length, dtype=torch.bool),
+            [torch.empty(5, 2), torch.empty(3, 2)],
+            [torch.empty(5, dtype=torch.int64), torch.empty(3, dtype=torch.int64)],
+        )
+    # as on a GPU, where the network is before it is averaged: torch keeps this counter on the CPU
+    ema.n_averaged = torch.tensor(0)
+    groups = parameter_groups(model, 0.05)
+    # fused, as training uses it, is one kernel, but refuses meta tensors
+    optimizer = torch.optim.AdamW(groups, lr=1e-4, foreach=True)
+    for _ in range(2):  # the first average is a copy
+        losses, norm = training_step(model, ema, optimizer, batch, lr=1e-4, clip=1.0)
+    assert losses.total.is_meta
+    assert norm.is_meta
+
+
+# what waits for a GPU, though meta tensors let it pass
+WAITING = {
+    *("to", "cpu", "cuda", "item", "tolist", "numpy", "tensor", "as_tensor", "from_numpy"),
+    *("nonzero", "masked_select", "unique", "one_hot", "is_nonzero", "equal", "allclose"),
+}
+
+
+def waiting_calls(function):
+    """The calls in a function that could wait, and writes by a boolean index."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            text = ast.unparse(node)
+            stays = node.func.attr == "to" and text.endswith((".dtype)", "torch.uint8)"))
+            if node.func.attr in WAITING and not stays:
+                yield text
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                if isinstance(target, ast.Subscript) and not isinstance(target.slice, ast.Slice):
+                    text = ast.unparse(target)
+                    if text != "group['lr']":
+                        yield text
+
+
+STEP = [
+    *(training_step, ActionFormer.forward, ActionFormer.loss, ActionFormer._normalizer),
+    *(Backbone.forward, Backbone._positions, TransformerBlock.forward, Head.forward),
+    *(MaskedSelfAttention.forward, windowed_attention, Conv1.forward, Conv3.forward),
+    *(ConvNormReLU.forward, ScaledDropPath.forward, LearnedScale.forward, convolved, downsampled),
+    *(assign_targets, decoded, points, focal_loss, diou_loss),
+]
+
+
+@pytest.mark.parametrize("function", STEP, ids=lambda function: function.__qualname__)
+def test_nothing_in_a_step_can_wait_for_a_gpu(function):
+    assert list(waiting_calls(function)) == []
+
+
+def test_what_waits_is_found():
+    def waits(x, mask):
+        x[mask] = 0.0
+        return x.to("cpu"), x.sum().item(), x.to(mask.dtype)
+
+    assert list(waiting_calls(waits)) == ["x[mask]", "x.to('cpu')", "x.sum().item()"]
 
 
 class Cut(BaseException):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,39 @@ class Batch:
     mask_BT: Tensor
     segments: list[Tensor]
     labels: list[Tensor]
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with every tensor changed."""
+        return Batch(
+            change(self.features_BCT),
+            change(self.mask_BT),
+            [change(segments_G2) for segments_G2 in self.segments],
+            [change(labels_G) for labels_G in self.labels],
+        )
+
+
+def sent(batches: Iterable[Batch], device: str) -> Iterator[Batch]:
+    """The batches on a device.
+
+    To a CUDA device a batch is copied beside the steps before it, whose results nobody waits for.
+    """
+    if not device.startswith("cuda"):
+        for batch in batches:
+            yield batch.each(lambda tensor: tensor.to(device))
+        return
+    copying, computing = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+
+    def copied(tensor: Tensor) -> Tensor:
+        result = tensor.pin_memory().to(device, non_blocking=True)
+        # its memory must not be given away while steps still read it
+        result.record_stream(computing)
+        return result
+
+    for batch in batches:
+        with torch.cuda.stream(copying):
+            there = batch.each(copied)
+        computing.wait_stream(copying)
+        yield there
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

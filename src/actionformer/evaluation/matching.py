@@ -75,8 +75,11 @@ def match(
     # detections of classes without ground truth count nowhere, as published
     known_N = class_N >= 0
     _refuse_strangers(results, database, truth.classes, subset, kept=int(known_N.sum()))
-    if not (np.isfinite(segments_N2[known_N]).all() and np.isfinite(scores_N[known_N]).all()):
-        raise InputError("the detections contain NaN or infinite times or scores")
+    finite_N = np.isfinite(segments_N2).all(1) & np.isfinite(scores_N)
+    wrong = np.flatnonzero(known_N & ~finite_N)
+    if len(wrong):
+        video = truth.videos[video_N[wrong[0]]]
+        raise InputError(f"detections of video '{video}': NaN or infinite times or scores")
     # by class, best first; equals stay in their order
     order = np.flatnonzero(known_N)
     order = order[np.lexsort((-scores_N[order], class_N[order]))]

@@ -6,9 +6,12 @@ channels-last, so that no layer copies its input into another layout.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class Conv3(nn.Conv1d):
@@ -30,12 +33,62 @@ class Conv3(nn.Conv1d):
             nn.init.zeros_(self.bias)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
-        # as an image of height 1 the input is in memory order "channels last", which needs no copy
-        image = x_BTC.transpose(1, 2).unsqueeze(2)
-        weight = self.weight.unsqueeze(2)
-        stride, padding = (1, *self.stride), (0, *self.padding)
-        out = F.conv2d(image, weight, self.bias, stride, padding, groups=self.groups)
-        return out.squeeze(2).transpose(1, 2)
+        dense = self.groups == 1
+        if dense and x_BTC.device.type == "cpu" and torch.is_grad_enabled():
+            result: Tensor = _TrainedOnCPU.apply(x_BTC, self.weight, self.bias)
+            return result
+        return convolved(x_BTC, self.weight, self.bias, stride=self.stride[0], groups=self.groups)
+
+
+def convolved(
+    x_BTC: Tensor, weight_OC3: Tensor, bias_O: Tensor | None, *, stride: int = 1, groups: int = 1
+) -> Tensor:
+    """Convolution along T with a padding of half the kernel: (B, T / stride, O)."""
+    # as an image of height 1 the input is in memory order "channels last", which needs no copy
+    image = x_BTC.transpose(1, 2).unsqueeze(2)
+    weight, padding = weight_OC3.unsqueeze(2), weight_OC3.shape[-1] // 2
+    out = F.conv2d(image, weight, bias_O, (1, stride), (0, padding), groups=groups)
+    return out.squeeze(2).transpose(1, 2)
+
+
+class _TrainedOnCPU(torch.autograd.Function):
+    """A dense convolution with kernel 3, whose weights' gradient is a matrix product per tap.
+
+    Without AVX-512, oneDNN's own takes four to six times as long (docs/performance.md).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_BTC: Tensor, weight_OC3: Tensor, bias_O: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x_BTC, weight_OC3)
+        return convolved(x_BTC, weight_OC3, bias_O)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_BTO: Tensor) -> tuple[Tensor | None, ...]:
+        x_BTC, weight_OC3 = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        x_grad, weight_grad, bias_grad = None, None, None
+        if of_x:
+            x_grad = convolved(gradient_BTO, weight_OC3.flip(2).transpose(0, 1), None)
+        if of_weight:
+            weight_grad = _weight_gradient(x_BTC, gradient_BTO)
+        if of_bias:
+            bias_grad = gradient_BTO.sum((0, 1))
+        return x_grad, weight_grad, bias_grad
+
+
+def _weight_gradient(x_BTC: Tensor, gradient_BTO: Tensor) -> Tensor:
+    """(O, C, 3) of a convolution with kernel 3."""
+    C, O = x_BTC.shape[2], gradient_BTO.shape[2]
+    # Videos stand one below the other, a row of zeros before and after each: so what a tap sees
+    # is the same matrix, moved by a row.
+    rows_NC = F.pad(x_BTC, (0, 0, 1, 1)).view(-1, C)
+    gradient_NO = F.pad(gradient_BTO, (0, 0, 0, 2)).view(-1, O)[:-2]
+    taps_3OC = x_BTC.new_empty(3, O, C)
+    for k in range(3):
+        seen_NC = rows_NC[k : k + len(gradient_NO)]
+        torch.mm(gradient_NO.T, seen_NC, out=taps_3OC[k])
+    return taps_3OC.permute(1, 2, 0)
 
 
 class Conv1(nn.Conv1d):

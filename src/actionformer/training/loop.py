@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from actionformer.data.loader import Batch, training_batches
+from actionformer.data.loader import Batch, sent, training_batches
 from actionformer.data.view import View
 from actionformer.errors import InputError
 from actionformer.files import atomic_path
@@ -164,9 +164,10 @@ def _epoch(
     """One pass over the training views; returns its means."""
     training.model.train()
     iterations = math.ceil(len(views) / params.batch_size)
-    sums = torch.zeros(3, dtype=torch.float64)
+    steps = []
     began = time.perf_counter()
     batches = training_batches(views, batch_size=params.batch_size, epoch=epoch, seed=seed)
+    batches = sent(batches, str(training.model.loss_normalizer.device))
     shown = progress(batches, f"epoch {epoch + 1}/{params.epochs}", total=iterations)
     for i, batch in enumerate(shown):
         lr = learning_rate(
@@ -184,9 +185,11 @@ def _epoch(
             clip=params.clip_grad_norm,
         )
         step = torch.stack([losses.classification, losses.regression, gradient_norm])
-        sums += step.detach().cpu().double()
+        steps.append(step.detach())
+    # asked for at the end alone: a GPU would have to be waited for after every step
+    means = torch.stack(steps).cpu().double().mean(0)
     seconds = time.perf_counter() - began
-    classification, regression, norm = (sums / iterations).tolist()
+    classification, regression, norm = means.tolist()
     return {
         "loss/total": classification + regression,
         "loss/classification": classification,
@@ -207,17 +210,15 @@ def training_step(
     lr: float,
     clip: float,
 ) -> tuple[Losses, torch.Tensor]:
-    """One iteration; returns the losses and the gradient norm before clipping."""
+    """One iteration; returns the losses and the gradient norm before clipping.
+
+    The batch is on the network's device. Nothing depends on values that a GPU would have to be
+    asked for (tests/test_training.py).
+    """
     for group in optimizer.param_groups:
         group["lr"] = lr
-    device = model.loss_normalizer.device
     optimizer.zero_grad(set_to_none=True)  # before the forward pass: both would take memory at once
-    losses = model.loss(
-        batch.features_BCT.to(device),
-        batch.mask_BT.to(device),
-        [segments_G2.to(device) for segments_G2 in batch.segments],
-        [labels_G.to(device) for labels_G in batch.labels],
-    )
+    losses = model.loss(batch.features_BCT, batch.mask_BT, batch.segments, batch.labels)
     losses.total.backward()
     # over all parameters at once, as published
     gradient_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
