@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actionformer import ActionFormer, load_experiment
 from actionformer.model.attention import windowed_attention
-from actionformer.model.layers import Conv3, ScaledDropPath
+from actionformer.model.layers import Conv1, Conv3, ScaledDropPath, convolved
+from actionformer.model.precision import convolutions_in, effective
 from actionformer.params.experiment import ModelParams
 
 SMALL = ModelParams(
@@ -65,6 +68,74 @@ def test_gradients_of_a_convolution_are_those_of_pytorch(shape, bias, seed):
     expected = torch.autograd.grad(out_BTO, [x_BTC, *theirs.parameters()], upstream_BTO)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b)
+
+
+# ---------------------------------------------------------------------------------------- precision
+
+
+def losses_and_gradients(precision):
+    torch.manual_seed(0)
+    model = ActionFormer(SMALL, precision).train()
+    features_BCT = torch.randn(2, SMALL.in_channels, 32)
+    mask_BT = torch.arange(32) < torch.tensor([[32], [20]])
+    segments = [torch.tensor([[3.0, 9.0]]), torch.tensor([[1.0, 18.0]])]
+    labels = [torch.tensor([0]), torch.tensor([1])]
+    losses = model.loss(features_BCT, mask_BT, segments, labels)
+    losses.total.backward()
+    return losses.total, [parameter.grad for parameter in model.parameters()]
+
+
+def test_on_a_cpu_published_arithmetic_is_float32():
+    assert effective("published", "cpu") == "float32"
+    (ours, our_gradients), (theirs, their_gradients) = map(
+        losses_and_gradients, ("published", "float32")
+    )
+    assert torch.equal(ours, theirs)
+    assert all(map(torch.equal, our_gradients, their_gradients))
+
+
+def test_bf16_keeps_losses_gradients_and_boundaries_in_float32():
+    """Products have 8 bits of mantissa, so a loss agrees to a few parts in a hundred."""
+    assert effective("bf16", "cpu") == "bf16"
+    loss, gradients = losses_and_gradients("bf16")
+    assert loss.dtype == torch.float32
+    assert {gradient.dtype for gradient in gradients} == {torch.float32}
+    exact, _ = losses_and_gradients("float32")
+    assert loss != exact
+    torch.testing.assert_close(loss, exact, rtol=0.03, atol=0)
+
+    model = ActionFormer(SMALL, "bf16").eval()
+    predictor = {}
+    model.head.offset_predictor.register_forward_hook(
+        lambda _, given, out: predictor.update(given=given[0].dtype, out=out.dtype)
+    )
+    features_BCT, mask_BT = torch.randn(1, SMALL.in_channels, 32), torch.ones(1, 32)
+    levels = model(features_BCT, mask_BT)
+    assert predictor == {"given": torch.float32, "out": torch.float32}
+    assert {level.logits_BTK.dtype for level in levels} == {torch.float32}
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_process_is_asked_for_tf32_as_the_params_say_and_left_as_it_was(before, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
+    model = ActionFormer(SMALL, "float32").eval()
+    seen = []
+    model.backbone.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    features_BCT, mask_BT = torch.randn(1, SMALL.in_channels, 32), torch.ones(1, 32)
+    model(features_BCT, mask_BT)
+    model.precision = "published"
+    model(features_BCT, mask_BT)
+    assert seen == [False, True]
+    with suppress(KeyboardInterrupt), convolutions_in("float32"):
+        assert not torch.backends.cudnn.allow_tf32
+        raise KeyboardInterrupt
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_a_convolution_with_kernel_1_is_the_linear_map_that_it_is_on_a_cpu():
+    """On a GPU it runs as a convolution."""
+    layer, x_BTC = Conv1(5, 3), torch.randn(2, 7, 5)
+    torch.testing.assert_close(convolved(x_BTC, layer.weight, layer.bias), layer(x_BTC))
 
 
 @settings(max_examples=30, deadline=None)

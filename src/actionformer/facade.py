@@ -24,7 +24,7 @@ from actionformer.errors import InputError
 from actionformer.evaluation.summary import metrics_of
 from actionformer.files import write_bytes
 from actionformer.model.actionformer import ActionFormer as Network
-from actionformer.params.experiment import EvaluationParams, Experiment, ModelParams
+from actionformer.params.experiment import EvaluationParams, Experiment, ModelParams, Precision
 from actionformer.reporting.figures import primitives
 from actionformer.reporting.figures.what_happens_when import Timeline, timelines, usual_score
 from actionformer.training.checkpoint import load_model
@@ -40,8 +40,8 @@ class ActionFormer(Network):
     weights; `ActionFormer.from_pretrained(...)` those of a run.
     """
 
-    def __init__(self, params: ModelParams) -> None:
-        super().__init__(params)
+    def __init__(self, params: ModelParams, precision: Precision = "published") -> None:
+        super().__init__(params, precision)
         # of the run that the weights come from; None where they are drawn
         self.experiment: Experiment | None = None
         self.classes: list[str] = []
@@ -71,7 +71,7 @@ class ActionFormer(Network):
             trained, experiment, classes = load_folder(path)
         else:
             trained, experiment, classes = load_model(path / "model.pt" if path.is_dir() else path)
-        model = cls(experiment.model)
+        model = cls(experiment.model, experiment.training.precision)
         model.load_state_dict(trained.state_dict())
         model.experiment, model.classes = experiment, classes
         return model.eval()

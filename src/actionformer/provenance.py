@@ -71,9 +71,14 @@ UNKNOWN: Mapping[str, Any] = {
 }
 
 
-def who(device: str) -> dict[str, Any]:
-    """The commit, the environment and the device that compute now."""
-    return {"git": git_state(), "environment": environment(), "device": device}
+def who(device: str, arithmetic: str) -> dict[str, Any]:
+    """The commit, the environment, the device and its arithmetic that compute now.
+
+    Args:
+        arithmetic: `model.precision.effective` of the device.
+    """
+    told = {"git": git_state(), "environment": environment()}
+    return told | {"device": device, "precision": arithmetic}
 
 
 def trained_by(lineage: Mapping[str, Any], epochs: int) -> list[dict[str, Any]]:
@@ -111,7 +116,9 @@ def history_text(sessions: Sequence[Mapping[str, Any]]) -> str:
         first, last = session["first_epoch"] + 1, session["last_epoch"] + 1
         epochs = f"epoch {first}" if first == last else f"epochs {first}-{last}"
         row = f"{session['row']}, " if "row" in session else ""
-        parts.append(f"{row}{epochs}: {commit_text(session['git'])}, {session['device']}")
+        precision = session.get("precision", "float32")
+        device = session["device"] + ("" if precision == "float32" else f", {precision}")
+        parts.append(f"{row}{epochs}: {commit_text(session['git'])}, {device}")
     return "; ".join(parts)
 
 

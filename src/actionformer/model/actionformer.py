@@ -19,8 +19,9 @@ from torch.nn.utils.rnn import pad_sequence
 from actionformer.model.backbone import Backbone
 from actionformer.model.head import Head
 from actionformer.model.losses import diou_loss, focal_loss
+from actionformer.model.precision import convolutions_in, products_in
 from actionformer.model.targets import Points, assign_targets, decoded, points
-from actionformer.params.experiment import ModelParams
+from actionformer.params.experiment import ModelParams, Precision
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ class ActionFormer(nn.Module):
 
     loss_normalizer: Tensor
 
-    def __init__(self, params: ModelParams) -> None:
+    def __init__(self, params: ModelParams, precision: Precision = "published") -> None:
         super().__init__()
-        self.params = params
+        self.params, self.precision = params, precision
         self.backbone = Backbone(params)
         self.head = Head(params)
         start = torch.tensor(float(params.loss_normalizer_init))
@@ -76,13 +77,14 @@ class ActionFormer(nn.Module):
         padding = self.padded_length(length) - length
         x_BTC = F.pad(features_BCT.transpose(1, 2), (0, 0, 0, padding))
         mask_BT = F.pad(mask_BT.bool(), (0, padding))
-        pyramid = self.backbone(x_BTC, mask_BT, self.published_length(length))
+        with convolutions_in(self.precision), products_in(self.precision, x_BTC.device):
+            pyramid = self.backbone(x_BTC, mask_BT, self.published_length(length))
+            predicted = self.head(pyramid)
         levels = []
-        for stride, (_, mask_BT), predicted in zip(
-            self.params.strides, pyramid, self.head(pyramid), strict=True
+        for stride, (_, mask_BT), (logits_BTK, offsets_BT2) in zip(
+            self.params.strides, pyramid, predicted, strict=True
         ):
-            logits_BTK, offsets_BT2 = predicted
-            levels.append(Level(logits_BTK, offsets_BT2, mask_BT, stride))
+            levels.append(Level(logits_BTK.float(), offsets_BT2, mask_BT, stride))
         return levels
 
     def published_length(self, length: int) -> int:

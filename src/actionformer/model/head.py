@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from actionformer.model.layers import Conv3, ConvNormReLU, LearnedScale
+from actionformer.model.precision import float32_within
 from actionformer.params.experiment import ModelParams
 
 
@@ -40,7 +41,8 @@ class Head(nn.Module):
                 class_BTC = classification(class_BTC, mask_BT1)
                 offset_BTC = regression(offset_BTC, mask_BT1)
             logits_BTK = self.class_predictor(class_BTC)
-            offsets_BT2 = F.relu(scale(self.offset_predictor(offset_BTC)))
+            with float32_within(offset_BTC.device):
+                offsets_BT2 = F.relu(scale(self.offset_predictor(offset_BTC)))
             predicted.append((logits_BTK, offsets_BT2))
         return predicted
 

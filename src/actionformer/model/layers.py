@@ -33,20 +33,25 @@ class Conv3(nn.Conv1d):
             nn.init.zeros_(self.bias)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
-        dense = self.groups == 1
-        if dense and x_BTC.device.type == "cpu" and torch.is_grad_enabled():
+        if self._trained_on_cpu(x_BTC):
             result: Tensor = _TrainedOnCPU.apply(x_BTC, self.weight, self.bias)
             return result
         return convolved(x_BTC, self.weight, self.bias, stride=self.stride[0], groups=self.groups)
 
+    def _trained_on_cpu(self, x_BTC: Tensor) -> bool:
+        """Dense, in float32 on a CPU, and with gradients to come."""
+        if self.groups > 1 or x_BTC.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+            return False
+        return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
 
 def convolved(
-    x_BTC: Tensor, weight_OC3: Tensor, bias_O: Tensor | None, *, stride: int = 1, groups: int = 1
+    x_BTC: Tensor, weight_OCW: Tensor, bias_O: Tensor | None, *, stride: int = 1, groups: int = 1
 ) -> Tensor:
-    """Convolution along T with a padding of half the kernel: (B, T / stride, O)."""
+    """Convolution along T with kernel W, 1 or 3, and a padding of W // 2: (B, T / stride, O)."""
     # as an image of height 1 the input is in memory order "channels last", which needs no copy
     image = x_BTC.transpose(1, 2).unsqueeze(2)
-    weight, padding = weight_OC3.unsqueeze(2), weight_OC3.shape[-1] // 2
+    weight, padding = weight_OCW.unsqueeze(2), weight_OCW.shape[-1] // 2
     out = F.conv2d(image, weight, bias_O, (1, stride), (0, padding), groups=groups)
     return out.squeeze(2).transpose(1, 2)
 
@@ -92,7 +97,11 @@ def _weight_gradient(x_BTC: Tensor, gradient_BTO: Tensor) -> Tensor:
 
 
 class Conv1(nn.Conv1d):
-    """Convolution with kernel 1: a linear map of every step."""
+    """Convolution with kernel 1: a linear map of every step.
+
+    On a CUDA device it is a convolution in fact: there TF32 is for convolutions alone
+    (`model.precision`), and the published network has one here.
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 1)
@@ -100,6 +109,8 @@ class Conv1(nn.Conv1d):
         nn.init.zeros_(self.bias)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
+        if x_BTC.device.type == "cuda":
+            return convolved(x_BTC, self.weight, self.bias)
         return F.linear(x_BTC, self.weight.squeeze(-1), self.bias)
 
 

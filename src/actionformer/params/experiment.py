@@ -148,6 +148,10 @@ class ModelParams(Params):
         return self
 
 
+# how the network computes (`model.precision`)
+Precision = Literal["published", "float32", "bf16"]
+
+
 class TrainingParams(Params):
     """Optimisation (METHOD section 3)."""
 
@@ -164,6 +168,11 @@ class TrainingParams(Params):
     first_eval_epoch: int = Field(30, description="counted from 0")
     threads: int = Field(
         2, gt=0, description="CPU threads of a training job: part of the result's last bits"
+    )
+    precision: Precision = Field(
+        "published",
+        description="published: convolutions in TF32 on GPUs that have it, as the rows were "
+        "produced; float32: nothing in TF32; bf16: products in bfloat16. Detection follows it",
     )
 
     @property

@@ -13,6 +13,7 @@ from actionformer.detection.actions import predict_actions
 from actionformer.errors import InputError
 from actionformer.evaluation.summary import action_metrics_of
 from actionformer.files import digest, read_json, write_json
+from actionformer.model.precision import effective
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import load_experiment, verbs_of
@@ -35,7 +36,7 @@ def detect_actions(experiment: Experiment, params: Path, seed: int, *, device: s
     with leased_device(device) as chosen:
         noun, verb = noun.to(chosen), verb.to(chosen)
         results = predict_actions(noun, verb, shown, experiment.inference, nouns, verbs, chosen)
-        evaluated_by = provenance.who(chosen)
+        evaluated_by = provenance.who(chosen, effective(noun.precision, chosen))
     run = layout.run(experiment.edition, layout.actions(experiment), seed)
     said = inputs.write_detections(run, results)
     before = keys.stored(run / "metrics.json")

@@ -9,6 +9,7 @@ from typing import Any
 from actionformer import layout, provenance, tracking
 from actionformer.errors import InputError
 from actionformer.files import digest, write_json
+from actionformer.model.precision import effective
 from actionformer.model.state_dict_adapter import published_model, why_not_fitting
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment
@@ -47,7 +48,7 @@ def evaluate_released(experiment: Experiment, params: Path, *, device: str) -> s
         network = published_model(experiment.model, weights).to(chosen)
         run_detector = detector(experiment, database, features)
         results = run_detector(network, database.classes, chosen)
-        lineage["evaluated_by"] = provenance.who(chosen)
+        lineage["evaluated_by"] = provenance.who(chosen, effective(network.precision, chosen))
     said = inputs.write_detections(run, results)
     write_json(run / "lineage.json", lineage)
     metrics = row_metrics(experiment, database, results)

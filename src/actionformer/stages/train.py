@@ -14,6 +14,7 @@ from actionformer import layout, provenance
 from actionformer.data.view import views
 from actionformer.errors import InputError
 from actionformer.files import read_json, write_json, write_text
+from actionformer.model.precision import effective
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import as_yaml
@@ -71,7 +72,7 @@ def train(experiment: Experiment, seed: int, *, device: str, anew: bool = False,
             percent: dict[str, float] = row_metrics(experiment, database, results)["percent"]
             return percent
 
-        who = provenance.who(chosen)
+        who = provenance.who(chosen, effective(experiment.training.precision, chosen))
         log = RunLog(experiment, run, lineage | {"seed": seed}, who, say)
         stack.enter_context(log)
         loop.train(

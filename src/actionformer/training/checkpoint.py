@@ -63,7 +63,7 @@ def load_model(path: Path) -> tuple[ActionFormer, Experiment, list[str]]:
     experiment = stored_experiment(content["experiment"], str(path))
     # initial weights are drawn, and then replaced: the caller's random numbers stay
     with torch.random.fork_rng(devices=[]):
-        model = ActionFormer(experiment.model)
+        model = ActionFormer(experiment.model, experiment.training.precision)
     model.load_state_dict(content["state_dict"])
     return model.eval(), experiment, list(content["classes"])
 

@@ -21,6 +21,7 @@ from actionformer.data.view import View
 from actionformer.errors import InputError
 from actionformer.files import atomic_path
 from actionformer.model.actionformer import ActionFormer, Losses
+from actionformer.model.precision import convolutions_in
 from actionformer.params.experiment import Experiment, TrainingParams
 from actionformer.progress import progress
 from actionformer.training import checkpoint
@@ -116,7 +117,7 @@ def train(
     path = run / "checkpoint.pt"
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         torch.manual_seed(seed)
-        model = ActionFormer(experiment.model).to(device)
+        model = ActionFormer(experiment.model, params.precision).to(device)
         # Its first update copies instead of averaging: the initial weights, as the first learning
         # rate is 0. A counter in its state says that this has been, so that a resumed training
         # doesn't copy again.
@@ -218,8 +219,9 @@ def training_step(
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.zero_grad(set_to_none=True)  # before the forward pass: both would take memory at once
-    losses = model.loss(batch.features_BCT, batch.mask_BT, batch.segments, batch.labels)
-    losses.total.backward()
+    with convolutions_in(model.precision):  # backward, too
+        losses = model.loss(batch.features_BCT, batch.mask_BT, batch.segments, batch.labels)
+        losses.total.backward()
     # over all parameters at once, as published
     gradient_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
     optimizer.step()

@@ -58,7 +58,7 @@ def load_folder(folder: Path) -> tuple[ActionFormer, Experiment, list[str]]:
     except (SafetensorError, OSError) as error:
         raise InputError(f"{folder / WEIGHTS}: not complete ({error}); download it again") from None
     with torch.random.fork_rng(devices=[]):
-        network = ActionFormer(experiment.model)
+        network = ActionFormer(experiment.model, experiment.training.precision)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
