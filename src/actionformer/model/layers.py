@@ -46,13 +46,13 @@ class Conv3(nn.Conv1d):
 
 
 def convolved(
-    x_BTC: Tensor, weight_OCW: Tensor, bias_O: Tensor | None, *, stride: int = 1, groups: int = 1
+    x_BTC: Tensor, weight: Tensor, bias_O: Tensor | None, *, stride: int = 1, groups: int = 1
 ) -> Tensor:
-    """Convolution along T with kernel W, 1 or 3, and a padding of W // 2: (B, T / stride, O)."""
+    """Convolution along T with kernel 1 or 3 and a padding of half of it: (B, T / stride, O)."""
     # as an image of height 1 the input is in memory order "channels last", which needs no copy
     image = x_BTC.transpose(1, 2).unsqueeze(2)
-    weight, padding = weight_OCW.unsqueeze(2), weight_OCW.shape[-1] // 2
-    out = F.conv2d(image, weight, bias_O, (1, stride), (0, padding), groups=groups)
+    kernel, padding = weight.unsqueeze(2), weight.shape[-1] // 2
+    out = F.conv2d(image, kernel, bias_O, (1, stride), (0, padding), groups=groups)
     return out.squeeze(2).transpose(1, 2)
 
 
@@ -87,12 +87,12 @@ def _weight_gradient(x_BTC: Tensor, gradient_BTO: Tensor) -> Tensor:
     C, O = x_BTC.shape[2], gradient_BTO.shape[2]
     # Videos stand one below the other, a row of zeros before and after each: so what a tap sees
     # is the same matrix, moved by a row.
-    rows_NC = F.pad(x_BTC, (0, 0, 1, 1)).view(-1, C)
-    gradient_NO = F.pad(gradient_BTO, (0, 0, 0, 2)).view(-1, O)[:-2]
+    rows_LC = F.pad(x_BTC, (0, 0, 1, 1)).view(-1, C)
+    gradient_LO = F.pad(gradient_BTO, (0, 0, 0, 2)).view(-1, O)[:-2]
     taps_3OC = x_BTC.new_empty(3, O, C)
     for k in range(3):
-        seen_NC = rows_NC[k : k + len(gradient_NO)]
-        torch.mm(gradient_NO.T, seen_NC, out=taps_3OC[k])
+        seen_LC = rows_LC[k : k + len(gradient_LO)]
+        torch.mm(gradient_LO.T, seen_LC, out=taps_3OC[k])
     return taps_3OC.permute(1, 2, 0)
 
 
