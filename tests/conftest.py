@@ -12,6 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from actionformer import load_experiment
+from actionformer.data.annotations import load_database
+from actionformer.data.features import FeatureStore, pack
+from actionformer.data.publishers import convert
+from actionformer.data.view import views
 from actionformer.synthetic import demo
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -28,6 +33,22 @@ def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("demo")
     demo.write_all(root)
     return root
+
+
+@pytest.fixture(scope="session")
+def short_training(demo_data, tmp_path_factory):
+    """(demo experiment of three epochs, training views, classes)"""
+    experiment = load_experiment("thumos14_i3d", "demo")
+    training = experiment.training.model_copy(update={"schedule_epochs": 3, "warmup_epochs": 1})
+    experiment = experiment.model_copy(update={"training": training})
+    database = load_database(convert(experiment.dataset, demo_data / "thumos14"))
+    store = tmp_path_factory.mktemp("store") / "i3d.h5"
+    pack(demo_data / "thumos14" / experiment.features.file, store, dim=experiment.features.dim)
+    return (
+        experiment,
+        views(database, FeatureStore(store), experiment, "train")[:12],
+        database.classes,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import oracle
 from actionformer import ActionFormer, load_experiment
-from actionformer.data.annotations import load_database
-from actionformer.data.features import FeatureStore, pack
 from actionformer.data.loader import Batch
-from actionformer.data.publishers import convert
-from actionformer.data.view import Sample, views
+from actionformer.data.view import Sample
 from actionformer.errors import InputError
 from actionformer.model.attention import MaskedSelfAttention, windowed_attention
 from actionformer.model.backbone import Backbone, TransformerBlock
@@ -50,22 +47,6 @@ def test_the_first_average_is_the_initial_weights():
     """The first learning rate is 0, so AveragedModel's first update, a copy, copies those."""
     assert learning_rate(0, base=1.0, warmup=10, total=100) == 0.0
     assert learning_rate(0, base=1.0, warmup=1, total=100) == 0.0
-
-
-@pytest.fixture(scope="module")
-def thumos(demo_data, tmp_path_factory):
-    """(demo experiment of three epochs, training views, classes)"""
-    experiment = load_experiment("thumos14_i3d", "demo")
-    training = experiment.training.model_copy(update={"schedule_epochs": 3, "warmup_epochs": 1})
-    experiment = experiment.model_copy(update={"training": training})
-    database = load_database(convert(experiment.dataset, demo_data / "thumos14"))
-    store = tmp_path_factory.mktemp("store") / "i3d.h5"
-    pack(demo_data / "thumos14" / experiment.features.file, store, dim=experiment.features.dim)
-    return (
-        experiment,
-        views(database, FeatureStore(store), experiment, "train")[:12],
-        database.classes,
-    )
 
 
 # ------------------------------------------------------------ no step waits for what a GPU computes
@@ -166,8 +147,10 @@ class Interrupting(Observer):
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
-def test_interrupted_training_ends_with_the_same_weights_bit_for_bit(thumos, tmp_path, epoch):
-    experiment, training_views, classes = thumos
+def test_interrupted_training_ends_with_the_same_weights_bit_for_bit(
+    short_training, tmp_path, epoch
+):
+    experiment, training_views, classes = short_training
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train(experiment, training_views, classes, seed=3, run=whole)
     looker = Interrupting(after=epoch)
@@ -184,9 +167,9 @@ def test_interrupted_training_ends_with_the_same_weights_bit_for_bit(thumos, tmp
     pd.testing.assert_frame_equal(*tables)
 
 
-def test_a_checkpoint_keeps_the_history_of_who_trained_which_epochs(thumos, tmp_path):
+def test_a_checkpoint_keeps_the_history_of_who_trained_which_epochs(short_training, tmp_path):
     """A resume appends; one without an epoch left to train adds nothing and takes no credit."""
-    experiment, training_views, classes = thumos
+    experiment, training_views, classes = short_training
     looker = Interrupting(after=1)
     options = {"seed": 3, "run": tmp_path, "observer": looker}
     with pytest.raises(Cut):
@@ -202,8 +185,8 @@ def test_a_checkpoint_keeps_the_history_of_who_trained_which_epochs(thumos, tmp_
     assert checkpoint.load(tmp_path / "checkpoint.pt")["trained_by"] == looker.trained_by
 
 
-def test_training_leaves_the_callers_random_numbers_alone(thumos, tmp_path):
-    experiment, training_views, classes = thumos
+def test_training_leaves_the_callers_random_numbers_alone(short_training, tmp_path):
+    experiment, training_views, classes = short_training
     short = experiment.model_copy(
         update={"training": experiment.training.model_copy(update={"schedule_epochs": 1})}
     )
@@ -214,8 +197,8 @@ def test_training_leaves_the_callers_random_numbers_alone(thumos, tmp_path):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_equal_trainings_write_equal_bytes(thumos, tmp_path):
-    experiment, training_views, classes = thumos
+def test_equal_trainings_write_equal_bytes(short_training, tmp_path):
+    experiment, training_views, classes = short_training
     short = experiment.model_copy(
         update={"training": experiment.training.model_copy(update={"schedule_epochs": 1})}
     )
@@ -224,12 +207,12 @@ def test_equal_trainings_write_equal_bytes(thumos, tmp_path):
     assert (tmp_path / "a/model.pt").read_bytes() == (tmp_path / "b/model.pt").read_bytes()
 
 
-def test_every_epoch_of_every_seed_draws_numbers_of_its_own(thumos, tmp_path, monkeypatch):
+def test_every_epoch_of_every_seed_draws_numbers_of_its_own(short_training, tmp_path, monkeypatch):
     """Streams of one seed's epochs lie further from another's than any training is long.
 
     What its first weights are drawn from is left out: seed 1's is the stream of seed 0's epoch 0.
     """
-    experiment, training_views, classes = thumos
+    experiment, training_views, classes = short_training
     seeded = []
     monkeypatch.setattr(torch, "manual_seed", seeded.append)
     of_epochs = []
@@ -243,8 +226,8 @@ def test_every_epoch_of_every_seed_draws_numbers_of_its_own(thumos, tmp_path, mo
         assert min(next_one) - max(one) > 10_000
 
 
-def test_a_checkpoint_of_other_params_is_not_gone_on_with(thumos, tmp_path):
-    experiment, training_views, classes = thumos
+def test_a_checkpoint_of_other_params_is_not_gone_on_with(short_training, tmp_path):
+    experiment, training_views, classes = short_training
     short = experiment.model_copy(
         update={"training": experiment.training.model_copy(update={"schedule_epochs": 1})}
     )
@@ -254,8 +237,8 @@ def test_a_checkpoint_of_other_params_is_not_gone_on_with(thumos, tmp_path):
     assert checkpoint.load(tmp_path / "model.pt")["seed"] == 1
 
 
-def test_seeds_differ_and_repeat(thumos, tmp_path):
-    experiment, training_views, classes = thumos
+def test_seeds_differ_and_repeat(short_training, tmp_path):
+    experiment, training_views, classes = short_training
     short = experiment.model_copy(
         update={"training": experiment.training.model_copy(update={"schedule_epochs": 1})}
     )
@@ -269,8 +252,8 @@ def test_seeds_differ_and_repeat(thumos, tmp_path):
     assert math.isfinite(first + again + other)
 
 
-def test_a_loss_that_is_not_finite_ends_training_in_one_line(thumos, tmp_path):
-    experiment, training_views, classes = thumos
+def test_a_loss_that_is_not_finite_ends_training_in_one_line(short_training, tmp_path):
+    experiment, training_views, classes = short_training
     huge = experiment.training.model_copy(
         update={"lr": 1e30, "schedule_epochs": 2, "warmup_epochs": 1}
     )

@@ -741,6 +741,7 @@ def test_an_own_experiment_on_a_published_data_set_fetches_the_publishers_files(
         ("row=thumos14_i3d", "unknown key row; there are edition"),
         ("seeds=abc", "seeds=abc: expected numbers"),
         ("released=no way", "released=no way: expected true or false"),
+        ("gpu_slots=0", "gpu_slots=0: expected a whole number from 1 on"),
         ("rows=thumos15", "no experiment 'thumos15'"),
         ("dataset=thumos14", "dataset= goes with experiment="),
         ("experiment=thumos14_i3d", "is no YAML file"),

@@ -122,11 +122,6 @@ def history_text(sessions: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(parts)
 
 
-def gpu_count() -> int:
-    """NVIDIA GPUs of this machine, without loading torch."""
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
-
-
 def _processor() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():

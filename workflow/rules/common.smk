@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 from snakemake.exceptions import WorkflowError
 
-from actionformer import layout, provenance
+from actionformer import gpus, layout, provenance
 from actionformer.data import annotations as databases
 from actionformer.data import features as stores
 from actionformer.data import plan
@@ -45,6 +45,7 @@ def planned():
         "released",
         "mirror",
         "set",
+        "gpu_slots",
     ]
     unknown = sorted(set(config) - set(known))
     if unknown:
@@ -144,6 +145,15 @@ MISSING = [
 
 # a lab's own copy of the files, tried before their publishers
 MIRROR = f" --mirror {shlex.quote(config['mirror'])}" if config["mirror"] else ""
+
+# how many jobs share a GPU; by default as many as fit its memory
+SLOTS = config["gpu_slots"]
+if SLOTS is not None and not str(SLOTS).isdigit() or SLOTS in (0, "0"):
+    raise WorkflowError(
+        f"--config: gpu_slots={SLOTS}: expected a whole number from 1 on"
+    )
+GPU_SLOTS = "" if SLOTS is None else f" --gpu-slots {SLOTS}"
+GPU_PLACES = gpus.places(None if SLOTS is None else int(SLOTS))
 
 # what a call ends with
 AFTERWARDS = []
@@ -393,7 +403,6 @@ wildcard_constraints:
     table="|".join(re.escape(table) for table in TABLES),
 
 
-# jobs on GPUs: as many at once as this machine has, each on one of its own
-GPUS = provenance.gpu_count()
-if GPUS:
-    workflow.global_resources.setdefault("gpu", GPUS)
+# jobs on GPUs: on this machine as many at once as there are places; a cluster's scheduler gives every job its own
+if GPU_PLACES and workflow.resource_settings.nodes is None:
+    workflow.global_resources.setdefault("gpu", GPU_PLACES)

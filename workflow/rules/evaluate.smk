@@ -28,7 +28,7 @@ rule detect:
         gpu=1,
     params:
         command=command(
-            lambda w: f"actionformer detect {row_arguments(w.row)} --seed {w.seed}",
+            lambda w: f"actionformer detect {row_arguments(w.row)} --seed {w.seed}{GPU_SLOTS}",
             log_of("detect/{row}-seed{seed}"),
         ),
         attempt=attempt(log_of("detect/{row}-seed{seed}")),
@@ -67,7 +67,7 @@ rule evaluate:
         "../../environment.yml"
     params:
         command=command(
-            lambda w: f"actionformer evaluate {row_arguments(w.row)} --seed {w.seed}",
+            lambda w: f"actionformer evaluate {row_arguments(w.row)} --seed {w.seed}{GPU_SLOTS}",
             log_of("evaluate/{row}-seed{seed}"),
         ),
         attempt=attempt(log_of("evaluate/{row}-seed{seed}")),
@@ -110,7 +110,7 @@ rule actions:
         gpu=1,
     params:
         command=command(
-            lambda w: f"actionformer actions {row_arguments(w.nouns)} --seed {w.seed}",
+            lambda w: f"actionformer actions {row_arguments(w.nouns)} --seed {w.seed}{GPU_SLOTS}",
             log_of("actions/{nouns}-seed{seed}"),
         ),
         attempt=attempt(log_of("actions/{nouns}-seed{seed}")),
@@ -150,7 +150,7 @@ rule evaluate_released:
         gpu=1,
     params:
         command=command(
-            lambda w: f"actionformer evaluate-released {row_arguments(w.row)}",
+            lambda w: f"actionformer evaluate-released {row_arguments(w.row)}{GPU_SLOTS}",
             log_of("evaluate_released/{row}"),
         ),
         attempt=attempt(log_of("evaluate_released/{row}")),

@@ -29,7 +29,7 @@ rule train:
         gpu=1,
     params:
         command=command(
-            lambda w: f"actionformer train {row_arguments(w.row)} --seed {w.seed}",
+            lambda w: f"actionformer train {row_arguments(w.row)} --seed {w.seed}{GPU_SLOTS}",
             log_of("train/{row}-seed{seed}"),
         ),
         attempt=attempt(log_of("train/{row}-seed{seed}")),

@@ -30,7 +30,7 @@ def detect(args: argparse.Namespace) -> None:
 
     experiment = chosen_row(args)
     use_threads(experiment)
-    print(stage.detect(experiment, args.seed, device=args.device))
+    print(stage.detect(experiment, args.seed, device=args.device, gpu_slots=args.gpu_slots))
 
 
 def evaluate_options(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +83,11 @@ def actions(args: argparse.Namespace) -> None:
 
     experiment = chosen_row(args)
     use_threads(experiment)
-    print(stage.detect_actions(experiment, args.params, args.seed, device=args.device))
+    print(
+        stage.detect_actions(
+            experiment, args.params, args.seed, device=args.device, gpu_slots=args.gpu_slots
+        )
+    )
 
 
 def evaluate_released_options(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +100,11 @@ def evaluate_released(args: argparse.Namespace) -> None:
 
     experiment = chosen_row(args)
     use_threads(experiment)
-    print(stage.evaluate_released(experiment, args.params, device=args.device))
+    print(
+        stage.evaluate_released(
+            experiment, args.params, device=args.device, gpu_slots=args.gpu_slots
+        )
+    )
 
 
 COMMANDS = (

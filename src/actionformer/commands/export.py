@@ -69,6 +69,7 @@ def predict(args: argparse.Namespace) -> None:
         timing,
         classifier=args.classifier,
         device=args.device,
+        gpu_slots=args.gpu_slots,
         wanted=stage.Wanted(args.min_score, args.pictures),
         out=args.out,
     )

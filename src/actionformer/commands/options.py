@@ -89,6 +89,14 @@ def device_option(parser: argparse.ArgumentParser) -> None:
     """What a job runs on."""
     text = "auto, cpu, cuda:0, ... (default: a free GPU, or the CPU)"
     parser.add_argument("--device", default="auto", help=text)
+    text = "how many jobs may share a GPU (default: as many as fit its memory, 8 GB each)"
+    parser.add_argument("--gpu-slots", type=_slots, metavar="N", help=text)
+
+
+def _slots(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}': expected a whole number from 1 on")
+    return int(text)
 
 
 def seeds_options(parser: argparse.ArgumentParser) -> None:

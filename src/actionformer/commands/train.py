@@ -28,7 +28,14 @@ def train(args: argparse.Namespace) -> None:
 
     experiment = chosen_row(args)
     use_threads(experiment)
-    stage.train(experiment, args.seed, device=args.device, anew=args.anew, say=say)
+    stage.train(
+        experiment,
+        args.seed,
+        device=args.device,
+        gpu_slots=args.gpu_slots,
+        anew=args.anew,
+        say=say,
+    )
 
 
 COMMANDS = (

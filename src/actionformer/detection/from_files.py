@@ -98,6 +98,7 @@ def predict_timed(
     *,
     classifier: Path | None,
     device: str,
+    gpu_slots: int | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """`predict_files`, with all that is known of time in one piece."""
     network, trained, classes = load_model(weights)
@@ -110,7 +111,7 @@ def predict_timed(
         durations = _durations(timing.annotations, timing.subset)
     scores = None if classifier is None else _classifier(trained, classifier)
     results: dict[str, list[dict[str, Any]]] = {}
-    with leased_device(device) as chosen:
+    with leased_device(device, gpu_slots) as chosen:
         network.to(chosen)
         videos = _videos(sources, trained.features)
         if duration is not None:

@@ -22,7 +22,14 @@ from actionformer.training.checkpoint import load_model
 from actionformer.training.device import leased_device
 
 
-def detect_actions(experiment: Experiment, params: Path, seed: int, *, device: str) -> str:
+def detect_actions(
+    experiment: Experiment,
+    params: Path,
+    seed: int,
+    *,
+    device: str,
+    gpu_slots: int | None = None,
+) -> str:
     """Fuse a row of nouns with its row of verbs, both trained with `seed`; says what it found.
 
     The actions are scored, and so are their nouns and verbs.
@@ -33,7 +40,7 @@ def detect_actions(experiment: Experiment, params: Path, seed: int, *, device: s
     noun, _, nouns = load_model(noun_run / "model.pt")
     verb, _, verbs = load_model(verb_run / "model.pt")
     shown = views(database, features, experiment, "test")
-    with leased_device(device) as chosen:
+    with leased_device(device, gpu_slots) as chosen:
         noun, verb = noun.to(chosen), verb.to(chosen)
         results = predict_actions(noun, verb, shown, experiment.inference, nouns, verbs, chosen)
         evaluated_by = provenance.who(chosen, effective(noun.precision, chosen))

@@ -55,11 +55,11 @@ def detector(experiment: Experiment, database: Database, features: FeatureStore)
     return Detector(test_views, experiment.inference, classifier)
 
 
-def detect(experiment: Experiment, seed: int, *, device: str) -> str:
+def detect(experiment: Experiment, seed: int, *, device: str, gpu_slots: int | None = None) -> str:
     """Run a trained row over its evaluated videos; says what it wrote."""
     run = layout.run(experiment.edition, experiment.name, seed)
     network, _, classes = load_model(run / "model.pt")
-    with leased_device(device) as chosen:
+    with leased_device(device, gpu_slots) as chosen:
         run_detector = detector(experiment, *inputs.opened(experiment))
         results = run_detector(network.to(chosen), classes, chosen)
     manifest = layout.manifest(run / "detections.json")

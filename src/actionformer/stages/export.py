@@ -49,6 +49,7 @@ def predict(
     *,
     classifier: Path | None,
     device: str,
+    gpu_slots: int | None = None,
     wanted: Wanted,
     out: Path,
 ) -> list[str]:
@@ -62,7 +63,9 @@ def predict(
         classifier: of class-agnostic weights, scores of whole videos.
     """
     said = [timed_as(experiment_of(weights), timing)]
-    results = predict_timed(weights, features, timing, classifier=classifier, device=device)
+    results = predict_timed(
+        weights, features, timing, classifier=classifier, device=device, gpu_slots=gpu_slots
+    )
     files = {video: video.replace("/", "_") for video in results}
     if len(set(files.values())) < len(files):
         raise InputError("two videos differ by / and _ alone; give their files other names")

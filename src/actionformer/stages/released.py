@@ -20,7 +20,9 @@ from actionformer.training.checkpoint import load_published
 from actionformer.training.device import leased_device
 
 
-def evaluate_released(experiment: Experiment, params: Path, *, device: str) -> str:
+def evaluate_released(
+    experiment: Experiment, params: Path, *, device: str, gpu_slots: int | None = None
+) -> str:
     """Score a row's published checkpoint; says what it found.
 
     A checkpoint that two rows share fits one of them; of the other the metrics say that it has
@@ -44,7 +46,7 @@ def evaluate_released(experiment: Experiment, params: Path, *, device: str) -> s
         write_json(run / "metrics.json", metrics)
         return f"{experiment.name}: no checkpoint of its own: {why_none}"
     database, features = inputs.opened(experiment)
-    with leased_device(device) as chosen:
+    with leased_device(device, gpu_slots) as chosen:
         network = published_model(experiment.model, weights).to(chosen)
         run_detector = detector(experiment, database, features)
         results = run_detector(network, database.classes, chosen)

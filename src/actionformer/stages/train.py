@@ -27,13 +27,22 @@ from actionformer.training.device import leased_device
 Say = Callable[[str], None]
 
 
-def train(experiment: Experiment, seed: int, *, device: str, anew: bool = False, say: Say) -> None:
+def train(
+    experiment: Experiment,
+    seed: int,
+    *,
+    device: str,
+    gpu_slots: int | None = None,
+    anew: bool = False,
+    say: Say,
+) -> None:
     """Train a row with one seed, or go on with it; MLflow sees every epoch.
 
     What lies in the run's folder and was made with other params, data or arithmetic is moved aside,
     never overwritten; a run that is there and the same is left as it is.
 
     Args:
+        device: of `leased_device`, as is `gpu_slots`.
         anew: move aside and start over, whatever lies there.
     """
     run = layout.run(experiment.edition, experiment.name, seed)
@@ -63,7 +72,7 @@ def train(experiment: Experiment, seed: int, *, device: str, anew: bool = False,
         database, features = inputs.opened(experiment)
         training_views = views(database, features, experiment, "train")
         run_detector = detector(experiment, database, features)
-        chosen = stack.enter_context(leased_device(device))
+        chosen = stack.enter_context(leased_device(device, gpu_slots, say))
         say(f"{experiment.name}, seed {seed}: {chosen}, {experiment.training.threads} threads")
 
         def evaluate(network: nn.Module) -> dict[str, float]:

@@ -1,21 +1,18 @@
-"""What a job runs on: the CPU with its threads and memory, or a GPU that no other job holds."""
+"""What a job runs on: the CPU with its threads and memory, or a GPU that has a place for it."""
 
 from __future__ import annotations
 
 import ctypes
-import os
-import tempfile
-import time
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
+from actionformer import gpus
 from actionformer.errors import InputError
+from actionformer.training.agreement import AGREES, SMALL, step_difference
 
-POLL_SECONDS = 2.0
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
@@ -40,35 +37,55 @@ def prepare_cpu(threads: int) -> None:
     mallopt(M_TOP_PAD, 64 << 20)
 
 
-@contextmanager
-def leased_device(wanted: str = "auto") -> Iterator[str]:
-    """'auto': a free GPU where there is any, otherwise the CPU; anything else is taken as given.
+def to_stderr(line: str) -> None:
+    """Tell whoever watches a job."""
+    print(line, file=sys.stderr, flush=True)
 
-    A GPU is free if its lock file is: jobs that start together on one machine get different ones,
-    or wait.
+
+@contextmanager
+def leased_device(
+    wanted: str = "auto",
+    gpu_slots: int | None = None,
+    say: Callable[[str], None] = to_stderr,
+) -> Iterator[str]:
+    """'auto': a GPU with a place for this job, otherwise the CPU; anything else as given.
+
+    Jobs that start together on one machine share its GPUs evenly, and wait where all are full
+    (`gpus.leased`). Apple's GPU is taken if a training step there agrees with one on the CPU.
+
+    Args:
+        gpu_slots: how many jobs may share a GPU; default: as many as fit its memory.
     """
     if wanted != "auto":
         _refuse_absent(wanted)
-    if wanted != "auto" or not torch.cuda.is_available():
-        yield "cpu" if wanted == "auto" else wanted
+        yield wanted
         return
-    folder = Path(tempfile.gettempdir()) / f"actionformer-gpus-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
-    while True:
-        for index in range(torch.cuda.device_count()):
-            # the same whatever CUDA_VISIBLE_DEVICES says
-            uuid = torch.cuda.get_device_properties(index).uuid
-            lock = FileLock(folder / f"{uuid}.lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                continue
-            try:
-                yield f"cuda:{index}"
-            finally:
-                lock.release()
-            return
-        time.sleep(POLL_SECONDS)
+    if not torch.cuda.is_available():
+        yield "mps" if torch.backends.mps.is_available() and _agrees("mps", say) else "cpu"
+        return
+    indices, slots = {}, {}
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        # the same whatever CUDA_VISIBLE_DEVICES says
+        uuid = str(properties.uuid)
+        indices[uuid] = index
+        slots[uuid] = gpus.slots_of(properties.total_memory >> 20, gpu_slots)
+    with gpus.leased(slots, say) as uuid:
+        yield f"cuda:{indices[uuid]}"
+
+
+def _agrees(device: str, say: Callable[[str], None]) -> bool:
+    """Does a training step give the same there as on the CPU? Says why not."""
+    try:
+        difference = step_difference(SMALL, device)
+    except (RuntimeError, NotImplementedError) as error:
+        why = str(error).splitlines()[0]
+    else:
+        if difference < AGREES:
+            return True
+        why = f"a training step differs by {difference:.1g} from the CPU's"
+    say(f"{device} is not used: {why}; the CPU is")
+    return False
 
 
 def _refuse_absent(wanted: str) -> None:
@@ -76,7 +93,7 @@ def _refuse_absent(wanted: str) -> None:
     try:
         device = torch.device(wanted)
     except RuntimeError:
-        raise InputError(f"device '{wanted}': expected auto, cpu, cuda or cuda:N") from None
+        raise InputError(f"device '{wanted}': expected auto, cpu, cuda, cuda:N or mps") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
             f"device '{wanted}': torch sees {torch.cuda.device_count()} CUDA devices here"
