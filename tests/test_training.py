@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import oracle
@@ -35,8 +37,11 @@ from actionformer.model.layers import (
 from actionformer.model.losses import diou_loss, focal_loss
 from actionformer.model.state_dict_adapter import from_published
 from actionformer.model.targets import assign_targets, decoded, points
+from actionformer.params.experiment import ModelParams
 from actionformer.params.files import published_rows
 from actionformer.training import checkpoint, learning_rate
+from actionformer.training.agreement import step_batch
+from actionformer.training.compiled import compile_network, padded
 from actionformer.training.loop import Origin, train, training_step
 from actionformer.training.observer import Observer
 from actionformer.training.optimizer import adamw, parameter_groups
@@ -398,3 +403,74 @@ def test_from_the_first_evaluated_epoch_on_a_network_in_evaluation_mode_is_evalu
     _, history, _, _ = followed
     in_training_mode = [record.get("training") for record in history]
     assert in_training_mode == [None] * (EPOCHS - 2) + [0.0, 0.0]
+
+
+# ----------------------------------------------------------------------------------- torch.compile
+
+TINY = ModelParams(
+    in_channels=4,
+    num_classes=2,
+    channels=8,
+    heads=2,
+    embed_convs=1,
+    stem_blocks=1,
+    branch_blocks=1,
+    head_convs=1,
+    max_seq_len=32,
+    regression_range=((0, 4), (4, 10000)),
+    input_dropout=0.2,
+    projection_dropout=0.1,
+)
+
+
+@pytest.mark.long
+def test_a_compiled_step_has_the_losses_and_gradients_of_one_that_is_not():
+    """Dropout included; kernels that are fused sum in another order."""
+    steps = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = ActionFormer(TINY).train()
+        if compiled:
+            compile_network(model)
+        batch = step_batch(TINY)
+        torch.manual_seed(1)
+        losses = model.loss(batch.features_BCT, batch.mask_BT, batch.segments, batch.labels)
+        losses.total.backward()
+        gradients = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+        steps.append((losses.total.detach(), gradients))
+    (loss, gradients), (compiled_loss, compiled_gradients) = steps
+    torch.testing.assert_close(compiled_loss, loss, rtol=1e-5, atol=0)
+    assert (compiled_gradients - gradients).norm() < 1e-4 * gradients.norm()
+
+
+@given(st.integers(1, 64), st.integers(0, 2**31))
+def test_padding_to_a_few_lengths_changes_no_loss(length, seed):
+    params = TINY.model_copy(
+        update={"max_seq_len": 64, "input_dropout": 0, "projection_dropout": 0}
+    )
+    torch.manual_seed(seed)
+    model = ActionFormer(params).eval()
+    batch = step_batch(params)
+    batch = Batch(
+        batch.features_BCT[..., :length], batch.mask_BT[:, :length], batch.segments, batch.labels
+    )
+    longer = padded(batch, 64)
+    assert longer.mask_BT.shape[1] in (16, 32, 48, 64)
+    losses = []
+    for one in (batch, longer):
+        losses.append(model.loss(one.features_BCT, one.mask_BT, one.segments, one.labels).total)
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-7)
+
+
+def test_without_a_compiler_training_says_so_in_one_line(short_training, tmp_path, monkeypatch):
+    experiment, training_views, classes = short_training
+    training = experiment.training.model_copy(update={"compile": True})
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match="there is no no-such-compiler; install it"):
+        train(
+            experiment.model_copy(update={"training": training}),
+            training_views,
+            classes,
+            seed=0,
+            run=tmp_path,
+        )

@@ -174,6 +174,11 @@ class TrainingParams(Params):
         description="published: convolutions in TF32 on GPUs that have it, as the rows were "
         "produced; float32: nothing in TF32; bf16: products in bfloat16. Detection follows it",
     )
+    compile: bool = Field(
+        False,
+        description="train through torch.compile: faster on some GPUs, minutes to begin, other "
+        "last digits",
+    )
 
     @property
     def epochs(self) -> int:

@@ -25,6 +25,7 @@ from actionformer.model.precision import convolutions_in
 from actionformer.params.experiment import Experiment, TrainingParams
 from actionformer.progress import progress
 from actionformer.training import checkpoint
+from actionformer.training.compiled import compile_network, padded
 from actionformer.training.observer import Observer, Record
 from actionformer.training.optimizer import adamw, learning_rate
 
@@ -123,6 +124,8 @@ def train(
         # doesn't copy again.
         ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay))
         training = _Training(model, ema, adamw(model, params))
+        if params.compile:  # the averaged network is a copy, and stays as it is
+            compile_network(model)
         training.go_on(path, origin)
         history = training.history
         training.run_id = observer.started(training.run_id, history, training.trained_by)
@@ -168,6 +171,9 @@ def _epoch(
     steps = []
     began = time.perf_counter()
     batches = training_batches(views, batch_size=params.batch_size, epoch=epoch, seed=seed)
+    if params.compile:
+        longest = training.model.params.max_seq_len
+        batches = (padded(batch, longest) for batch in batches)
     batches = sent(batches, str(training.model.loss_normalizer.device))
     shown = progress(batches, f"epoch {epoch + 1}/{params.epochs}", total=iterations)
     for i, batch in enumerate(shown):
