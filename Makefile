@@ -14,7 +14,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 tables: env  ## every results table of the demo edition, from nothing
-	snakemake --cores $(CORES) $(ARGS)
+	snakemake --quiet reason --cores $(CORES) $(ARGS)
 
 env: .venv/.installed  ## the environment, in .venv; TORCH_INDEX=https://download.pytorch.org/whl/cpu for one without CUDA
 
@@ -26,8 +26,9 @@ env: .venv/.installed  ## the environment, in .venv; TORCH_INDEX=https://downloa
 	$(PYTHON) -m venv .venv
 	$(if $(TORCH_INDEX),$(PIP) --no-deps --index-url $(TORCH_INDEX) $$(grep ^torch== requirements.lock))
 	@set -o pipefail; $(PIP) --requirement requirements.lock | awk -v all=$$(grep -c == requirements.lock) \
-		'/^(Collecting|Requirement already)/ { n++; if (n % 20 == 0 || n == all) print n " of " all " packages found" } \
-		/^Installing/ { print "installing them" } { fflush() }'
+		'/^(Collecting|Processing|Requirement already)/ { n++; if (n % 20 == 0 || n == all) print n " of " all " packages found" } \
+		/Downloading .*\(([0-9.]+ GB|[0-9][0-9]+[0-9.]* MB)\)/ { sub(/^ */, ""); print } \
+		/^Installing/ { print "installing them: a minute or two" } { fflush() }'
 	$(PIP) --quiet --no-deps --editable .
 	touch $@
 

@@ -37,6 +37,7 @@ from actionformer.params import keys
 from actionformer.params.experiment import InferenceParams
 from actionformer.params.files import as_yaml
 from actionformer.reporting import submissions, subtitles
+from actionformer.run_log import RunLog
 from actionformer.stages import export as outputs
 from actionformer.stages import status
 from conftest import run_command
@@ -555,13 +556,33 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatc
 
 def test_a_log_gets_a_plain_line_now_and_then(monkeypatch, capsys):
     """Of ten steps of 12 s each: after every 30 s, how far it is and how long it will take."""
-    clock = itertools.count(0, 12)
-    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
-    assert list(progress.progress(range(10), "pack", unit="file")) == list(range(10))
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    for _ in progress.progress(range(10), "pack", unit="file"):
+        now += 12
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "pack: 2 of 10 (file), 0:00:36 so far, 0:02:24 left"
+    assert lines[0] == "pack: 3 of 10 (file), 0:00:36 so far, 0:01:24 left"
     assert len(lines) == 3
     assert "\r" not in "".join(lines)
+
+
+def test_the_screen_hears_now_and_then_of_a_training_whose_log_hears_of_every_epoch(
+    tmp_path, monkeypatch, capsys
+):
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    said = []
+    log = RunLog(load_experiment("thumos14_i3d", "demo"), tmp_path, {"seed": 3}, {}, said.append)
+    for epoch in range(4):
+        now += 12
+        log.epoch_finished(
+            epoch,
+            {"loss/total": 1.0, "learning_rate": 0.1, "videos_per_second": 2.0, "seconds": 12.0},
+        )
+    assert len(said) == 4
+    epochs = log._experiment.training.epochs
+    left = progress.clock(12.0 * (epochs - 3))
+    assert capsys.readouterr().err == f"thumos14_i3d, seed 3: epoch 3/{epochs}, {left} left\n"
 
 
 def test_status_tells_missing_running_stopped_trained_done_and_outdated_apart(ego4d):

@@ -311,3 +311,68 @@ def test_init_says_what_it_lacks_and_writes_nothing(own, capsys, removed, words)
     assert main(["init", "own"]) == 1
     assert words in capsys.readouterr().err
     assert contents(own) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"database": {"a": ', "annotations.json: not readable as JSON"),
+        ('{"videos": {}}', "found none (annotations.json holds videos)"),
+    ],
+)
+def test_init_names_a_file_that_holds_no_annotations(own, capsys, text, words):
+    for path in ("dataset.yaml", "own.yaml"):
+        (own / path).unlink()
+    (own / "annotations.json").write_text(text)
+    assert main(["init", "own"]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_init_names_an_array_that_has_other_channels_than_the_rest(own, capsys):
+    for path in ("dataset.yaml", "own.yaml"):
+        (own / path).unlink()
+    for i in range(3):
+        np.save(own / f"features/more{i}.npy", np.ones((10 + i, 4), np.float32))
+    np.save(own / "features/training.npy", np.ones((9, 2), np.float32))
+    assert main(["init", "own"]) == 1
+    assert "'training' has the shape (9, 2), 4 of 5 arrays 4 channels" in capsys.readouterr().err
+
+
+def test_times_in_frames_fail_the_audit(own, capsys):
+    path = own / "annotations.json"
+    content = json.loads(path.read_text())
+    for video in content["database"].values():
+        video["annotations"][0]["segment"] = [10.0, 40.0]  # of 9 seconds
+    path.write_text(json.dumps(content))
+    assert main(["convert", "own/dataset.yaml"]) == 0
+    assert main(["pack", "own/dataset.yaml", "some"]) == 0
+    assert main(["audit", "own/own.yaml"]) == 1
+    said = (
+        "2 of 2 segments start after their video's end: times are in seconds; are these in frames?"
+    )
+    assert said in capsys.readouterr().err
+
+
+def test_a_stage_without_what_it_reads_names_the_command_that_makes_it(own, capsys):
+    for command, makers in (
+        (["train"], ["convert own/dataset.yaml", "pack own/dataset.yaml some"]),
+        (["evaluate"], ["detect own/own.yaml --seed 0"]),
+    ):
+        for maker in makers:
+            assert main([*command, "own/own.yaml"]) == 1
+            assert f"not there yet; `actionformer {maker}` makes it" in capsys.readouterr().err
+            if command == ["train"]:
+                assert main(maker.split()) == 0
+
+
+def test_status_of_own_experiments_shows_those_that_have_runs(own, capsys):
+    assert main(["status", "--edition", "own"]) == 1
+    assert "no run of an experiment of your own; --rows FILE.yaml" in capsys.readouterr().err
+    folder = layout.run("own", "own", 0)
+    folder.mkdir(parents=True)
+    record = {"row": "own/own.yaml", "epoch": 1, "epochs": 35, "seconds": 4.0}
+    (folder / layout.PROGRESS).write_text(json.dumps(record))
+    assert main(["status", "--edition", "own"]) == 0
+    said = capsys.readouterr().out
+    assert "thumos14" not in said
+    assert "(snakemake --cores all --config experiment=own/own.yaml)" in said

@@ -92,6 +92,11 @@ def feature_store(edition: str, dataset: str, features: str) -> Path:
     return Path("build") / edition / dataset / f"{features}.h5"
 
 
+def results(edition: str) -> Path:
+    """The folder of an edition's results."""
+    return Path("results") / edition
+
+
 def run(edition: str, experiment: str, seed: int) -> Path:
     return Path("results") / edition / experiment / f"seed{seed}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -24,13 +24,24 @@ def progress(
         return
     if total is None and isinstance(items, Sized):
         total = len(items)
-    began = said = time.monotonic()
+    began, say = time.monotonic(), now_and_then()
     for count, item in enumerate(items):
+        say(_line(what, count, unit, total, time.monotonic() - began))
+        yield item
+
+
+def now_and_then() -> Callable[[str], None]:
+    """Says of many lines one on stderr, where half a minute has passed since the last."""
+    said = time.monotonic()
+
+    def say(line: str) -> None:
+        nonlocal said
         now = time.monotonic()
         if now - said >= LINE_SECONDS:
             said = now
-            print(_line(what, count, unit, total, now - began), file=sys.stderr, flush=True)
-        yield item
+            print(line, file=sys.stderr, flush=True)
+
+    return say
 
 
 def clock(seconds: float) -> str:

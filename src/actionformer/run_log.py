@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from actionformer import layout, tracking
 from actionformer.files import write_json
 from actionformer.params.experiment import Experiment
-from actionformer.progress import clock
+from actionformer.progress import clock, now_and_then
 from actionformer.training.observer import Observer
 
 
@@ -33,6 +34,7 @@ class RunLog(Observer):
         self._who = who
         self._say = say
         self._seconds = 0.0
+        self._every = now_and_then()
         self._careful = tracking.Careful(run)
 
     def __enter__(self) -> RunLog:
@@ -74,11 +76,20 @@ class RunLog(Observer):
         self._note_progress(epoch + 1, self._seconds + record["seconds"])
         score = f"  mAP {record['mAP/average']:.2f}" if "mAP/average" in record else ""
         left = clock(self._seconds / (epoch + 1) * (epochs - epoch - 1))
+        self._now_and_then(
+            f"{self._experiment.name}, seed {self._lineage['seed']}: "
+            f"epoch {epoch + 1}/{epochs}, {left} left"
+        )
         self._say(
             f"epoch {epoch + 1}/{epochs}  loss {record['loss/total']:.4f}  "
             f"lr {record['learning_rate']:.2e}  "
             f"{record['videos_per_second']:.1f} videos/s  {left} left{score}"
         )
+
+    def _now_and_then(self, line: str) -> None:
+        # what is said of every epoch goes into a job's log; who started the job sees stderr alone
+        if not sys.stdout.isatty():
+            self._every(line)
 
     def ended(self, trained_by: Sequence[Mapping[str, Any]]) -> None:
         self.trained_by = trained_by
@@ -88,5 +99,10 @@ class RunLog(Observer):
 
     def _note_progress(self, epoch: int, seconds: float) -> None:
         self._seconds = seconds
-        content = {"epoch": epoch, "epochs": self._experiment.training.epochs, "seconds": seconds}
+        content = {
+            "row": self._experiment.called or self._experiment.name,
+            "epoch": epoch,
+            "epochs": self._experiment.training.epochs,
+            "seconds": seconds,
+        }
         write_json(self._run / layout.PROGRESS, content)

@@ -17,6 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -382,15 +383,18 @@ def _log_model(client: MlflowClient, run_id: str, run: Path, experiment: Experim
     make_addresses_relative()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
-        pyfunc.save_model(
-            path,
-            loader_module="actionformer.serving",
-            data_path=str(weights),
-            signature=_signature(experiment),
-            # none that could be installed from an index: this project is no package there
-            pip_requirements=[],
-            metadata={"row": experiment.name, "edition": experiment.edition},
-        )
+        with warnings.catch_warnings():
+            # MLflow would run the network on an example it is given; the file is written below
+            warnings.filterwarnings("ignore", "An input example was not provided")
+            pyfunc.save_model(
+                path,
+                loader_module="actionformer.serving",
+                data_path=str(weights),
+                signature=_signature(experiment),
+                # none that could be installed from an index: this project is no package there
+                pip_requirements=[],
+                metadata={"row": experiment.name, "edition": experiment.edition},
+            )
         example = {"inputs": np.zeros((4, experiment.features.dim)).tolist()}
         (path / "serving_input_example.json").write_text(json.dumps(example))
         client.log_model_artifacts(model.model_id, str(path))

@@ -27,6 +27,8 @@ def status_options(parser: argparse.ArgumentParser) -> None:
 def status(args: argparse.Namespace) -> None:
     from actionformer.stages import status as stage
 
+    if args.edition == OWN and not args.rows:
+        args.rows = stage.own_rows()
     rows, seeds = chosen_rows(args)
     cost = args.cost or load_edition(args.edition, args.params).origin == "publisher"
     calls = {}

@@ -225,6 +225,11 @@ def _oddities(found: Audit, database: Database) -> dict[str, int]:
         segments = video.segments_G2.tolist()
         distinct = {(*s, label) for s, label in zip(segments, video.labels, strict=True)}
         counts["exact duplicates"] += len(segments) - len(distinct)
+    total = sum(len(video.labels) for video in database.videos.values())
+    late = counts["segments that start after their video's end"]
+    if 2 * late > total:
+        why = "times are in seconds; are these in frames?"
+        found.errors.append(f"{late} of {total} segments start after their video's end: {why}")
     return dict(counts)
 
 

@@ -5,7 +5,6 @@ Nothing here is certain; whoever looks at the files that are written from it may
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import statistics
@@ -19,7 +18,7 @@ from actionformer.data.annotations import Database, load_database
 from actionformer.data.audit import LOOKED_AT, affixes
 from actionformer.data.feature_files import ARCHIVES, ARRAYS, Form, shapes_in
 from actionformer.errors import InputError
-from actionformer.files import files_of
+from actionformer.files import files_of, read_json
 
 # files that hold the arrays of several videos
 SEVERAL = (*ARCHIVES, ".h5", ".hdf5")
@@ -77,7 +76,7 @@ def guess(folder: Path) -> Guess:
     if not found:
         raise InputError(f"{source}: no arrays in it; expected one npy, npz, pt or h5 per video")
     keys, shapes = _shapes(found, source)
-    dim, transposed = _channels(list(shapes.values()), source)
+    dim, transposed = _channels(shapes, source)
     prefix, suffix = _names(database, list(shapes))
     form = Form(dim, prefix, suffix)
     steps = {}
@@ -108,23 +107,22 @@ def _annotations(folder: Path) -> tuple[Path, Database]:
     """The one JSON file with a database."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    found = []
+    found, others = [], []
     for path in files_of(folder):
-        if path.suffix == ".json" and _is_database(path):
-            found.append(path)
+        if path.suffix == ".json":
+            content = read_json(path)
+            is_object = isinstance(content, Mapping)
+            if is_object and isinstance(content.get("database"), Mapping):
+                found.append(path)
+            else:
+                held = ", ".join(list(content)[:3]) if is_object else "no object"
+                others.append(f"none ({path.relative_to(folder).as_posix()} holds {held})")
     if len(found) != 1:
         wanted = 'expected one JSON file {"database": {video: {"subset", "duration", ...}}}'
-        names = ", ".join(path.relative_to(folder).as_posix() for path in found) or "none"
+        names = ", ".join(path.relative_to(folder).as_posix() for path in found)
+        names = names or (others[0] if others else "none")
         raise InputError(f"{folder}: {wanted}, found {names} (docs/own-dataset.md)")
     return found[0], load_database(found[0])
-
-
-def _is_database(path: Path) -> bool:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError):
-        return False
-    return isinstance(content, Mapping) and isinstance(content.get("database"), Mapping)
 
 
 def _subsets(database: Database, annotations: Path) -> tuple[str, str]:
@@ -188,14 +186,16 @@ def _shapes(
     return keys, shapes
 
 
-def _channels(shapes: Sequence[tuple[int, ...]], source: Path) -> tuple[int, bool]:
+def _channels(shapes: Mapping[str, tuple[int, ...]], source: Path) -> tuple[int, bool]:
     """How many channels there are, and whether they come before the steps."""
-    first, last = ({shape[axis] for shape in shapes} for axis in (-2, -1))
+    first, last = ({shape[axis] for shape in shapes.values()} for axis in (-2, -1))
     if len(last) == 1:
         return last.pop(), False
     if len(first) == 1:
         return first.pop(), True
-    wrong = "arrays of different channels and steps"
+    (usual, count), *_ = Counter(shape[-1] for shape in shapes.values()).most_common()
+    odd, shape = next((name, shape) for name, shape in shapes.items() if shape[-1] != usual)
+    wrong = f"'{odd}' has the shape {shape}, {count} of {len(shapes)} arrays {usual} channels"
     raise InputError(f"{source}: {wrong}; expected (steps, channels), channels alike in all")
 
 

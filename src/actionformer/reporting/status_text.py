@@ -68,7 +68,7 @@ def as_text(
         calls: row -> the command that makes what it lacks.
     """
     width = max(len(run.experiment.name) for run in runs)
-    head = f"{'row':<{width}}  seed  {'state':<26} {'mAP':>6} {'trained':>9} {'left':>9}"
+    head = f"{'row':<{width}}  seed  {'state':<26} {'mAP':>6} {'trained for':>11} {'to go':>9}"
     lines = [head + ("  one seed takes      disk" if costs is not None else "")]
     told: set[str] = set()
     for run in runs:
@@ -108,7 +108,7 @@ def _line(run: RunStatus, width: int) -> str:
     score = "" if run.score is None else f"{run.score:.2f}"
     times = ["" if seconds is None else clock(seconds) for seconds in (run.seconds, left)]
     name = f"{run.experiment.name:<{width}}"
-    return f"{name}  {run.seed:>4}  {state:<26} {score:>6} {times[0]:>9} {times[1]:>9}"
+    return f"{name}  {run.seed:>4}  {state:<26} {score:>6} {times[0]:>11} {times[1]:>9}"
 
 
 def _next(run: RunStatus) -> str:

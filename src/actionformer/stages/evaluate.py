@@ -101,11 +101,12 @@ def evaluate(experiment: Experiment, seed: int) -> dict[str, float]:
     """
     run = layout.run(experiment.edition, experiment.name, seed)
     database = inputs.database_of(experiment)
-    detections = read_results(run / "detections.json")
+    path = run / "detections.json"
+    maker = f"detect {experiment.argument} --seed {seed}"
+    told = read_json(inputs.existing(layout.manifest(path), maker))
+    detections = read_results(inputs.existing(path, maker))
     metrics = row_metrics(experiment, database, detections)
     diagnosis = _diagnosis(experiment, database, detections)
-    maker = f"detect {experiment.argument} --seed {seed}"
-    told = read_json(inputs.existing(layout.manifest(run / "detections.json"), maker))
     made = keys.record(
         "evaluate",
         experiment,

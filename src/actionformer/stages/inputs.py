@@ -87,16 +87,22 @@ def remember_raw_file(root: Path, file: str, fetched: fetching.Fetched) -> None:
 
 def opened(experiment: Experiment) -> tuple[Database, FeatureStore]:
     """Database and features of a row."""
-    maker = f"pack {experiment.feature_argument} {experiment.data.features}"
-    store = existing(layout.store_of(experiment), maker)
-    return database_of(experiment), FeatureStore(store)
+    return database_of(experiment), FeatureStore(_store_of(experiment))
 
 
 def database_of(experiment: Experiment) -> Database:
     """The database of a row, with the labels that it reads."""
-    path = existing(layout.database_of(experiment), f"convert {experiment.dataset_argument}")
-    database = load_database(path, experiment.data.label_field)
+    database = load_database(_database_file_of(experiment), experiment.data.label_field)
     return database.first(experiment.data.videos)
+
+
+def _database_file_of(experiment: Experiment) -> Path:
+    return existing(layout.database_of(experiment), f"convert {experiment.dataset_argument}")
+
+
+def _store_of(experiment: Experiment) -> Path:
+    maker = f"pack {experiment.feature_argument} {experiment.data.features}"
+    return existing(layout.store_of(experiment), maker)
 
 
 def existing(path: Path, maker: str) -> Path:
@@ -111,13 +117,14 @@ def existing(path: Path, maker: str) -> Path:
 
 def md5s(experiment: Experiment) -> dict[str, str]:
     """md5 of the content of database and feature store, as their manifests tell it."""
-    store = read_manifest(layout.store_of(experiment))["md5"]
-    return {"database": database_md5(experiment), "store": store}
+    database = database_md5(experiment)
+    return {"database": database, "store": read_manifest(_store_of(experiment))["md5"]}
 
 
 def database_md5(experiment: Experiment) -> str:
     """md5 of a row's database, as its manifest tells it."""
-    return str(read_json(databases.manifest_path(layout.database_of(experiment)))["md5"])
+    path = _database_file_of(experiment)
+    return str(read_json(databases.manifest_path(path))["md5"])
 
 
 def classifier_md5(experiment: Experiment) -> dict[str, str]:

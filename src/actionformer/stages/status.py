@@ -11,9 +11,10 @@ from filelock import FileLock, Timeout
 from actionformer import layout, provenance
 from actionformer.data import annotations as databases
 from actionformer.data import features as stores
+from actionformer.errors import InputError
 from actionformer.files import read_json
 from actionformer.params import keys
-from actionformer.params.experiment import Experiment
+from actionformer.params.experiment import OWN, Experiment
 from actionformer.reporting import status_text
 from actionformer.reporting.status_text import Costs, RunStatus
 from actionformer.stages import inputs
@@ -38,6 +39,24 @@ def status(
     costs = _costs(runs) if cost else None
     others = _others(rows, seeds, released=released)
     return status_text.as_text(runs, calls, others=others, costs=costs)
+
+
+def own_rows() -> list[str]:
+    """The experiments given by path that have runs here: their files, as they were named.
+
+    Raises:
+        InputError: none.
+    """
+    folder = layout.results(OWN)
+    found = []
+    for path in sorted(folder.glob(f"*/seed*/{layout.PROGRESS}")):
+        row = str(read_json(path).get("row", ""))
+        if row not in found and Path(row).is_file():
+            found.append(row)
+    if not found:
+        wanted = "--rows FILE.yaml names one, wherever it stands"
+        raise InputError(f"{folder}: no run of an experiment of your own; {wanted}")
+    return found
 
 
 def run_status(experiment: Experiment, seed: int) -> RunStatus:

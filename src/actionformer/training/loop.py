@@ -136,7 +136,8 @@ def train(
             for epoch in range(len(history), params.epochs):
                 # of its own, whatever was drawn before: so an interrupted training goes on alike
                 torch.manual_seed((seed << 20) + epoch + 1)
-                record = _epoch(training, views, params, epoch=epoch, seed=seed)
+                what = f"{experiment.name}, seed {seed}: epoch {epoch + 1}/{params.epochs}"
+                record = _epoch(training, views, params, epoch=epoch, seed=seed, what=what)
                 loss = record["loss/total"]
                 if not math.isfinite(loss):
                     wrong = f"the loss of epoch {epoch} is {loss}; lower training.lr"
@@ -163,9 +164,15 @@ def train(
 
 
 def _epoch(
-    training: _Training, views: Sequence[View], params: TrainingParams, *, epoch: int, seed: int
+    training: _Training,
+    views: Sequence[View],
+    params: TrainingParams,
+    *,
+    epoch: int,
+    seed: int,
+    what: str,
 ) -> Record:
-    """One pass over the training views; returns its means."""
+    """One pass over the training views, called `what` while it runs; returns its means."""
     training.model.train()
     iterations = math.ceil(len(views) / params.batch_size)
     steps = []
@@ -175,7 +182,7 @@ def _epoch(
         longest = training.model.params.max_seq_len
         batches = (padded(batch, longest) for batch in batches)
     batches = sent(batches, str(training.model.loss_normalizer.device))
-    shown = progress(batches, f"epoch {epoch + 1}/{params.epochs}", total=iterations)
+    shown = progress(batches, what, total=iterations)
     for i, batch in enumerate(shown):
         lr = learning_rate(
             epoch * iterations + i,
