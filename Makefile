@@ -25,7 +25,7 @@ env: .venv/.installed  ## the environment, in .venv; TORCH_INDEX=https://downloa
 		"2.4 GB (several more where torch brings CUDA)"
 	$(PYTHON) -m venv .venv
 	$(if $(TORCH_INDEX),$(PIP) --no-deps --index-url $(TORCH_INDEX) $$(grep ^torch== requirements.lock))
-	@set -o pipefail; $(PIP) --requirement requirements.lock | awk -v all=$$(grep -c == requirements.lock) \
+	@set -o pipefail; PYTHONUNBUFFERED=1 $(PIP) --requirement requirements.lock | awk -v all=$$(grep -c == requirements.lock) \
 		'/^(Collecting|Processing|Requirement already)/ { n++; if (n % 20 == 0 || n == all) print n " of " all " packages found" } \
 		/Downloading .*\(([0-9.]+ GB|[0-9][0-9]+[0-9.]* MB)\)/ { sub(/^ */, ""); print } \
 		/^Installing/ { print "installing them: a minute or two" } { fflush() }'
@@ -51,7 +51,7 @@ check: env  ## linters, formatters, types, generated files
 parity: env  ## write docs/parity.md: how far ours is from the published implementations
 	python tests/parity.py
 
-benchmark: env  ## write docs/performance.md: speed and memory against the published implementations (about eight minutes)
+benchmark: env  ## write docs/performance.md: speed and memory against the published implementations (about ten minutes per instruction set)
 	python benchmarks/benchmark.py
 
 mutants: env  ## put 600 faults into the code, one at a time: which ones do the tests not notice? (hours)

@@ -4,7 +4,8 @@ One command, one page: docs/performance.md and a plot.
 
     python benchmarks/benchmark.py [--out docs/performance.md] [--quick]
 
-`measure.py` has what is measured, `peers.py` what the published implementations take. What the
+`measure.py` has what is measured, `machine.py` what it is measured on, `peers.py` what the
+published implementations take. What the
 network does is compared through the rate of matrix products: a peer's time counts as time * its
 machine's rate / the rate measured here, in the same run. Post-processing, evaluation and loading
 are compared as they stand.
@@ -13,32 +14,57 @@ are compared as they stand.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import date
 from pathlib import Path
 
 import measure
 import peers
+import torch
+from machine import BUSY, LIMITS, Watch, instruction_sets
 from measure import THREADS, Grown
 from peers import PEERS
 
 from actionformer import load_experiment
-from actionformer.files import write_text
+from actionformer.files import read_json, write_json, write_text
 from actionformer.params.files import published_rows
 from actionformer.progress import progress
-from actionformer.provenance import environment
-from actionformer.training.cost import matrix_rate
+from actionformer.provenance import commit_text, environment, git_state
+from actionformer.training.cost import forward_flops, matrix_rate
 from actionformer.training.device import prepare_cpu
+
+GPU = "GPU"
+# TriDet and TemporalMaxer report the latency of ActionFormer on (1, 2048, 2304)
+LATENCY_ROW = "thumos14_i3d"
+# how long the machine is looked at before it is measured
+LOOK_SECONDS = 5
 
 HEADER = """\
 # Performance
 
-Written by `make benchmark`. Ratios are to the faster of the two published implementations: what the
-network does through the matrix rate of the two machines (`benchmarks/benchmark.py`), the rest as it
-stands. Medians.
+Written by `make benchmark`: a section for every instruction set that a processor has, and one for a
+GPU. `ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2` shows a processor without AVX-512 on any
+other. A section stays until a machine with its instruction set is measured again.
 
-{processor}, {cores} cores, {threads} threads; torch {torch}, numpy {numpy}, Python {python}.
-Float32 matrices of 2048 x 2048: {rate:.0f} GFLOP/s. Convolutions run in another library than matrix
-products (oneDNN, MKL), which may be the faster one: shares of the matrix rate can exceed 100 %.
+Ratios are to the faster of the two published implementations: what the network does through the
+matrix rate of the two machines (`benchmarks/benchmark.py`), the rest as it stands. Medians.
+"""
+SECTION = """\
+{date}, commit {commit}; {cores} cores, {threads} threads; torch {torch}, numpy {numpy}, Python
+{python}; others used {others:.0%} of the machine. Float32 matrices of 2048 x 2048: {rate:.0f}
+GFLOP/s. Convolutions run in another library than matrix products (oneDNN, MKL), which may be the
+faster one: shares of the matrix rate can exceed 100 %.
+"""
+OPERATIONS = """\
+One video at full length. GMACs are multiply-adds of convolutions and matrix products, which is what
+fvcore counts for them; latency is the median of single forward passes on (1, C, T).
 """
 REAL_LENGTHS = """\
 A step of a training epoch, and a test video's forward pass in batches of the row's size, on lengths
@@ -68,6 +94,16 @@ REAL_LENGTHS_HEADS = [
     "forward, s",
     "ratio",
     "floor",
+]
+
+
+GPU_HEADS = [
+    "row",
+    "precision",
+    "videos/s",
+    "of the matrix rate",
+    "memory, GB",
+    "hours of a seed",
 ]
 
 
@@ -182,32 +218,123 @@ def _ratio(value: float, floor: float | None = None) -> list[str]:
     return cells
 
 
-def report(quick: bool) -> tuple[str, list[Grown]]:
-    """The whole page, and the growth to plot."""
+def operations_table(device: str, repeats: int) -> list[str]:
+    """Multiply-adds of every row's network, and the latency of that on THUMOS-14's I3D features."""
+    rows = []
+    for row in progress(published_rows(), "operations", unit="row"):
+        params = load_experiment(row).model
+        macs = forward_flops(params, params.max_seq_len) / 2
+        shape = f"(1, {params.in_channels}, {params.max_seq_len})"
+        latency = ["–", "–"]
+        if row == LATENCY_ROW:
+            found = measure.latency(row, device, repeats)
+            latency = [f"{1e3 * found['network']:.1f}", f"{1e3 * found['backbone']:.1f}"]
+        rows.append([row, shape, f"{macs / 1e9:.1f}", *latency])
+    return _table(["row", "input", "GMACs", "latency, ms", "of the backbone, ms"], rows)
+
+
+def gpu_table(repeats: int) -> list[str]:
+    """Training steps at full length on a GPU, in the published arithmetic and in bfloat16."""
+    rate, rows = matrix_rate("cuda", repeats=9), []
+    for row in progress(published_rows(), "on the GPU", unit="row"):
+        experiment = load_experiment(row)
+        counts = experiment.dataset.published.get(experiment.dataset.train_subset)
+        for precision in ("published", "bf16"):
+            found = measure.on_gpu(row, precision, repeats)
+            videos_a_second = experiment.training.batch_size / found["step"]
+            hours = "–"
+            if counts is not None and counts.videos is not None:
+                videos = counts.videos * experiment.training.epochs
+                hours = f"{videos / videos_a_second / 3600:.2f}"
+            share = f"{found['flops'] / found['step'] / rate:.0%}"
+            memory = f"{found['memory'] / 1e9:.1f}"
+            rows.append([row, precision, f"{videos_a_second:.1f}", share, memory, hours])
+    return _table(GPU_HEADS, rows)
+
+
+def cpu_section(quick: bool) -> tuple[str, list[Grown]]:
+    """What is measured with one instruction set, and the growth to plot."""
     prepare_cpu(THREADS)
     repeats, batches = (2, 4) if quick else (4, 16)
     rate = matrix_rate("cpu", repeats=9)
     full, flops = full_length_table(rate, repeats)
     growths = measure.growth(2)
-    header = HEADER.format(**environment(), threads=THREADS, rate=rate / 1e9)
     parts = [
-        header,
-        _section("Full length", full),
-        _section("Real lengths", real_lengths_table(rate, flops, batches), REAL_LENGTHS),
-        _section("Post-processing, evaluation, loading", rest_table(repeats, 40 if quick else 200)),
-        _section(
+        _machine(rate),
+        _part("Full length", full),
+        _part("Real lengths", real_lengths_table(rate, flops, batches), REAL_LENGTHS),
+        _part("Operations and latency", operations_table("cpu", 5 * repeats), OPERATIONS),
+        _part("Post-processing, evaluation, loading", rest_table(repeats, 40 if quick else 200)),
+        _part(
             "Growth",
             growth_table(growths),
             "Time grows as size to the power of the exponent.\n",
         ),
-        "![Times against sizes](performance.png)\n",
     ]
     return "\n".join(parts), growths
 
 
-def _section(title: str, table: Sequence[str], text: str = "") -> str:
+def gpu_section(quick: bool) -> str:
+    """What is measured on a GPU."""
+    repeats = 10 if quick else 50
+    parts = [
+        _machine(matrix_rate("cuda", repeats=9)),
+        _part("Training at full length", gpu_table(repeats)),
+        _part("Operations and latency", operations_table("cuda", repeats), OPERATIONS),
+    ]
+    return "\n".join(parts)
+
+
+def _machine(rate: float) -> str:
+    """What was measured, when; how busy others were is filled in at the end."""
+    told = {"date": date.today().isoformat(), "commit": commit_text(git_state())}
+    text = SECTION.replace("{others:.0%}", "{{others:.0%}}")
+    return text.format(**environment(), **told, threads=THREADS, rate=rate / 1e9)
+
+
+def _part(title: str, table: Sequence[str], text: str = "") -> str:
     lead = f"{text}\n" if text else ""
-    return f"## {title}\n\n{lead}" + "\n".join(table) + "\n"
+    return f"### {title}\n\n{lead}" + "\n".join(table) + "\n"
+
+
+# ---------------------------------------------------------------------------------------- the page
+
+
+def sections_of(page: Path) -> dict[str, str]:
+    """Instruction set, or 'GPU' -> its section, heading included, of a page that was written."""
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    found = {}
+    for section in re.split(r"^(?=## )", text, flags=re.MULTILINE)[1:]:
+        name = section.partition(":")[0].removeprefix("## ")
+        found[name] = section.partition("![")[0].rstrip() + "\n"
+    return found
+
+
+def measured(name: str, environment: Mapping[str, str], quick: bool) -> tuple[str, list[Grown]]:
+    """A section, measured by a process of its own: libraries read the environment once."""
+    watch = Watch()
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result.json"
+        command = [sys.executable, __file__, "--measure", name, "--out", str(result)]
+        command += ["--quick"] if quick else []
+        subprocess.run(command, env={**os.environ, **environment}, check=True)
+        content = read_json(result)
+    others = watch.others()
+    where = content["where"] if others <= BUSY else f"{content['where']}, beside other load"
+    text = content["text"].format(others=others)
+    return f"## {name}: {where}\n\n{text}", [Grown(**grown) for grown in content["growth"]]
+
+
+def measure_one(name: str, quick: bool, out: Path) -> None:
+    """What `measured` starts."""
+    growths: list[Grown] = []
+    if name == GPU:
+        text, where = gpu_section(quick), torch.cuda.get_device_name()
+    else:
+        text, growths = cpu_section(quick)
+        where = str(environment()["processor"])
+    content = {"text": text, "where": where, "growth": [asdict(grown) for grown in growths]}
+    write_json(out, content)
 
 
 def plot(growths: Sequence[Grown], out: Path) -> None:
@@ -238,18 +365,6 @@ def plot(growths: Sequence[Grown], out: Path) -> None:
     figure.savefig(out, dpi=110)
 
 
-def growths_of(page: Path) -> list[Grown]:
-    """What the table of a page that was written says of growth."""
-    found = []
-    table = page.read_text(encoding="utf-8").partition("## Growth")[2]
-    for line in table.splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) == 4 and "," in cells[1]:
-            sizes, seconds = ([float(text) for text in cell.split(",")] for cell in cells[1:3])
-            found.append(Grown(cells[0], sizes, seconds))
-    return found
-
-
 def main() -> None:
     """Measure, write the page and the plot, print the page."""
     parser = argparse.ArgumentParser(
@@ -259,16 +374,39 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=page)
     text = "fewer repeats, a quarter of the time"
     parser.add_argument("--quick", action="store_true", help=text)
-    text = "draw the picture anew from the page's own table; measure nothing"
-    parser.add_argument("--redraw", action="store_true", help=text)
+    text = "measure although others use the machine; the headings say so"
+    parser.add_argument("--beside-load", action="store_true", help=text)
+    parser.add_argument("--measure", metavar="NAME", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.redraw:
-        plot(growths_of(args.out), args.out.with_suffix(".png"))
+    if args.measure is not None:
+        measure_one(args.measure, args.quick, args.out)
         return
-    text, growths = report(args.quick)
+    refuse_load(args.beside_load)
+    environments = instruction_sets()
+    if torch.cuda.is_available():
+        environments[GPU] = {}
+    sections, drawn = sections_of(args.out), False
+    for name, variables in environments.items():
+        sections[name], growths = measured(name, variables, args.quick)
+        if not drawn:  # the largest set comes first
+            plot(growths, args.out.with_suffix(".png"))
+            drawn = True
+    parts = [sections[name] for name in (*LIMITS, GPU) if name in sections]
+    text = "\n".join([HEADER, *parts, "![Times against sizes](performance.png)\n"])
     write_text(args.out, text)
-    plot(growths, args.out.with_suffix(".png"))
     print(text)
+
+
+def refuse_load(wanted: bool) -> None:
+    """Times of a machine that others use are not its own."""
+    watch = Watch()
+    time.sleep(LOOK_SECONDS)
+    others = watch.others()
+    if others > BUSY and not wanted:
+        sys.exit(
+            f"benchmark: others use {others:.0%} of this machine, at most {BUSY:.0%} is quiet; "
+            "wait, or --beside-load measures all the same and says so"
+        )
 
 
 if __name__ == "__main__":

@@ -183,6 +183,48 @@ def real_lengths(row: str, batches: int) -> dict[str, float] | None:
     }
 
 
+def latency(row: str, device: str, repeats: int) -> dict[str, float]:
+    """Seconds of one forward pass of a video at full length: of the network, of its backbone."""
+    experiment = load_experiment(row)
+    T = experiment.model.max_seq_len
+    model = ActionFormer(experiment.model).eval().to(device)
+    video = batch_of(experiment, [T], torch.Generator().manual_seed(0))
+    video = video.each(lambda tensor: tensor.to(device))
+    x_BTC = video.features_BCT.transpose(1, 2)
+    works = {
+        "network": partial(model, video.features_BCT, video.mask_BT),
+        "backbone": partial(model.backbone, x_BTC, video.mask_BT, T),
+    }
+    found = {}
+    with torch.inference_mode():
+        for name, work in works.items():
+            found[name] = seconds(partial(_finished, work, device), repeats=repeats, warm=3)
+    return found
+
+
+def on_gpu(row: str, precision: str, repeats: int) -> dict[str, float]:
+    """Seconds, operations and peak memory of a training step of the row's batch, at full length."""
+    experiment = load_experiment(row, overrides=[f"training.precision={precision}"])
+    lengths = [experiment.model.max_seq_len] * experiment.training.batch_size
+    trainer = Trainer(experiment, "cuda")
+    batch = batch_of(experiment, lengths, torch.Generator().manual_seed(0)).each(torch.Tensor.cuda)
+    torch.cuda.reset_peak_memory_stats()
+    work = partial(_finished, partial(trainer.step, batch), "cuda")
+    taken = seconds(work, repeats=repeats, warm=5)
+    return {
+        "step": taken,
+        "flops": training_flops(experiment, lengths),
+        "memory": float(torch.cuda.max_memory_allocated()),
+    }
+
+
+def _finished(work: Callable[[], Any], device: str) -> None:
+    """Work, to its end on the device."""
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
 def memory(row: str) -> float:
     """Peak bytes of a process that does nothing but three training steps at full length."""
     script = Path(__file__).with_name("step_memory.py")

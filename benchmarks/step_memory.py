@@ -41,10 +41,12 @@ class Trainer:
     """A network with its optimiser and average, ready for steps."""
 
     experiment: Experiment
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         torch.manual_seed(0)
-        self.model = ActionFormer(self.experiment.model).train()
+        precision = self.experiment.training.precision
+        self.model = ActionFormer(self.experiment.model, precision).train().to(self.device)
         average = get_ema_multi_avg_fn(self.experiment.training.ema_decay)
         self.ema = AveragedModel(self.model, multi_avg_fn=average)
         self.optimizer = adamw(self.model, self.experiment.training)

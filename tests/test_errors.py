@@ -231,7 +231,11 @@ CASES = {
     ),
     "detections without ground truth": (
         lambda tree: ["evaluate", "thumos14_i3d", "--detections", "d.json"],
-        ["--detections and --subset go with --annotations"],
+        ["--detections: of --annotations"],
+    ),
+    "a row and options of files": (
+        lambda tree: ["evaluate", "thumos14_i3d", "--tiou", "0.9", "--no-blocked"],
+        ["--tiou, --no-blocked: of --annotations; a row's own stand in its params"],
     ),
     "detect before train": (untrained, ["model.pt", "train"]),
 }

@@ -276,7 +276,8 @@ def test_a_video_in_which_nothing_is_sure_enough_says_so_and_has_a_picture(thumo
 
 
 @pytest.mark.parametrize(
-    ("device", "words"), [("gpu", "expected auto, cpu, cuda or cuda:N"), ("cuda:99", "torch sees")]
+    ("device", "words"),
+    [("gpu", "expected auto, cpu, cuda, cuda:N or mps"), ("cuda:99", "torch sees")],
 )
 def test_a_device_that_is_not_there_is_one_line(thumos, device, words):
     folder, path, _ = thumos

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from actionformer import layout
 from actionformer.commands.options import (
+    TIOU,
     Command,
     chosen_row,
     device_option,
@@ -41,36 +43,63 @@ def evaluate_options(parser: argparse.ArgumentParser) -> None:
         "also recall at k times the ground truth of a video and class, as for Ego4D (such as 1 5)"
     )
     parser.add_argument("--recall-top-k", type=int, nargs="+", default=[], metavar="K", help=text)
-    text = "of --annotations: JSON to write (default: evaluation.json)"
-    parser.add_argument("--out", type=Path, default=Path("evaluation.json"), help=text)
+    text = f"of --annotations: JSON to write (default: {layout.EVALUATIONS}/DETECTIONS.json)"
+    parser.add_argument("--out", type=Path, help=text)
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    from actionformer.stages import evaluate as stage
-
     if args.annotations is not None and args.row is not None:
         raise InputError("a row has its own files: name one, or give --annotations, not both")
     if args.annotations is None:
-        if args.detections is not None or args.subset is not None:
-            raise InputError("--detections and --subset go with --annotations")
-        _print_percent(stage.evaluate(chosen_row(args), args.seed))
+        _refuse_of_files(args)
+        _evaluate_row(args)
         return
     if args.detections is None or args.subset is None:
         raise InputError("--annotations needs --detections and --subset, too")
+    # what is refused is refused at once: torch, which the stage imports, takes seconds
+    from actionformer.stages import evaluate as stage
+
     params = EvaluationParams(
         tiou=args.tiou, recall_top_k=args.recall_top_k, use_blocked_list=args.blocked
     )
+    out = args.out or layout.EVALUATIONS / f"{args.detections.stem}.json"
     said, percent = stage.evaluate_files(
         args.annotations,
         args.detections,
         params,
         subset=args.subset,
         label_field=args.label_field,
-        out=args.out,
+        out=out,
     )
     print(said)
     _print_percent(percent)
-    print(f"written to {args.out}")
+    print(f"written to {out}")
+
+
+def _evaluate_row(args: argparse.Namespace) -> None:
+    experiment = chosen_row(args)
+    from actionformer.stages import evaluate as stage
+
+    _print_percent(stage.evaluate(experiment, args.seed))
+
+
+def _refuse_of_files(args: argparse.Namespace) -> None:
+    """A row has files and params of its own."""
+    given = {
+        "--detections": args.detections is not None,
+        "--subset": args.subset is not None,
+        "--tiou": args.tiou != TIOU,
+        "--recall-top-k": bool(args.recall_top_k),
+        "--label-field": args.label_field != "label",
+        "--no-blocked": not args.blocked,
+        "--out": args.out is not None,
+    }
+    wrong = [option for option, is_given in given.items() if is_given]
+    if wrong:
+        raise InputError(
+            f"{', '.join(wrong)}: of --annotations; a row's own stand in its params "
+            "(--set evaluation.tiou='[0.5]')"
+        )
 
 
 def _print_percent(percent: dict[str, float]) -> None:
@@ -100,11 +129,11 @@ def evaluate_released(args: argparse.Namespace) -> None:
 
     experiment = chosen_row(args)
     use_threads(experiment)
-    print(
-        stage.evaluate_released(
-            experiment, args.params, device=args.device, gpu_slots=args.gpu_slots
-        )
+    said, percent = stage.evaluate_released(
+        experiment, args.params, device=args.device, gpu_slots=args.gpu_slots
     )
+    print(said)
+    _print_percent(percent)
 
 
 COMMANDS = (

@@ -33,6 +33,10 @@ class Command:
     resumes: bool = False
 
 
+# of files, unless --tiou says otherwise
+TIOU = [0.3, 0.4, 0.5, 0.6, 0.7]
+
+
 def say(line: str) -> None:
     """Print a line at once: a log is read while a job runs."""
     print(line, flush=True)
@@ -124,8 +128,8 @@ def files_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
     text = "a result file {'results': {video: [...]}}"
     parser.add_argument("--detections", type=Path, required=required, help=text)
     parser.add_argument("--subset", required=required, help="the subset to evaluate")
-    tiou = [0.3, 0.4, 0.5, 0.6, 0.7]
-    parser.add_argument("--tiou", type=float, nargs="+", default=tiou, help="tIoU thresholds")
+    text = f"tIoU thresholds (default: {' '.join(map(str, TIOU))})"
+    parser.add_argument("--tiou", type=float, nargs="+", default=TIOU, help=text)
     text = "noun or verb in EPIC's database (default: label)"
     parser.add_argument("--label-field", default="label", help=text)
     text = (

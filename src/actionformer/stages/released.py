@@ -22,8 +22,8 @@ from actionformer.training.device import leased_device
 
 def evaluate_released(
     experiment: Experiment, params: Path, *, device: str, gpu_slots: int | None = None
-) -> str:
-    """Score a row's published checkpoint; says what it found.
+) -> tuple[str, dict[str, float]]:
+    """Score a row's published checkpoint; says what it found, and the metrics in percent.
 
     A checkpoint that two rows share fits one of them; of the other the metrics say that it has
     none.
@@ -42,9 +42,8 @@ def evaluate_released(
         # those of an earlier file under this name
         (run / "detections.json").unlink(missing_ok=True)
         write_json(run / "lineage.json", lineage)
-        metrics = {"none": why_none, "lineage": lineage, "made_with": made}
-        write_json(run / "metrics.json", metrics)
-        return f"{experiment.name}: no checkpoint of its own: {why_none}"
+        write_json(run / "metrics.json", {"none": why_none, "lineage": lineage, "made_with": made})
+        return f"{experiment.name}: no checkpoint of its own: {why_none}", {}
     database, features = inputs.opened(experiment)
     with leased_device(device, gpu_slots) as chosen:
         network = published_model(experiment.model, weights).to(chosen)
@@ -56,7 +55,8 @@ def evaluate_released(
     metrics = row_metrics(experiment, database, results)
     write_json(run / "metrics.json", metrics | {"lineage": lineage, "made_with": made})
     tracking.Careful(run)(tracking.log_result, run)
-    return said
+    percent: dict[str, float] = metrics["percent"]
+    return said, percent
 
 
 def released_inputs(experiment: Experiment, path: Path) -> dict[str, str]:
