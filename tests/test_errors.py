@@ -157,7 +157,7 @@ def untrained(tree: Path) -> list[str]:
 CASES = {
     "unknown key": (
         edit_yaml("experiments/thumos14_i3d.yaml", "attention_window", "atention_window"),
-        ["thumos14_i3d.yaml", "model.atention_window", "unknown key"],
+        ["thumos14_i3d.yaml", "model.atention_window", "unknown key (there are", "heads"],
     ),
     "wrong type": (
         edit_yaml("experiments/thumos14_i3d.yaml", "attention_window: 19", "channels: many"),
@@ -232,6 +232,14 @@ CASES = {
     "detections without ground truth": (
         lambda tree: ["evaluate", "thumos14_i3d", "--detections", "d.json"],
         ["--detections: of --annotations"],
+    ),
+    "features that are not there": (
+        lambda tree: ["predict", "--weights", "model.pt", "--features", "nope.npy"],
+        ["nope.npy: no such file or folder"],
+    ),
+    "a folder for weights": (
+        lambda tree: ["predict", "--weights", ".", "--features", "."],
+        [".: a folder; expected the model.pt of a run in it"],
     ),
     "a row and options of files": (
         lambda tree: ["evaluate", "thumos14_i3d", "--tiou", "0.9", "--no-blocked"],

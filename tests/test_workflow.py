@@ -201,7 +201,7 @@ def test_status_says_what_is_done_and_what_is_next(done):
     call = "snakemake --cores all --config rows=hacs_slowfast,thumos14_i3d seeds=0,1"
     assert f"next: train hacs_slowfast, seed 1 ({call})" in said
     paper = run_command(done, *command[:4], "--edition", "paper", "--rows", "thumos14_i3d").stdout
-    assert re.search(r"thumos14_i3d +0  missing +at most \d+\.\d h +at least 10.6 GB", paper)
+    assert re.search(r"thumos14_i3d +0  missing +about \d+\.\d h +at least 10.6 GB", paper)
     call = "snakemake --cores all --config edition=paper rows=thumos14_i3d"
     assert f"next: fetch for thumos14_i3d ({call})" in paper
 

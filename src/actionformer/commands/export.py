@@ -16,6 +16,7 @@ from actionformer.commands.options import (
     use_threads,
 )
 from actionformer.detection.timing import Timing, timed_as
+from actionformer.errors import InputError
 from actionformer.params.files import read_yaml, stored_experiment
 
 
@@ -57,6 +58,11 @@ def predict(args: argparse.Namespace) -> None:
         subset=args.subset,
     )
     # what is refused is refused at once: torch, which the stage imports, takes seconds
+    if args.weights.is_dir():
+        raise InputError(f"{args.weights}: a folder; expected the model.pt of a run in it")
+    for path in args.features:
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
     beside = args.weights.with_name("params.yaml")
     if beside.exists():
         timed_as(stored_experiment(read_yaml(beside), str(beside)), timing)

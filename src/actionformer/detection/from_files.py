@@ -189,6 +189,10 @@ def _durations(annotations: Path, subset: str | None) -> dict[str, float]:
                 durations[name] = float(entry["duration"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{annotations}: a video without a duration ({error})") from None
+    if not durations:
+        subsets = {str(entry.get("subset")) for entry in content["database"].values()}
+        known = ", ".join(sorted(subsets)) or "none"
+        raise InputError(f"{annotations}: no video of subset '{subset}'; there are {known}")
     return durations
 
 

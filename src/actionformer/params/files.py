@@ -78,10 +78,24 @@ def validated(kind: type[AnyParams], content: dict[str, Any], origin: str) -> An
             if item["type"] == "extra_forbidden":
                 reason = "unknown key"
                 today = RENAMED.get(kind, {}).get(key)
+                known = _known_keys(kind, item["loc"])
                 if today is not None:
                     reason += f" (called {today} now)"
+                elif known:
+                    reason += f" (there are {', '.join(known)})"
             problems.append(f"{key}: {reason}")
         raise InputError(f"{origin}: {'; '.join(problems)}") from None
+
+
+def _known_keys(kind: type[Params], place: Sequence[int | str]) -> list[str]:
+    """What could stand where an unknown key does; nothing in the midst of a list or mapping."""
+    for part in place[:-1]:
+        field = kind.model_fields.get(str(part))
+        inner = None if field is None else field.annotation
+        if not isinstance(inner, type) or not issubclass(inner, Params):
+            return []
+        kind = inner
+    return sorted(kind.model_fields)
 
 
 def names(kind: Literal["experiments", "datasets", "editions"], params: Path = PARAMS) -> list[str]:

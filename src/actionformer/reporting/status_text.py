@@ -91,10 +91,11 @@ def as_text(
         lines.append(f"next: {_next(waiting[0])} ({calls[waiting[0].experiment.name]})")
     if costs is not None:
         lines.append(
-            "hours: measured where a seed has been trained here; otherwise at most, reckoned from "
-            "the network's operations on full-length crops at this machine's "
-            f"{costs.rate / 1e9:.0f} GFLOP/s of float32 matrix products ({costs.device}); unknown "
-            "until a data set's annotations say how many videos it has"
+            "hours: measured where a seed has been trained here; otherwise reckoned from the "
+            "network's operations on full-length crops, which real crops rarely are, at the "
+            f"{costs.rate / 1e9:.0f} GFLOP/s of float32 matrix products that this machine has to "
+            f"spare just now ({costs.device}); unknown until a data set's annotations say how many "
+            "videos it has"
         )
     return "\n".join(lines) + "\n"
 
@@ -123,4 +124,4 @@ def _hours(run: RunStatus, costs: Costs) -> str:
     if run.measured_hours is not None:
         return f"{run.measured_hours:.2f} h (measured)"
     hours = costs.hours[run.experiment.name]
-    return "unknown" if hours is None else f"at most {hours:.1f} h"
+    return "unknown" if hours is None else f"about {hours:.1f} h"

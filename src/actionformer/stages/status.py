@@ -15,6 +15,7 @@ from actionformer.errors import InputError
 from actionformer.files import read_json
 from actionformer.params import keys
 from actionformer.params.experiment import OWN, Experiment
+from actionformer.progress import progress
 from actionformer.reporting import status_text
 from actionformer.reporting.status_text import Costs, RunStatus
 from actionformer.stages import inputs
@@ -209,7 +210,7 @@ def _costs(runs: Sequence[RunStatus]) -> Costs:
     rate = matrix_rate(device)
     hours: dict[str, float | None] = {}
     told = set()
-    for run in runs:
+    for run in progress(runs, "reckon hours", unit="run"):
         row = run.experiment
         if row.name not in told and run.measured_hours is None:
             videos = _training_videos(row)

@@ -47,6 +47,8 @@ def load(path: Path, *, maker: str = "train", tensors: bool = True) -> dict[str,
 
 def load_model(path: Path) -> tuple[ActionFormer, Experiment, list[str]]:
     """The network with its weights, its experiment and its class names, from `model.pt`."""
+    if path.is_dir():
+        raise InputError(f"{path}: a folder; expected the model.pt of a run in it")
     try:
         content = load(path)
     except InputError:

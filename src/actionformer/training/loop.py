@@ -182,7 +182,7 @@ def _epoch(
         longest = training.model.params.max_seq_len
         batches = (padded(batch, longest) for batch in batches)
     batches = sent(batches, str(training.model.loss_normalizer.device))
-    shown = progress(batches, what, total=iterations)
+    shown = progress(batches, what, unit="step", total=iterations)
     for i, batch in enumerate(shown):
         lr = learning_rate(
             epoch * iterations + i,
