@@ -507,7 +507,7 @@ def test_a_row_is_exported_with_every_evaluated_video_and_without_what_has_no_ex
     ("challenge", "changes", "words"),
     [
         ("activitynet", {}, "Ego4D-MQ is not what the challenge 'activitynet' is about"),
-        ("ego4d", {"subset": "test"}, "detect_results has unknown videos: 'v'"),
+        ("ego4d", {"subset": "test"}, "detections are of subset 'val'; for 'test' give those"),
         ("ego4d", {"subset": "exam"}, "no video of subset 'exam'; there are test, val"),
     ],
 )

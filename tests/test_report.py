@@ -440,8 +440,8 @@ def test_a_bin_without_ground_truth_is_not_a_bin_of_zero():
     known = {"normalized_map": 0.5, "bins": dict.fromkeys(why_wrong.CHARACTERISTICS, bins)}
     spec = why_wrong.sensitivity([EvaluatedRun(0, [], {}, known)]).spec
     said = {value["lane"]: value["said"] for value in spec["data"]["values"]}
-    assert said["length XS: 0 to 1 s (n = 0)"] == "no ground truth"
-    assert said["length S: 0 to 1 s (n = 3)"] == "0.0"
+    assert said["length XS: 0 to 1 s"] == "none (0)"
+    assert said["length S: 0 to 1 s"] == "0.0 (3)"
 
 
 def test_what_is_printed_is_drawn_without_being_scrolled_to(detector):

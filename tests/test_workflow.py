@@ -350,12 +350,15 @@ def test_the_model_is_served_and_says_what_predict_says(done):
         features_TC = np.random.default_rng(0).standard_normal((60, 48), np.float32)
         question = {"inputs": features_TC.tolist(), "params": {"fps": 25.0}}
         answer = asked(f"http://127.0.0.1:{port}/invocations", question)
+        unsaid = {"inputs": features_TC.tolist(), "params": {}}
+        refused = asked(f"http://127.0.0.1:{port}/invocations", unsaid)
     finally:
         os.killpg(served.pid, signal.SIGKILL)
         served.wait(60)
     model = ActionFormer.from_pretrained(done / "results/demo/thumos14_i3d/seed0")
     expected = detections({"x": model.predict(features_TC, fps=25)}).drop(columns="video")
     assert len(expected)
+    assert "frames per second" in refused["message"]
     found = pd.DataFrame(answer["predictions"])
     pd.testing.assert_frame_equal(found[list(expected.columns)], expected, rtol=1e-5)
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from mlflow.exceptions import MlflowException
 
 from actionformer.detection.timing import AS_TRAINED, OF_A_VIDEO
+from actionformer.errors import InputError
 from actionformer.facade import ActionFormer, detections
 
 NAME = "features"
@@ -33,13 +35,16 @@ class Served:
             params: `fps`, `stride`, `offset` and `duration` of the video; below 0: as trained.
 
         Raises:
-            InputError: features of another shape; no frame rate.
+            MlflowException: features of another shape; no frame rate. Its server says why.
         """
         given = {}
         for name in OF_A_VIDEO:
             value = float((params or {}).get(name, AS_TRAINED))
             given[name] = None if value < 0 else value
-        found = self._model.predict(np.asarray(model_input, np.float32), **given)
+        try:
+            found = self._model.predict(np.asarray(model_input, np.float32), **given)
+        except InputError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from None
         return detections({NAME: found}).drop(columns="video")
 
 

@@ -148,6 +148,8 @@ class ModelParams(Params):
         return self
 
 
+# the edition of experiments and data sets given by path
+OWN = "own"
 # how the network computes (`model.precision`)
 Precision = Literal["published", "float32", "bf16"]
 
@@ -290,9 +292,14 @@ class Experiment(Params):
 
     @property
     def argument(self) -> str:
-        """How commands name this row, values of the command line included."""
+        """How commands name this row, edition and values of the command line included."""
         values = f" --set {shlex.join(self.overrides)}" if self.overrides else ""
-        return shlex.quote(self.called or self.name) + values
+        return shlex.quote(self.called or self.name) + self.edition_option + values
+
+    @property
+    def edition_option(self) -> str:
+        """What says the edition to a command, unless it is the usual one."""
+        return "" if self.edition in ("demo", OWN) else f" --edition {self.edition}"
 
     @property
     def dataset_argument(self) -> str:
@@ -327,9 +334,6 @@ class Edition(Params):
             )
         return self
 
-
-# the edition of experiments and data sets given by path
-OWN = "own"
 
 OWN_EDITION = Edition(
     comparable=False,

@@ -57,10 +57,10 @@ ARITHMETIC = {
 
 # The same for what people look at: raised where a page shows something else.
 PAGES = {
-    "draw": 2,  # confused classes, missed ground truth, bins with counts, other colours
+    "draw": 3,  # counts of bins beside their values, thresholds by name
     "card": 2,  # figures, intended use, limitations, citation; the licence as its header names it
-    "tabulate": 2,  # what departs from the published params; captions and scopes
-    "report": 2,  # what is drawn, and in which order
+    "tabulate": 3,  # no links to figures that the page lacks; what a drawn checkpoint is
+    "report": 3,  # a phone's first table whole; what is printed
 }
 
 # ------------------------------------------------------------------------------ what a stage reads

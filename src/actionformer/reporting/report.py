@@ -34,12 +34,18 @@ class Section:
 
 
 def page(
-    title: str, *, lead: str, results: Sequence[tables.Table], sections: Sequence[Section]
+    title: str,
+    *,
+    lead: str,
+    results: Sequence[tables.Table],
+    sections: Sequence[Section],
+    heading: str = "Why it succeeds, and where it fails",
 ) -> str:
     """A report as HTML: all tables, then one section at a time, chosen by the reader.
 
     Args:
         lead: what the numbers are, in a sentence or two.
+        heading: of the sections.
     """
     specs = {}
     for section in sections:
@@ -58,6 +64,7 @@ def page(
     return _template("report.html").render(
         title=title,
         lead=lead,
+        heading=heading,
         legend=table_forms.LEGEND if results else "",
         tables=shown,
         overview=[(table.title, average) for table in results for average in table.averages],
@@ -86,8 +93,10 @@ def facts(row: tables.Row) -> list[tuple[str, str]]:
         told.append(("departs from the row's params", last["departs"]))
     if last["remark"]:
         told.append(("remark", last["remark"]))
-    several = "; timelines are of the first, all else means" if len(row.runs) > 1 else ""
-    told.append(("seeds", last["seeds"] + several))
+    if len(row.runs) > 1:
+        told.append(("seeds", f"{last['seeds']}; timelines are of the first, all else means"))
+    else:
+        told.append(("seed", last["seeds"]))
     pinned = "" if last["data_pinned"] else " (not pinned)"
     told.append(("data version", last["data_version"] + pinned))
     told.append(("trained", last["trained"]))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from actionformer import layout
 from actionformer.data.detections import read_results
 from actionformer.errors import InputError
 from actionformer.evaluation.bootstrap import Comparison
@@ -66,6 +67,7 @@ def compare(first: Path, second: Path, *, out: Path) -> list[str]:
         lead=f"{sides[1].name} less {sides[0].name}, on {sides[0].experiment.dataset.name}.",
         results=[],
         sections=[section],
+        heading="Which of the two is better, and at what",
     )
     write_text(out, text)
     return [*said, f"written to {out}"]
@@ -80,7 +82,9 @@ def _side(folder: Path) -> Side:
         folders = sorted(found, key=_seed)
     if not folders:
         wrong = "no run, and no row with runs that are evaluated"
-        raise InputError(f"{folder}: {wrong}; expected results/EDITION/ROW")
+        meant = layout.run("demo", folder.name, 0).parent
+        hint = f", such as {meant}" if meant.exists() else ""
+        raise InputError(f"{folder}: {wrong}; expected results/EDITION/ROW{hint}")
     runs = []
     for path in folders:
         for name in ("metrics.json", "diagnosis.json", "detections.json"):

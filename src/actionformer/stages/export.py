@@ -126,6 +126,10 @@ def export(
         InputError: detections that the challenge would refuse; nothing is written then.
     """
     durations, classes = _challenge_videos(challenge, experiment, subset)
+    evaluated = experiment.dataset.eval_subset
+    if detections is None and subset not in (None, evaluated):
+        wrong = f"a run's detections are of subset '{evaluated}'"
+        raise InputError(f"{wrong}; for '{subset}' give those of `predict` with --detections")
     name = layout.actions(experiment) if challenge == "epic" else experiment.name
     path = detections or layout.run(experiment.edition, name, seed) / "detections.json"
     if challenge == "epic" and experiment.actions_with is None:
@@ -208,7 +212,7 @@ def export_hub(experiment: Experiment, seed: int, out: Path) -> str:
     if not card.exists():
         raise InputError(f"{card}: not written yet; `actionformer card {experiment.argument}` does")
     if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out}: is not empty; name a new folder")
+        raise InputError(f"{out}: is not empty; name a new folder with --out")
     network, trained, classes = load_model(weights)
     text = card.read_text(encoding="utf-8")
     for path in sorted(layout.figures(experiment).glob("*.svg")):

@@ -97,11 +97,13 @@ def database_of(experiment: Experiment) -> Database:
 
 
 def _database_file_of(experiment: Experiment) -> Path:
-    return existing(layout.database_of(experiment), f"convert {experiment.dataset_argument}")
+    maker = f"convert {experiment.dataset_argument}{experiment.edition_option}"
+    return existing(layout.database_of(experiment), maker)
 
 
 def _store_of(experiment: Experiment) -> Path:
-    maker = f"pack {experiment.feature_argument} {experiment.data.features}"
+    features = f"{experiment.feature_argument} {experiment.data.features}"
+    maker = f"pack {features}{experiment.edition_option}"
     return existing(layout.store_of(experiment), maker)
 
 

@@ -153,14 +153,14 @@ def precision_recall(runs: Sequence[EvaluatedRun]) -> Figure:
             precision = statistics.fmean(run.diagnosis["precision"][tiou][r] for run in runs)
             point = {"recall": 100 * recall, "precision": 100 * precision}
             values.append({"tiou": float(tiou), **point})
-    first, last = float(values[0]["tiou"]), float(values[-1]["tiou"])
+    thresholds = [float(tiou) for tiou in runs[0].diagnosis["precision"]]
     # an ordered scale: low thresholds dark, high ones light
     shades = [p.NAVY, p.BLUE, p.YELLOW]
     color = {
         "field": "tiou",
         "type": "quantitative",
         "title": "tIoU",
-        "legend": {"gradientLength": 160, "values": [first, last]},
+        "legend": {"type": "symbol", "values": thresholds, "columns": 5},
         "scale": {"range": shades, "zero": False, "nice": False},
     }
     spec = p.chart(

@@ -187,10 +187,10 @@ def lanes(field: str, order: Sequence[str] | str) -> Spec:
     return {"field": field, "type": "nominal", "sort": order, "title": None, "axis": axis}
 
 
-def by_sign(field: str) -> Spec:
-    """One colour for what has grown, another for what has not."""
-    grown = {"test": f"datum['{field}'] >= 0", "value": BLUE}
-    return {"condition": grown, "value": ORANGE}
+def by_sign(field: str, negative: str, positive: str) -> Spec:
+    """One colour for what is below 0, another for what is not."""
+    grown = {"test": f"datum['{field}'] >= 0", "value": positive}
+    return {"condition": grown, "value": negative}
 
 
 # labels of an axis that lie as one reads

@@ -9,18 +9,21 @@ from actionformer.evaluation.bootstrap import Comparison
 from actionformer.evaluation.diagnosis import KINDS
 from actionformer.reporting.figures import primitives as p
 from actionformer.reporting.figures.primitives import EvaluatedRun, Figure, Spec, described
+from actionformer.reporting.figures.why_wrong import MISSED, gains_of
 
 # how many videos are shown at either end
 SHOWN_VIDEOS = 12
+# of the first and of the second: also of a difference, whose colour is that of the better one
+COLORS = (p.BLUE, p.ORANGE)
 # name of a side -> its runs
 Sides = Mapping[str, Sequence[EvaluatedRun]]
 WORDS = {
     "map_tiou": ("mAP against tIoU", "Both at every threshold, means over seeds."),
     "classes": (
         "Difference per class",
-        "AP of the second less that of the first, mean over thresholds, with the 95 % interval of "
-        "a paired bootstrap over videos (of the first seeds). An interval that holds 0 may be "
-        "luck.",
+        "AP of the second less that of the first, mean over thresholds, in the colour of the "
+        "better one, with the 95 % interval of a paired bootstrap over videos (of the first "
+        "seeds). An interval that holds 0 may be luck.",
     ),
     "gains": (
         "Gain from removing errors",
@@ -29,8 +32,8 @@ WORDS = {
     ),
     "videos": (
         "Difference per video",
-        "AP of the second less that of the first, over a video's own detections: the videos that "
-        "lost most, and those that gained most.",
+        "AP of the second less that of the first, over a video's own detections, in the colour of "
+        "the better one: the videos that lost most, and those that gained most.",
     ),
 }
 
@@ -59,7 +62,7 @@ def map_against_tiou(sides: Sides) -> Figure:
         {"type": "line", "point": {"size": 50}},
         x=p.number("tiou", "tIoU threshold", zero=False),
         y=p.number("map", "mAP (%)"),
-        color=p.nominal("series", "", list(sides), [p.BLUE, p.ORANGE]),
+        color=p.nominal("series", "", list(sides), COLORS),
         strokeDash={"field": "series", "type": "nominal", "legend": None, "sort": list(sides)},
         tooltip=p.tooltip(series="of", tiou="tIoU", map="mAP (%)"),
     )
@@ -82,7 +85,7 @@ def classes(compared: Comparison) -> Figure:
     said = p.tooltip(
         **{"class": "class", "difference": "points of AP", "low": "from", "high": "to"}
     )
-    color = p.by_sign("difference")
+    color = p.by_sign("difference", *COLORS)
     bars = {
         "mark": {"type": "bar"},
         "encoding": {"x": p.number("difference", "points of AP"), "color": color, "tooltip": said},
@@ -103,17 +106,16 @@ def error_gains(sides: Sides) -> Figure:
     """What each kind of error costs both."""
     values = []
     for name, runs in sides.items():
-        for kind in KINDS[1:]:
-            gain = 100 * statistics.fmean(run.diagnosis["gains"][kind] for run in runs)
+        for kind, gain in gains_of(runs).items():
             values.append({"kind": kind, "series": name, "gain": gain})
-    lanes = p.lanes("kind", list(KINDS[1:]))
+    lanes = p.lanes("kind", [*KINDS[1:], MISSED])
     spec = p.chart(
         values,
         {"type": "bar"},
         y=lanes,
         yOffset={"field": "series", "sort": list(sides)},
         x=p.number("gain", "points of average mAP"),
-        color=p.nominal("series", "", list(sides), [p.BLUE, p.ORANGE]),
+        color=p.nominal("series", "", list(sides), COLORS),
         tooltip=p.tooltip(series="of", kind="kind", gain="points of mAP"),
         start=p.base_of_lanes(14),
     )
@@ -129,7 +131,7 @@ def videos(sides: Sides) -> Figure:
     if len(values) > 2 * SHOWN_VIDEOS:
         values = [*values[:SHOWN_VIDEOS], *values[-SHOWN_VIDEOS:]]
     lanes = p.lanes("video", [value["video"] for value in values])
-    color = p.by_sign("difference")
+    color = p.by_sign("difference", *COLORS)
     spec = p.chart(
         values,
         {"type": "bar"},

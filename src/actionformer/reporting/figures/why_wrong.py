@@ -40,13 +40,14 @@ WORDS = {
     "confusions": (
         "Confused classes",
         f"Which class is taken for which, among the surest detections of every class, at tIoU "
-        f"{TIOU:g}. Click a bar for a video of it in the timelines.",
+        f"{TIOU:g}; a mean over seeds. Click a bar for a video of it in the timelines.",
     ),
     "sensitivity": (
         "Sensitivity",
         "Average mAP of the ground truth in a bin, normalised so that bins of different size "
-        "compare; dashed: of all. n is how much ground truth there is in a bin. Coverage is a "
-        "segment's part of its video, instances those of its class there.",
+        "compare; dashed: of all. In brackets how much ground truth there is in a bin; of none "
+        "there is no mAP. Coverage is a segment's part of its video, instances those of its class "
+        "there.",
     ),
     "misses": (
         "False negatives",
@@ -159,24 +160,28 @@ def false_positives(runs: Sequence[EvaluatedRun]) -> Figure:
 
 def error_gains(runs: Sequence[EvaluatedRun]) -> Figure:
     """What removing each kind of error would add to the average mAP, and missing nothing."""
-    errors = list(KINDS[1:])
-    gains = {}
-    for kind in errors:
-        gains[kind] = 100 * statistics.fmean(run.diagnosis["gains"][kind] for run in runs)
-    colors = list(KIND_COLORS[1:])
-    # an evaluation of an earlier version does not say it
-    if all("missed_gain" in run.diagnosis for run in runs):
-        errors.append(MISSED)
-        gains[MISSED] = 100 * statistics.fmean(run.diagnosis["missed_gain"] for run in runs)
-        colors.append(p.GREY)
+    gains = gains_of(runs)
     values = [{"kind": kind, "gain": gain} for kind, gain in gains.items()]
+    errors = list(gains)
     lanes = p.lanes("kind", errors)
-    color = p.nominal("kind", "", errors, colors) | {"legend": None}
+    colors = [*KIND_COLORS[1:], p.GREY]
+    color = p.nominal("kind", "", errors, colors[: len(errors)]) | {"legend": None}
     said = p.tooltip(kind="kind", gain="points of mAP")
     title = "points of average mAP"
     words = _as_number("gain", ".2f")
     spec = _lanes(values, lanes, "gain", title, words, color=color, said=said, height=28)
     return Figure("error_gains", *WORDS["error_gains"], spec)
+
+
+def gains_of(runs: Sequence[EvaluatedRun]) -> dict[str, float]:
+    """Kind of error -> points of average mAP that it costs, mean over seeds; and missing."""
+    gains = {}
+    for kind in KINDS[1:]:
+        gains[kind] = 100 * statistics.fmean(run.diagnosis["gains"][kind] for run in runs)
+    # an evaluation of an earlier version does not say it
+    if all("missed_gain" in run.diagnosis for run in runs):
+        gains[MISSED] = 100 * statistics.fmean(run.diagnosis["missed_gain"] for run in runs)
+    return gains
 
 
 def confusions(runs: Sequence[EvaluatedRun]) -> Figure:
@@ -247,22 +252,24 @@ def _by_bin(runs: Sequence[EvaluatedRun], key: str, title: str) -> Spec:
         for b, entry in enumerate(runs[0].diagnosis["bins"][what]):
             instances = entry["instances"]
             value: dict[str, Any] = {
-                "lane": f"{what} {entry['name']}: {_edges(entry, what)} (n = {instances})",
+                "lane": f"{what} {entry['name']}: {_edges(entry, what)}",
                 "characteristic": what,
                 "instances": instances,
-                "said": "no ground truth",
+                "said": "none (0)",
                 "value": None,
             }
             if instances:
                 mean = statistics.fmean(run.diagnosis["bins"][what][b][key] for run in runs)
-                value |= {"value": 100 * mean, "said": f"{100 * mean:.1f}"}
+                value |= {"value": 100 * mean, "said": f"{100 * mean:.1f} ({instances})"}
             values.append(value)
     lanes = p.lanes("lane", [value["lane"] for value in values])
     colors = [p.BLUE, p.ORANGE, p.YELLOW]
     color = p.nominal("characteristic", "", CHARACTERISTICS, colors) | {"legend": None}
     said = p.tooltip(lane="bin", value=title, instances="instances")
     words = {"field": "said", "type": "nominal"}
-    return _lanes(values, lanes, "value", title, words, color=color, said=said, height=16)
+    return _lanes(
+        values, lanes, "value", title, words, color=color, said=said, height=16, at_the_right=True
+    )
 
 
 def _as_number(field: str, form: str) -> Spec:
@@ -280,6 +287,7 @@ def _lanes(
     color: Spec,
     said: Sequence[Spec],
     height: int = 18,
+    at_the_right: bool = False,
 ) -> Spec:
     """Lying bars with what they say behind their ends.
 
@@ -288,20 +296,26 @@ def _lanes(
         field: of the values: how long a bar is.
         words: what stands behind its end.
         said: on hover.
+        at_the_right: the words stand in a column there, where no line crosses them; of percents.
     """
     numbers = [value[field] for value in values if value[field] is not None]
     # room for the words behind the longest bar
-    longest = 1.25 * max([0.1, *numbers])
+    longest = (1.7 if at_the_right else 1.25) * max([0.1, *numbers])
     cursor = "pointer" if "video" in values[0] else "default"
     length = p.number(field, title, domain=[0, longest])
+    percents = [value for value in (0, 25, 50, 75, 100) if value <= longest]
+    length["axis"] = {"values": percents} if at_the_right else {"tickCount": 5}
     bars = {
         "mark": {"type": "bar", "cursor": cursor},
         "encoding": {"x": length, "y": lanes, "color": color, "tooltip": list(said)},
     }
     # the words of a bar that isn't there begin where it would
     begin = f"datum['{field}'] === null ? 0 : datum['{field}']"
+    mark = {"type": "text", "align": "left", "dx": 4}
+    if at_the_right:
+        begin, mark = str(longest), {"type": "text", "align": "right"}
     labels = {
-        "mark": {"type": "text", "align": "left", "dx": 4},
+        "mark": mark,
         "encoding": {"x": {"field": "at", "type": "quantitative"}, "y": lanes, "text": words},
     }
     return p.base_of_lanes(height) | {
