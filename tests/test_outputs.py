@@ -634,6 +634,7 @@ def test_status_tells_missing_running_stopped_trained_done_and_outdated_apart(eg
 def test_a_missing_frame_rate_is_said_before_torch_is_imported(tmp_path):
     experiment = load_experiment("thumos14_i3d", "demo")
     (tmp_path / "params.yaml").write_text(as_yaml(experiment))
+    (tmp_path / "video.npy").touch()
     code = (
         "import sys; from actionformer.commands.main import main;"
         "code = main(['predict', '--weights', 'model.pt', '--features', 'video.npy']);"
