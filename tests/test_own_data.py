@@ -58,6 +58,9 @@ def test_an_own_data_set_needs_two_yaml_files_and_no_code(tmp_path):
     run_command(tmp_path, *command, *config)
     table = (tmp_path / "results/own/tables/sbhar.md").read_text()
     assert "± " in table  # two seeds
+    # nothing is reproduced, and the files are in no version of data/
+    assert "| here |" in table
+    assert "| `own files` | – |" in table
     report = (tmp_path / "results/own/report.html").read_text()
     assert "0 1; timelines are of the first, all else means" in report
     for seed in (0, 1):

@@ -199,9 +199,10 @@ def _data(row: Row) -> list[str]:
     experiment, dataset = row.experiment, row.experiment.dataset
     lineage = row.runs[0].lineage
     homepage = f" ({dataset.homepage})" if dataset.homepage else ""
-    pinned = "as pinned in `data.dvc`"
-    if not lineage["pinned"]:
-        pinned = f"**not** {pinned}"
+    version = tables.data_version(experiment, row.runs)
+    if version != tables.OWN_FILES:
+        pinned = "as pinned in `data.dvc`"
+        version = f"version `{version}`, {pinned if lineage['pinned'] else f'**not** {pinned}'}"
     lines = [
         "## Data",
         "",
@@ -209,7 +210,7 @@ def _data(row: Row) -> list[str]:
         f"- licence, of the data and so of the weights: {_licence_text(dataset)}",
         f"- features: `{experiment.data.features}`, {experiment.features.dim} channels",
         f"- trained on subset `{dataset.train_subset}`, evaluated on `{dataset.eval_subset}`",
-        f"- version `{lineage['data_version']}`, {pinned}; files:",
+        f"- {version}; files:",
         "",
         "| file | md5 |",
         "|---|---|",

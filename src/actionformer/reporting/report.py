@@ -97,7 +97,8 @@ def facts(row: tables.Row) -> list[tuple[str, str]]:
         told.append(("seeds", f"{last['seeds']}; timelines are of the first, all else means"))
     else:
         told.append(("seed", last["seeds"]))
-    pinned = "" if last["data_pinned"] else " (not pinned)"
+    is_own = last["data_version"] == tables.OWN_FILES
+    pinned = "" if last["data_pinned"] or is_own else " (not pinned)"
     told.append(("data version", last["data_version"] + pinned))
     told.append(("trained", last["trained"]))
     processors = []

@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Sequence
 
-from actionformer.reporting.tables import Code, Grid, Row, Strong, Table, records
+from actionformer.reporting.tables import OWN_FILES, Code, Grid, Row, Strong, Table, records
 
 # of the csv; the names of `tables.records`
 COLUMNS = (
@@ -213,8 +213,9 @@ def _caption(table: Table) -> str:
     origin = []
     for features, seeds, protocol, loading, evaluated, version, pinned, *_ in table.origin.rows:
         told = f"{features}: seeds {seeds}; {protocol}; loading {loading}; {evaluated}"
-        remark = "" if pinned == "yes" else " (not pinned)"
-        origin.append(f"{told}; data {version[:8]}{remark}")
+        remark = "" if pinned in ("yes", "–") else " (not pinned)"
+        shown = version if version == OWN_FILES else version[:8]
+        origin.append(f"{told}; data {shown}{remark}")
     return f"{caption}{'. '.join(origin)}."
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from scipy import stats
 
 from actionformer import provenance
-from actionformer.params.experiment import Experiment
+from actionformer.params.experiment import OWN, Experiment
 
 # columns of where the numbers come from
 ORIGIN = (
@@ -32,6 +32,8 @@ ORIGIN = (
 )
 
 AVERAGE = "average mAP"
+# stands for the version of data that is in none
+OWN_FILES = "own files"
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def records(row: Row) -> list[dict[str, Any]]:
         "departs": "; ".join(experiment.departs) or None,
         "videos": row.runs[0].videos,
         "instances": row.runs[0].instances,
-        "data_version": data_version(row.runs),
+        "data_version": data_version(experiment, row.runs),
         "data_pinned": all(run.lineage["pinned"] for run in row.runs),
         "trained": trained(row.runs),
         "threads": experiment.training.threads,
@@ -137,8 +139,13 @@ def records(row: Row) -> list[dict[str, Any]]:
     return result
 
 
-def data_version(runs: Sequence[Run]) -> str:
-    """The version of the data that these runs used; all of them, if they differ."""
+def data_version(experiment: Experiment, runs: Sequence[Run]) -> str:
+    """The version of the data that these runs used; all of them, if they differ.
+
+    Files of one's own are in no version: the model card has the md5 of each.
+    """
+    if experiment.edition == OWN:
+        return OWN_FILES
     return " ".join(sorted({run.lineage["data_version"] for run in runs}))
 
 
@@ -261,8 +268,8 @@ def _origin(title: str, row: Row, runs: Sequence[Run]) -> list[str]:
         experiment.dataset.protocol,
         experiment.data.loading_text,
         f"{runs[0].videos} videos, {runs[0].instances} instances",
-        Code(data_version(runs)),
-        "yes" if pinned else Strong("no"),
+        Code(data_version(experiment, runs)),
+        "–" if experiment.edition == OWN else "yes" if pinned else Strong("no"),
         trained(runs),
         str(experiment.training.threads),
         Code(f"{experiment.edition}/{experiment.table} > {names}"),
@@ -324,7 +331,7 @@ def ours(experiment: Experiment) -> str:
     Where there are others to compare with, the edition's are its own.
     """
     if experiment.comparable or not experiment.expect.published:
-        return "reproduced"
+        return "reproduced" if experiment.comparable else "here"
     if experiment.departs:
         return "departing"
     return experiment.edition
