@@ -40,6 +40,7 @@ from actionformer.reporting import submissions, subtitles
 from actionformer.run_log import RunLog
 from actionformer.stages import export as outputs
 from actionformer.stages import status
+from actionformer.training import checkpoint
 from conftest import run_command
 from weights_files import weights_file
 
@@ -602,7 +603,12 @@ def test_status_tells_missing_running_stopped_trained_done_and_outdated_apart(eg
     with FileLock(run / ".lock"):
         assert state() == ("running", 3, "train")
         assert status.run_status(ego4d, 0).seconds_left == pytest.approx(110)
-    files.write_text(run / "checkpoint.pt", "")
+    other = ego4d.model_copy(update={"training": ego4d.training.model_copy(update={"lr": 0.5})})
+    begun = {"made_with": keys.record("train", other, {"seed": 0})}
+    checkpoint.save(run / "checkpoint.pt", begun)
+    assert state()[:2] == ("outdated", 3)  # it would not be gone on with
+    assert status.run_status(ego4d, 0).why == ["training.lr: 0.5 -> 0.002"]
+    checkpoint.save(run / "checkpoint.pt", {"made_with": keys.record("train", ego4d, {"seed": 0})})
     assert state()[:2] == ("stopped", 3)
     files.write_text(layout.store_of(ego4d), "")
     files.write_json(layout.audit(ego4d), {})
@@ -623,7 +629,6 @@ def test_status_tells_missing_running_stopped_trained_done_and_outdated_apart(eg
     metrics = {"percent": {"mAP/average": 50.0}}
     files.write_json(run / "metrics.json", metrics | made("evaluate", detections="detect"))
     assert state() == ("done", 14, "")
-    other = ego4d.model_copy(update={"training": ego4d.training.model_copy(update={"lr": 0.5})})
     files.write_json(run / "model.manifest.json", made("train", other, seed=0))
     assert state() == ("outdated", 14, "train")
     assert status.run_status(ego4d, 0).why == ["training.lr: 0.5 -> 0.002"]

@@ -78,8 +78,23 @@ def run_status(experiment: Experiment, seed: int) -> RunStatus:
     if (run / "model.pt").exists():
         state = "trained"
     elif (run / "checkpoint.pt").exists():
+        why = _why_not_gone_on_with(experiment, run)
+        if why:
+            return RunStatus(experiment, seed, "outdated", epoch, seconds, None, "train", why)
         state = "stopped"
     return RunStatus(experiment, seed, state, epoch, seconds, None, stage)
+
+
+def _why_not_gone_on_with(experiment: Experiment, run: Path) -> list[str]:
+    """What of today's params an unfinished training was not begun with."""
+    # torch: only where there is one
+    from actionformer.training import checkpoint
+
+    try:
+        made = checkpoint.load(run / "checkpoint.pt", tensors=False).get("made_with")
+    except InputError as error:
+        return [str(error)]
+    return [WHY_NO_RECORD] if made is None else keys.changes("train", experiment, made)
 
 
 def outdated(experiment: Experiment, seed: int) -> tuple[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,7 +23,7 @@ from actionformer.run_log import RunLog
 from actionformer.stages import inputs
 from actionformer.stages.evaluate import detector, row_metrics
 from actionformer.training import checkpoint, loop
-from actionformer.training.device import leased_device
+from actionformer.training.device import leased_device, to_stderr
 
 Say = Callable[[str], None]
 
@@ -64,7 +65,10 @@ def train(
             if there is None and (run / "metrics.json").exists():
                 there = inputs.NO_RECORD
             if there is not None:
-                say(_set_aside(run, sorted(run.iterdir()), there, experiment))
+                moved = _set_aside(run, sorted(run.iterdir()), there, experiment)
+                say(moved)
+                if not sys.stdout.isatty():  # what is said goes into a log
+                    to_stderr(moved)
             begun = None
         # it must never lie beside another model than its own
         layout.manifest(run / "model.pt").unlink(missing_ok=True)
