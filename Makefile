@@ -18,19 +18,25 @@ tables: env  ## every results table of the demo edition, from nothing
 
 env: .venv/.installed  ## the environment, in .venv; TORCH_INDEX=https://download.pytorch.org/whl/cpu for one without CUDA
 
+# an environment knows the folder that it was made in: a copied or moved checkout needs another
+COPIED := $(and $(wildcard .venv/.installed),$(filter-out $(CURDIR),$(shell cat .venv/.installed 2> /dev/null)))
+ifneq ($(COPIED),)
+.PHONY: .venv/.installed
+endif
+
 .venv/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2> /dev/null || \
 		{ echo "$(PYTHON): expected Python 3.11, 3.12 or 3.13; name one: make env PYTHON=python3.12" >&2; exit 1; }
 	@echo "the environment: $$(grep -c == requirements.lock) pinned packages into .venv, a few minutes," \
 		"2.4 GB (several more where torch brings CUDA)"
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(if $(COPIED),--clear) .venv
 	$(if $(TORCH_INDEX),$(PIP) --no-deps --index-url $(TORCH_INDEX) $$(grep ^torch== requirements.lock))
 	@set -o pipefail; PYTHONUNBUFFERED=1 $(PIP) --requirement requirements.lock | awk -v all=$$(grep -c == requirements.lock) \
 		'/^(Collecting|Processing|Requirement already)/ { n++; if (n % 20 == 0 || n == all) print n " of " all " packages found" } \
 		/Downloading .*\(([0-9.]+ GB|[0-9][0-9]+[0-9.]* MB)\)/ { sub(/^ */, ""); print } \
 		/^Installing/ { print "installing them: a minute or two" } { fflush() }'
 	$(PIP) --quiet --no-deps --editable .
-	touch $@
+	@echo $(CURDIR) > $@
 
 test: env  ## the tests, but for the longest ones
 	pytest -n 2 --dist loadfile -m "not long"

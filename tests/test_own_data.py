@@ -379,3 +379,29 @@ def test_status_of_own_experiments_shows_those_that_have_runs(own, capsys):
     said = capsys.readouterr().out
     assert "thumos14" not in said
     assert "(snakemake --cores all --config experiment=own/own.yaml)" in said
+
+
+def test_a_short_training_says_that_its_average_is_mostly_initial_weights(own, capsys):
+    """Three epochs of one step: of a decay of 0.999 nothing is left but the beginning."""
+    path = own / "own.yaml"
+    short = "training: {schedule_epochs: 3, warmup_epochs: 1, first_eval_epoch: 3"
+    path.write_text(path.read_text() + f"model: {{channels: 16}}\n{short}}}\n")
+    for command in (["convert", "own/dataset.yaml"], ["pack", "own/dataset.yaml", "some"]):
+        assert main(command) == 0
+    assert main(["train", "own/own.yaml"]) == 0
+    said = "after 3 steps the averaged weights are still 100% the initial ones"
+    assert said in capsys.readouterr().out
+    path.write_text(
+        path.read_text().replace("first_eval_epoch: 3", "first_eval_epoch: 3, ema_decay: 0.3")
+    )
+    assert main(["train", "own/own.yaml"]) == 0
+    assert "averaged weights" not in capsys.readouterr().out
+
+
+def test_init_chooses_an_average_that_forgets_the_initial_weights(own):
+    for path in ("dataset.yaml", "own.yaml"):
+        (own / path).unlink()
+    np.save(own / "features/training.npy", np.ones((9, 4), np.float32))
+    assert main(["init", "own"]) == 0
+    training = load_experiment("own/own.yaml").training
+    assert training.ema_decay**training.epochs == pytest.approx(0.05, rel=0.1)  # one step each

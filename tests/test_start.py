@@ -12,7 +12,7 @@ import pytest
 
 import actionformer
 from actionformer import layout, load_experiment
-from actionformer.commands.main import COMMANDS, parser
+from actionformer.commands.main import COMMANDS, main, parser
 from actionformer.files import write_json
 from actionformer.params import keys
 from conftest import CHECKOUT, environment, run_command
@@ -126,3 +126,29 @@ def test_the_version_is_printed(capsys):
         parser().parse_args(["--version"])
     assert stopped.value.code == 0
     assert capsys.readouterr().out == f"actionformer {actionformer.__version__}\n"
+
+
+def test_a_copied_checkout_is_not_run_by_the_program_of_the_original(tmp_path, monkeypatch, capsys):
+    """Its environment's paths are the original's, whose code and params would be used."""
+    copy = tmp_path / "copy"
+    (copy / "src/actionformer").mkdir(parents=True)
+    (copy / "Snakefile").touch()
+    monkeypatch.chdir(copy)
+    assert main(["params", "thumos14_i3d"]) == 1
+    said = capsys.readouterr().err
+    assert f"{copy} is a checkout, but this program is {CHECKOUT}'s" in said
+    assert "`make env`" in said
+    monkeypatch.chdir(CHECKOUT)
+    assert main(["params", "thumos14_i3d"]) == 0
+
+
+def test_make_env_knows_an_environment_that_was_made_elsewhere(tmp_path):
+    shutil.copy(CHECKOUT / "Makefile", tmp_path)
+    for name in ("requirements.lock", "pyproject.toml"):
+        (tmp_path / name).touch()
+    (tmp_path / ".venv").mkdir()
+    made = tmp_path / ".venv/.installed"
+    for where, expected in ((tmp_path, "is up to date"), ("/elsewhere", "-m venv --clear .venv")):
+        made.write_text(f"{where}\n")
+        done = run_command(tmp_path, "make", "-n", ".venv/.installed")
+        assert expected in done.stdout

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from actionformer import layout
+from actionformer.errors import InputError
 from actionformer.files import cached_md5, read_json
 from actionformer.params.files import CHECKOUT, IS_CHECKOUT
 
@@ -61,6 +62,21 @@ def environment() -> dict[str, Any]:
         "gpus": gpus,
         "lock": lock_md5(),
     }
+
+
+def refuse_other_checkout(folder: Path = Path(".")) -> None:
+    """A copied checkout's environment is that of the original: its code and params would be used.
+
+    Raises:
+        InputError: a checkout in the folder that is not the one that this program comes from.
+    """
+    here = folder.resolve()
+    is_checkout = (here / "Snakefile").exists() and (here / "src/actionformer").exists()
+    if is_checkout and IS_CHECKOUT and here != CHECKOUT:
+        raise InputError(
+            f"{here} is a checkout, but this program is {CHECKOUT}'s: nothing that is edited here "
+            "would count; `make env` makes an environment of its own here"
+        )
 
 
 # who computed something that does not say it

@@ -96,6 +96,7 @@ def chosen_overrides():
 
 OVERRIDES = chosen_overrides()
 try:
+    provenance.refuse_other_checkout()
     EDITION, CHOSEN, ROWS, PARAMS = planned()
     SEEDS = chosen_seeds(CHOSEN)
 except InputError as error:

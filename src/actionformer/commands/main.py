@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from actionformer import __version__
+from actionformer import __version__, provenance
 from actionformer.commands import build, evaluate, export, fetch, report, status, train
 from actionformer.errors import InputError
 
@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     # a failed job's own message should stand out on stderr
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     try:
+        provenance.refuse_other_checkout()
         parsed.run(parsed)
     except KeyboardInterrupt:
         return _stopped(parsed, f"interrupted; {_afterwards(parsed)}", 130)

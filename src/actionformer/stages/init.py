@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from actionformer.data.guess import Guess, guess
 from actionformer.errors import InputError
 from actionformer.files import write_text
+from actionformer.params.experiment import TrainingParams
 from actionformer.params.files import load_experiment
 
 Say = Callable[[str], None]
@@ -97,6 +99,13 @@ def _dataset(name: str, found: Guess) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _ema_decay(videos: int) -> float:
+    """Of the published decay, or one that forgets the initial weights in fewer steps."""
+    usual = TrainingParams()
+    steps = math.ceil(videos / usual.batch_size) * usual.epochs
+    return min(usual.ema_decay, round(0.05 ** (1 / max(steps, 1)), 3))
+
+
 def _experiment(dataset: str, found: Guess) -> str:
     """The YAML of the experiment."""
     lines = [
@@ -121,6 +130,8 @@ def _experiment(dataset: str, found: Guess) -> str:
         "  schedule_epochs: 35  # warm-up included",
         "  first_eval_epoch: 30  # from when on mAP is reported while training; counted from 0",
         "  lr: 0.0001  # 1e-4 for 512 channels, 1e-3 for 128",
+        f"  ema_decay: {_ema_decay(found.videos[0]):g}  # of the averaged weights; so that after "
+        "all steps hardly anything of the initial ones is left in them",
         "evaluation:",
         "  tiou: [0.3, 0.4, 0.5, 0.6, 0.7]  # thresholds of your table",
     ]
