@@ -575,7 +575,7 @@ def calling(own, command, *more):
 
 def test_a_database_that_dies_while_training_does_not_end_it(own):
     """The store is there when training starts and gone at its first epoch."""
-    breaking = "tracking.log_epoch = tracking.end = broken\n"
+    breaking = "tracking.log_epochs = tracking.end = broken\n"
     done = own.run(sys.executable, "-c", MAIN + breaking + calling(own, "train", "--anew"))
     assert done.stderr.count("MLflow failed (disk is full)") == 1
     assert (own.seed(ROW) / "model.pt").exists()

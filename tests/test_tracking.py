@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from actionformer import layout, tracking
+from actionformer import layout, load_experiment, tracking
+from actionformer.run_log import RunLog
 
 
 @pytest.fixture
@@ -84,3 +85,20 @@ def test_what_is_logged_in_a_moved_folder_goes_there(store, tmp_path, monkeypatc
     assert not tmp_path.exists()
     assert [path.read_text() for path in moved.glob("mlruns/*/*/artifacts/note.txt")] == ["here"]
     assert [found.path for found in client.list_artifacts(run.info.run_id)] == ["note.txt"]
+
+
+def test_epochs_that_follow_each_other_quickly_reach_mlflow_together_and_whole(store, tmp_path):
+    """Every one of them, in their order, when training ends: at the latest."""
+    experiment = load_experiment("thumos14_i3d", "demo")
+    log = RunLog(experiment, tmp_path, {"seed": 0}, {}, print)
+    log.run_id = store.create_run(store.create_experiment("some")).info.run_id
+    record = {"loss/total": 0.0, "learning_rate": 0.1, "videos_per_second": 2.0, "seconds": 0.1}
+    seen = []
+    with log:
+        for epoch in range(5):
+            log.epoch_finished(epoch, record | {"loss/total": float(epoch)})
+            seen.append(len(store.get_metric_history(log.run_id, "loss/total")))
+    assert seen == [1, 1, 1, 1, 1]  # the first at once, the others would wait some seconds
+    history = store.get_metric_history(log.run_id, "loss/total")
+    assert [(metric.step, metric.value) for metric in history] == [(e, float(e)) for e in range(5)]
+    assert store.get_run(log.run_id).info.status == "FINISHED"

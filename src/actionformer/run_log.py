@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,6 +14,10 @@ from actionformer.files import write_json
 from actionformer.params.experiment import Experiment
 from actionformer.progress import clock, now_and_then
 from actionformer.training.observer import Observer
+
+# Short epochs go to MLflow together: trainings that log by turns into one SQLite file wait for
+# each other. What an interruption loses is brought in when training goes on.
+LOG_SECONDS = 5.0
 
 
 class RunLog(Observer):
@@ -35,12 +40,16 @@ class RunLog(Observer):
         self._say = say
         self._seconds = 0.0
         self._every = now_and_then()
+        # epochs that MLflow has yet to hear of, and when it last heard of some
+        self._pending: list[tuple[int, int, Mapping[str, float]]] = []
+        self._logged = -LOG_SECONDS
         self._careful = tracking.Careful(run)
 
     def __enter__(self) -> RunLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._log_epochs()
         if self.run_id is not None:
             failed = "FAILED" if kind is not None and issubclass(kind, Exception) else "KILLED"
             self._careful(tracking.end, self.run_id, "FINISHED" if kind is None else failed)
@@ -71,8 +80,9 @@ class RunLog(Observer):
 
     def epoch_finished(self, epoch: int, record: Mapping[str, float]) -> None:
         epochs = self._experiment.training.epochs
-        if self.run_id is not None:
-            self._careful(tracking.log_epoch, self.run_id, epoch, record)
+        self._pending.append((epoch, tracking.milliseconds(), record))
+        if time.monotonic() - self._logged >= LOG_SECONDS:
+            self._log_epochs()
         self._note_progress(epoch + 1, self._seconds + record["seconds"])
         score = f"  mAP {record['mAP/average']:.2f}" if "mAP/average" in record else ""
         left = clock(self._seconds / (epoch + 1) * (epochs - epoch - 1))
@@ -86,6 +96,11 @@ class RunLog(Observer):
             f"{record['videos_per_second']:.1f} videos/s  {left} left{score}"
         )
 
+    def _log_epochs(self) -> None:
+        if self.run_id is not None and self._pending:
+            self._careful(tracking.log_epochs, self.run_id, self._pending)
+        self._pending, self._logged = [], time.monotonic()
+
     def _now_and_then(self, line: str) -> None:
         # what is said of every epoch goes into a job's log; who started the job sees stderr alone
         if not sys.stdout.isatty():
@@ -93,6 +108,7 @@ class RunLog(Observer):
 
     def ended(self, trained_by: Sequence[Mapping[str, Any]]) -> None:
         self.trained_by = trained_by
+        self._log_epochs()
         if self.run_id is not None:
             lineage = self._lineage | {"trained_by": trained_by}
             self._careful(tracking.tag, self.run_id, self._experiment, lineage)

@@ -81,7 +81,7 @@ ADDRESSES = (
 # the folder of MLflow's artifacts, beside its database
 ARTIFACT_FOLDER = "mlruns"
 # MLflow's limits
-LONGEST_PARAM, PARAMS_AT_ONCE = 6000, 100
+LONGEST_PARAM, PARAMS_AT_ONCE, METRICS_AT_ONCE = 6000, 100, 1000
 LONGEST_DIGEST, LONGEST_DESCRIPTION = 36, 5000
 
 
@@ -290,9 +290,14 @@ def _each(sessions: Sequence[Mapping[str, Any]], part: str, key: str) -> str:
     return ", ".join(dict.fromkeys(str(session[part][key]) for session in sessions))
 
 
-def log_epoch(run_id: str, epoch: int, record: Mapping[str, float]) -> None:
-    """Metrics of one epoch, at step `epoch`."""
-    MlflowClient().log_batch(run_id, metrics=_metrics(record, step=epoch))
+def log_epochs(run_id: str, epochs: Sequence[tuple[int, int, Mapping[str, float]]]) -> None:
+    """Metrics of some epochs, in their order: (epoch, its end in milliseconds, record) of each."""
+    metrics = []
+    for epoch, ended, record in epochs:
+        metrics += [Metric(key, value, ended, epoch) for key, value in record.items()]
+    for first in range(0, len(metrics), METRICS_AT_ONCE):
+        some = metrics[first : first + METRICS_AT_ONCE]
+        MlflowClient().log_batch(run_id, metrics=some)
 
 
 def log_history(run_id: str, history: Sequence[Mapping[str, float]]) -> None:
@@ -301,9 +306,9 @@ def log_history(run_id: str, history: Sequence[Mapping[str, float]]) -> None:
     MLflow would keep a second value of the same step.
     """
     known = {metric.step for metric in MlflowClient().get_metric_history(run_id, "loss/total")}
-    for epoch, record in enumerate(history):
-        if epoch not in known:
-            log_epoch(run_id, epoch, record)
+    now = milliseconds()
+    lacking = [(e, now, record) for e, record in enumerate(history) if e not in known]
+    log_epochs(run_id, lacking)
 
 
 def log_result(run: Path) -> str:
@@ -521,9 +526,13 @@ def _log_new(client: MlflowClient, run_id: str, metrics: Mapping[str, float], *,
 
 
 def _metrics(values: Mapping[str, float], *, step: int) -> list[Metric]:
-    # MLflow counts in milliseconds
-    now = int(time.time() * 1000)
+    now = milliseconds()
     return [Metric(key, value, now, step) for key, value in values.items()]
+
+
+def milliseconds() -> int:
+    """Now, as MLflow counts."""
+    return int(time.time() * 1000)
 
 
 def end(run_id: str, status: str) -> None:
