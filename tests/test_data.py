@@ -198,7 +198,7 @@ OURS_ALONE = {
         "videos",
     },
     "model": {"conv_norm_eps", "mask_after_norm"},
-    "training": {"threads"},
+    "training": {"threads", "precision", "compile"},
     "inference": set(),
     "evaluation": set(),
 }
@@ -254,6 +254,7 @@ def test_paper_rows_are_the_published_hyperparameters_no_field_more_and_none_les
     experiment = load_experiment(row, "paper")
     assert as_published(experiment) == published
     assert experiment.data.videos is None
+    assert (experiment.training.precision, experiment.training.compile) == ("published", False)
     assert experiment.departs == ()
 
 

@@ -159,6 +159,10 @@ CASES = {
         edit_yaml("experiments/thumos14_i3d.yaml", "attention_window", "atention_window"),
         ["thumos14_i3d.yaml", "model.atention_window", "unknown key (there are", "heads"],
     ),
+    "a key that stands twice": (
+        edit_yaml("experiments/thumos14_i3d.yaml", "expect:", "model: {channels: 64}\nexpect:"),
+        ["thumos14_i3d.yaml", "line 13: the key model stands there a second time"],
+    ),
     "wrong type": (
         edit_yaml("experiments/thumos14_i3d.yaml", "attention_window: 19", "channels: many"),
         ["thumos14_i3d.yaml", "model.channels"],

@@ -37,10 +37,24 @@ AnyParams = TypeVar("AnyParams", bound=Params)
 # ----------------------------------------------------------------------------------------- reading
 
 
+class _OneOfEachKey(yaml.SafeLoader):
+    """YAML as it is; a key that stands twice, of which PyYAML takes the last, is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                where = f"line {key_node.start_mark.line + 1}"
+                raise yaml.YAMLError(f"{where}: the key {key} stands there a second time")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping, or one line that says why not."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _OneOfEachKey)
     except FileNotFoundError:
         raise InputError(f"{path}: no such params file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
