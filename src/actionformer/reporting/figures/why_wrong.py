@@ -303,8 +303,9 @@ def _lanes(
     longest = (1.7 if at_the_right else 1.25) * max([0.1, *numbers])
     cursor = "pointer" if "video" in values[0] else "default"
     length = p.number(field, title, domain=[0, longest])
-    percents = [value for value in (0, 25, 50, 75, 100) if value <= longest]
-    length["axis"] = {"values": percents} if at_the_right else {"tickCount": 5}
+    length["axis"] = {"tickCount": 5}
+    if longest > 100:  # there are no more than 100 %
+        length["axis"] = {"values": [0, 25, 50, 75, 100]}
     bars = {
         "mark": {"type": "bar", "cursor": cursor},
         "encoding": {"x": length, "y": lanes, "color": color, "tooltip": list(said)},
