@@ -57,7 +57,7 @@ check: env  ## linters, formatters, types, generated files
 parity: env  ## write docs/parity.md: how far ours is from the published implementations
 	python tests/parity.py
 
-benchmark: env  ## write docs/performance.md: speed and memory against the published implementations (about ten minutes per instruction set)
+benchmark: env  ## write docs/performance.md: speed and memory against the published implementations
 	python benchmarks/benchmark.py
 
 mutants: env  ## put 600 faults into the code, one at a time: which ones do the tests not notice? (hours)

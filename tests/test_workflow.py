@@ -6,6 +6,7 @@ import html
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -26,6 +27,7 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from actionformer import ActionFormer, detections, layout
+from actionformer.commands.main import parser
 from browser import draw_everything, opened, without_ink
 from conftest import CHECKOUT, assert_same_tensors, environment, run_command
 from project import shorten
@@ -755,6 +757,24 @@ def test_a_mistyped_config_is_said_in_one_clear_line(tmp_path, config, words):
     done = run_command(tmp_path, *command, check=False)
     assert done.returncode != 0
     assert words in done.stdout + done.stderr
+
+
+def test_every_command_of_a_rule_is_one_that_the_program_takes(tmp_path):
+    """With options that a call hands on to jobs: no rule gives a command what it does not know."""
+    config = [
+        "rows=[thumos14_i3d,epic_noun_slowfast,epic_verb_slowfast]",
+        "gpu_slots=2",
+        "set=data.videos=3",
+    ]
+    command = ["snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "-n", "-p", "--config", *config]
+    said = run_command(tmp_path, *command).stdout
+    called = re.findall(r"&& (?:\{ )?actionformer (.*?) (?:\|\||>>)", said)
+    for arguments in called:
+        parser().parse_args(shlex.split(arguments))
+    names = {arguments.split()[0] for arguments in called}
+    assert {"train", "detect", "evaluate", "actions", "evaluate-released", "tabulate"} <= names
+    on_gpu = {arguments.split()[0] for arguments in called if "--gpu-slots 2" in arguments}
+    assert on_gpu == {"train", "detect", "actions", "evaluate-released"}
 
 
 def test_help_of_every_command(tmp_path):

@@ -34,6 +34,8 @@ def places(given: int | None = None) -> int:
 def _memories_mb() -> list[int]:
     """Memory of every GPU, without loading torch; 0 where the driver does not tell."""
     devices = _devices()
+    if not devices:
+        return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         named = [name for name in visible.split(",") if name.strip()]

@@ -154,7 +154,6 @@ if SLOTS is not None and not str(SLOTS).isdigit() or SLOTS in (0, "0"):
         f"--config: gpu_slots={SLOTS}: expected a whole number from 1 on"
     )
 GPU_SLOTS = "" if SLOTS is None else f" --gpu-slots {SLOTS}"
-GPU_PLACES = gpus.places(None if SLOTS is None else int(SLOTS))
 
 # what a call ends with
 AFTERWARDS = []
@@ -405,5 +404,7 @@ wildcard_constraints:
 
 
 # jobs on GPUs: on this machine as many at once as there are places; a cluster's scheduler gives every job its own
-if GPU_PLACES and workflow.resource_settings.nodes is None:
-    workflow.global_resources.setdefault("gpu", GPU_PLACES)
+if workflow.is_main_process and workflow.resource_settings.nodes is None:
+    GPU_PLACES = gpus.places(None if SLOTS is None else int(SLOTS))
+    if GPU_PLACES:
+        workflow.global_resources.setdefault("gpu", GPU_PLACES)

@@ -67,7 +67,7 @@ rule evaluate:
         "../../environment.yml"
     params:
         command=command(
-            lambda w: f"actionformer evaluate {row_arguments(w.row)} --seed {w.seed}{GPU_SLOTS}",
+            lambda w: f"actionformer evaluate {row_arguments(w.row)} --seed {w.seed}",
             log_of("evaluate/{row}-seed{seed}"),
         ),
         attempt=attempt(log_of("evaluate/{row}-seed{seed}")),

@@ -59,7 +59,7 @@ def convolved(
 class _TrainedOnCPU(torch.autograd.Function):
     """A dense convolution with kernel 3, whose weights' gradient is a matrix product per tap.
 
-    Without AVX-512, oneDNN's own takes four to six times as long (docs/performance.md).
+    Without AVX-512, oneDNN computes that one gradient at a sixth to a half of the rate.
     """
 
     @staticmethod

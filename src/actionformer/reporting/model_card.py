@@ -201,8 +201,8 @@ def _data(row: Row) -> list[str]:
     homepage = f" ({dataset.homepage})" if dataset.homepage else ""
     version = tables.data_version(experiment, row.runs)
     if version != tables.OWN_FILES:
-        pinned = "as pinned in `data.dvc`"
-        version = f"version `{version}`, {pinned if lineage['pinned'] else f'**not** {pinned}'}"
+        negation = "" if lineage["pinned"] else "**not** "
+        version = f"version `{version}`, {negation}as pinned in `data.dvc`"
     lines = [
         "## Data",
         "",

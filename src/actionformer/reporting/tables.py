@@ -261,7 +261,9 @@ def _origin(title: str, row: Row, runs: Sequence[Run]) -> list[str]:
     """Where the numbers of these runs come from; the columns are `ORIGIN`."""
     experiment = row.experiment
     names = ", ".join(run.mlflow_name for run in runs)
-    pinned = all(run.lineage["pinned"] for run in runs)
+    pinned = "yes" if all(run.lineage["pinned"] for run in runs) else Strong("no")
+    if experiment.edition == OWN:
+        pinned = "–"
     return [
         title,
         " ".join(str(run.seed) for run in runs),
@@ -269,7 +271,7 @@ def _origin(title: str, row: Row, runs: Sequence[Run]) -> list[str]:
         experiment.data.loading_text,
         f"{runs[0].videos} videos, {runs[0].instances} instances",
         Code(data_version(experiment, runs)),
-        "–" if experiment.edition == OWN else "yes" if pinned else Strong("no"),
+        pinned,
         trained(runs),
         str(experiment.training.threads),
         Code(f"{experiment.edition}/{experiment.table} > {names}"),
@@ -330,8 +332,10 @@ def ours(experiment: Experiment) -> str:
 
     Where there are others to compare with, the edition's are its own.
     """
-    if experiment.comparable or not experiment.expect.published:
-        return "reproduced" if experiment.comparable else "here"
+    if experiment.comparable:
+        return "reproduced"
+    if not experiment.expect.published:
+        return "here"
     if experiment.departs:
         return "departing"
     return experiment.edition
@@ -350,8 +354,8 @@ def _released_lines(edition: str, rows: Sequence[Row]) -> list[str]:
     if all(row.released is None for row in rows):
         return []
     what = checkpoint(rows[0].experiment).capitalize()
-    # the demo's have the published layout, which shows that published checkpoints can be read
-    drawn = "" if rows[0].experiment.comparable else " (drawn weights: they find nothing)"
+    # in the published layout: that published checkpoints can be read is what they show
+    drawn = " (drawn weights: they find nothing)" if edition == "demo" else ""
     lines = [f"{what}{drawn}, evaluated without training:"]
     for row in rows:
         if row.released is None:

@@ -59,7 +59,7 @@ def train(
         if not anew and _is_trained(experiment, run, made):
             if begun is not None and not goes_on:  # a later training, which was given up
                 unfinished = [run / "checkpoint.pt", run / layout.PROGRESS]
-                say(_set_aside(run, unfinished, begun, experiment))
+                _tell(say, _set_aside(run, unfinished, begun, experiment))
             say(f"{run}: trained with these params, data and seed already; `--anew` starts over")
             told = read_json(run / "lineage.json") | training_lineage(experiment, seed, made)
             write_json(run / "lineage.json", told)
@@ -69,10 +69,7 @@ def train(
             if there is None and (run / "metrics.json").exists():
                 there = inputs.NO_RECORD
             if there is not None:
-                moved = _set_aside(run, sorted(run.iterdir()), there, experiment)
-                say(moved)
-                if not sys.stdout.isatty():  # what is said goes into a log
-                    to_stderr(moved)
+                _tell(say, _set_aside(run, sorted(run.iterdir()), there, experiment))
             begun = None
         # it must never lie beside another model than its own
         layout.manifest(run / "model.pt").unlink(missing_ok=True)
@@ -119,10 +116,18 @@ def _warn_of_initial_weights(experiment: Experiment, videos: int, say: Say) -> N
     share = params.ema_decay**steps
     if share > MOST_INITIAL:
         better = 0.05 ** (1 / max(steps, 1))
-        say(
+        _tell(
+            say,
             f"after {steps} steps the averaged weights are still {share:.0%} the initial ones "
-            f"(training.ema_decay {params.ema_decay:g}): train longer, or set it to {better:.3f}"
+            f"(training.ema_decay {params.ema_decay:g}): train longer, or set it to {better:.3f}",
         )
+
+
+def _tell(say: Say, line: str) -> None:
+    """Say something to whoever started the job, too: a job's words go into its log."""
+    say(line)
+    if not sys.stdout.isatty():
+        to_stderr(line)
 
 
 def alone_in(run: Path) -> Any:
