@@ -761,11 +761,7 @@ def test_a_mistyped_config_is_said_in_one_clear_line(tmp_path, config, words):
 
 def test_every_command_of_a_rule_is_one_that_the_program_takes(tmp_path):
     """With options that a call hands on to jobs: no rule gives a command what it does not know."""
-    config = [
-        "rows=[thumos14_i3d,epic_noun_slowfast,epic_verb_slowfast]",
-        "gpu_slots=2",
-        "set=data.videos=3",
-    ]
+    config = ["rows=[thumos14_i3d,epic_noun_slowfast,epic_verb_slowfast]", "gpu_slots=2"]
     command = ["snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "-n", "-p", "--config", *config]
     said = run_command(tmp_path, *command).stdout
     called = re.findall(r"&& (?:\{ )?actionformer (.*?) (?:\|\||>>)", said)
