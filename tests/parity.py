@@ -43,9 +43,8 @@ from actionformer.model.targets import assign_targets, points
 from actionformer.params.experiment import TrainingParams
 from actionformer.params.files import published_rows
 from actionformer.progress import progress
-from actionformer.training import learning_rate, parameter_groups
 from actionformer.training.loop import training_step
-from actionformer.training.optimizer import adamw
+from actionformer.training.optimizer import adamw, learning_rate, parameter_groups
 
 Deviations = dict[str, float]
 

@@ -19,7 +19,7 @@ from actionformer.evaluation.summary import metrics_of
 from actionformer.params.experiment import EvaluationParams
 from actionformer.params.files import names
 from actionformer.stages.evaluate import evaluate_files
-from actionformer.stages.report import report_files
+from actionformer.stages.figures import report_files
 from conftest import REAL, run_command
 
 

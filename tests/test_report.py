@@ -23,7 +23,7 @@ from actionformer.reporting import report, table_forms, tables
 from actionformer.reporting.figures import primitives, what_happens_when, why_wrong
 from actionformer.reporting.figures.primitives import EvaluatedRun, Figure
 from actionformer.reporting.figures.what_happens_when import chosen_videos
-from actionformer.stages.report import report_files
+from actionformer.stages.figures import report_files
 from browser import DESKTOP, PHONE, draw_everything, opened, without_ink
 
 CLASSES = ["jump", "run & <fall>", "throw"]

@@ -44,16 +44,24 @@ def test_params_are_read_without_torch():
     assert found & {"torch", "numba", "mlflow"} == set()
 
 
-@pytest.mark.parametrize("stage", ["export", "report"])
-def test_a_stage_of_pages_or_exports_is_imported_without_mlflow(stage):
-    """Of the report's stage only what logs imports it."""
-    assert "mlflow" not in imported_by(f"import actionformer.stages.{stage}")
-
-
-@pytest.mark.parametrize("stage", ["fetch", "build", "status"])
-def test_a_stage_without_a_network_does_without_torch_and_mlflow(stage):
-    found = imported_by(f"import actionformer.stages.{stage}")
-    assert found & {"torch", "numba", "mlflow"} == set()
+# What a stage imports, every one of its jobs waits for: torch and MLflow together for longer than
+# all its work on the demo edition.
+@pytest.mark.parametrize(
+    ("stage", "does_without"),
+    [
+        *(
+            (stage, {"torch", "numba", "mlflow", "pandas"})
+            for stage in ("fetch", "build", "status")
+        ),
+        ("detect", {"mlflow", "pandas"}),
+        ("evaluate", {"torch"}),
+        ("figures", {"torch", "mlflow", "pandas"}),
+        ("report", {"torch", "numba", "mlflow", "pandas", "scipy", "h5py"}),
+        ("export", {"mlflow"}),
+    ],
+)
+def test_a_stage_imports_what_its_work_needs(stage, does_without):
+    assert imported_by(f"import actionformer.stages.{stage}") & does_without == set()
 
 
 def test_a_dry_run_asks_why_a_run_is_outdated_without_torch_and_mlflow(tmp_path, monkeypatch):

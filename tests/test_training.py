@@ -24,7 +24,7 @@ from actionformer.data.view import Sample
 from actionformer.errors import InputError
 from actionformer.model.attention import MaskedSelfAttention, windowed_attention
 from actionformer.model.backbone import Backbone, TransformerBlock
-from actionformer.model.head import Head
+from actionformer.model.head import Head, _one_sequence
 from actionformer.model.layers import (
     Conv1,
     Conv3,
@@ -39,12 +39,12 @@ from actionformer.model.state_dict_adapter import from_published
 from actionformer.model.targets import assign_targets, decoded, points
 from actionformer.params.experiment import ModelParams
 from actionformer.params.files import published_rows
-from actionformer.training import checkpoint, learning_rate
+from actionformer.training import checkpoint
 from actionformer.training.agreement import step_batch
 from actionformer.training.compiled import compile_network, padded
 from actionformer.training.loop import Origin, train, training_step
 from actionformer.training.observer import Observer
-from actionformer.training.optimizer import adamw, parameter_groups
+from actionformer.training.optimizer import adamw, learning_rate, parameter_groups
 from conftest import assert_same_tensors
 
 
@@ -108,7 +108,7 @@ def waiting_calls(function):
 
 STEP = [
     *(training_step, ActionFormer.forward, ActionFormer.loss, ActionFormer._normalizer),
-    *(Backbone.forward, Backbone._positions, TransformerBlock.forward, Head.forward),
+    *(Backbone.forward, Backbone._positions, TransformerBlock.forward, Head.forward, _one_sequence),
     *(MaskedSelfAttention.forward, windowed_attention, Conv1.forward, Conv3.forward),
     *(ConvNormReLU.forward, ScaledDropPath.forward, LearnedScale.forward, convolved, downsampled),
     *(assign_targets, decoded, points, focal_loss, diou_loss),

@@ -25,7 +25,6 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-import pandas as pd
 from filelock import FileLock
 from mlflow import pyfunc
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
@@ -39,10 +38,11 @@ from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema, TensorS
 from actionformer import layout, provenance
 from actionformer.detection.timing import AS_TRAINED, OF_A_VIDEO
 from actionformer.errors import InputError
-from actionformer.files import digest, file_md5, read_json, write_text
+from actionformer.files import file_md5, read_json, write_text
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import as_yaml, evaluated_experiment
 from actionformer.progress import progress
+from actionformer.training.history import read_history
 
 LOCK = Path("build/mlflow.lock")
 ARTIFACTS = (
@@ -323,7 +323,7 @@ def log_result(run: Path) -> str:
     lineage = trained | metrics["lineage"]
     run_id = start(experiment, lineage, _find(client, experiment, lineage))
     if (run / "history.csv").exists():
-        log_history(run_id, _read_history(run / "history.csv"))
+        log_history(run_id, read_history(run / "history.csv"))
     _log_new(client, run_id, metrics["percent"], step=experiment.training.epochs)
     _log_artifacts(client, run_id, run, experiment)
     earlier = run.parent.name == layout.EARLIER
@@ -340,30 +340,30 @@ def log_result(run: Path) -> str:
     return run_id
 
 
-def _read_history(path: Path) -> list[dict[str, float]]:
-    """One record per epoch, to the last bit."""
-    table = pd.read_csv(path, float_precision="round_trip").drop(columns="epoch")
-    history = []
-    for _, row in table.iterrows():
-        history.append({str(key): float(value) for key, value in row.dropna().items()})
-    return history
-
-
 def _log_artifacts(client: MlflowClient, run_id: str, run: Path, experiment: Experiment) -> None:
     """The files of a run folder and its params; of those the run has, what has changed since."""
+    _upload(client, run_id, [run / name for name in ARTIFACTS])
+    with tempfile.TemporaryDirectory() as folder:
+        params = Path(folder) / "params.yaml"
+        params.write_text(as_yaml(experiment), encoding="utf-8")
+        _upload(client, run_id, [params])
+
+
+def _upload(client: MlflowClient, run_id: str, files: Sequence[Path], folder: str = "") -> None:
+    """Those of these files that are there, into a folder of a run's artifacts.
+
+    Of those that the run has, as a tag of it tells, what has changed since.
+    """
     known = json.loads(_tag(client, run_id, "artifacts") or "{}")
-    params = as_yaml(experiment)
-    found = {}
-    for name in ARTIFACTS:
-        if (run / name).exists():
-            found[name] = file_md5(run / name)
-    for name, md5 in found.items():
-        if known.get(name) != md5:
-            client.log_artifact(run_id, str(run / name))
-    found["params.yaml"] = digest(params)
-    if known.get("params.yaml") != found["params.yaml"]:
-        client.log_text(run_id, params, "params.yaml")
-    client.set_tag(run_id, "artifacts", json.dumps(found))
+    found = dict(known)
+    for path in files:
+        if path.exists():
+            name = f"{folder}/{path.name}" if folder else path.name
+            found[name] = file_md5(path)
+            if known.get(name) != found[name]:
+                client.log_artifact(run_id, str(path), folder or None)
+    if found != known:
+        client.set_tag(run_id, "artifacts", json.dumps(found))
 
 
 def _log_model(client: MlflowClient, run_id: str, run: Path, experiment: Experiment) -> None:
@@ -450,34 +450,6 @@ def registered_name(experiment: Experiment) -> str:
 def _model_name(name: str) -> str:
     """A name without what MLflow forbids in names of models."""
     return re.sub(r"[/:.%\"']", "_", name)
-
-
-def describe(experiment: Experiment, card: str) -> None:
-    """Let a row's card be the description of its registered model."""
-    client = open_store()
-    name = registered_name(experiment)
-    if client.search_registered_models(f"name = '{name}'"):
-        body = card.split("---\n", 2)[-1]
-        client.update_registered_model(name, description=body.strip()[:LONGEST_DESCRIPTION])
-
-
-def log_pictures(experiment: Experiment, seeds: Sequence[int]) -> None:
-    """Figures and tables, as they lie in the results: those of each seed, and of the row."""
-    client = open_store()
-    for seed in seeds:
-        run = layout.run(experiment.edition, experiment.name, seed)
-        lineage = read_json(run / "lineage.json") | read_json(run / "metrics.json")["lineage"]
-        run_id = _find(client, experiment, lineage)
-        if run_id is not None and layout.figures_of_run(run).is_dir():
-            client.log_artifacts(run_id, str(layout.figures_of_run(run)), "figures")
-    with FileLock(LOCK):
-        parent = _parent(client, experiment, _experiment(client, experiment))
-    for picture in sorted(layout.figures(experiment).glob("*.svg")):
-        client.log_artifact(parent, str(picture), "figures")
-    for form in layout.TABLE_FORMS:
-        table = layout.tables(experiment.edition) / f"{experiment.table}.{form}"
-        if table.exists():
-            client.log_artifact(parent, str(table), "tables")
 
 
 def _summarise(client: MlflowClient, run_id: str, experiment: Experiment) -> None:
@@ -567,7 +539,11 @@ def restore(results: Path) -> int:
             count += _restored(client, run)
         except (InputError, MlflowException) as error:
             print(f"{run}: left out: {error}", file=sys.stderr)
-    _restore_pictures(results)
+    for row in sorted(results.glob("*/*/")):
+        try:
+            _log_drawn(client, row)
+        except (InputError, MlflowException) as error:
+            print(f"{row}: left out: {error}", file=sys.stderr)
     return count
 
 
@@ -583,20 +559,44 @@ def _restored(client: MlflowClient, run: Path) -> bool:
     if whole and not (run / layout.UNTRACKED).exists():
         return False
     log_result(run)
-    if run.name == f"seed{lineage['seed']}" and "kind" not in lineage:
-        log_pictures(experiment, [lineage["seed"]])
     return True
 
 
-def _restore_pictures(results: Path) -> None:
-    """Figures and tables of the rows where logging them failed."""
-    for note in sorted(results.glob(f"*/*/{layout.UNTRACKED}")):
-        runs = sorted(note.parent.glob("seed*/metrics.json"))
-        if runs:
-            experiment = evaluated_experiment(read_json(runs[0]), str(runs[0]))
-            seeds = [int(path.parent.name.removeprefix("seed")) for path in runs]
-            log_pictures(experiment, seeds)
-        note.unlink()
+def _log_drawn(client: MlflowClient, row: Path) -> None:
+    """What was drawn of the runs in a row's folder: figures, tables, the model card."""
+    experiment = None
+    for path in sorted(row.glob("seed*/metrics.json")):
+        metrics = read_json(path)
+        lineage = read_json(path.with_name("lineage.json")) | metrics["lineage"]
+        experiment = evaluated_experiment(metrics, str(path))
+        run_id = _find(client, experiment, lineage)
+        if run_id is not None:
+            drawn = sorted(layout.figures_of_run(path.parent).glob("*.svg"))
+            _upload(client, run_id, drawn, "figures")
+    # actions, fused from nouns and verbs, have runs alone: what is drawn is drawn of the nouns
+    if experiment is None or experiment.name != row.name:
+        return
+    with FileLock(LOCK):
+        parent = _parent(client, experiment, _experiment(client, experiment))
+    figures, tables, card = (
+        row / layout.figures(experiment).name,
+        row.parent / layout.tables(experiment.edition).name,
+        row / layout.model_card(experiment).name,
+    )
+    _upload(client, parent, sorted(figures.glob("*.svg")), "figures")
+    forms = [tables / f"{experiment.table}.{form}" for form in layout.TABLE_FORMS]
+    _upload(client, parent, forms, "tables")
+    if card.exists():
+        _describe(client, experiment, card.read_text(encoding="utf-8"))
+
+
+def _describe(client: MlflowClient, experiment: Experiment, card: str) -> None:
+    """Let a row's card be the description of its registered model."""
+    name = registered_name(experiment)
+    description = card.split("---\n", 2)[-1].strip()[:LONGEST_DESCRIPTION]
+    for model in client.search_registered_models(f"name = '{name}'"):
+        if model.description != description:
+            client.update_registered_model(name, description=description)
 
 
 def addresses(edition: str, base: str) -> list[str]:

@@ -188,8 +188,9 @@ rule report_page:
 
 if TRACKING:
 
-    # Every run logs itself; this brings in what MLflow lacks. It writes a stamp, not the database, which Snakemake must
-    # neither copy nor put back while runs log to it.
+    # Every run logs itself; this brings in what MLflow lacks, and what was drawn of them: in one process,
+    # since importing MLflow takes longer than drawing. It writes a stamp, not the database, which Snakemake must neither
+    # copy nor put back while runs log to it.
     rule track:
         input:
             metrics=[
@@ -201,6 +202,12 @@ if TRACKING:
                     *released_of(TABLES[table]),
                 ]
             ],
+            drawn=[
+                layout.manifest(path)
+                for row in ROWS.values()
+                for path in (layout.figures(row), layout.model_card(row))
+            ],
+            tables=[layout.manifest(layout.tables(EDITION) / table) for table in TABLES],
         output:
             stamp=TRACKING,
         log:

@@ -28,7 +28,7 @@ def run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def detect(args: argparse.Namespace) -> None:
-    from actionformer.stages import evaluate as stage
+    from actionformer.stages import detect as stage
 
     experiment = chosen_row(args)
     use_threads(experiment)
@@ -56,7 +56,6 @@ def evaluate(args: argparse.Namespace) -> None:
         return
     if args.detections is None or args.subset is None:
         raise InputError("--annotations needs --detections and --subset, too")
-    # what is refused is refused at once: torch, which the stage imports, takes seconds
     from actionformer.stages import evaluate as stage
 
     params = EvaluationParams(

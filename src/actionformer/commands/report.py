@@ -30,7 +30,7 @@ def draw_options(parser: argparse.ArgumentParser) -> None:
 
 
 def draw(args: argparse.Namespace) -> None:
-    from actionformer.stages import report as stage
+    from actionformer.stages import figures as stage
 
     experiment = chosen_row(args)
     seeds = chosen_seeds(args, experiment)
@@ -48,7 +48,7 @@ def timeline_options(parser: argparse.ArgumentParser) -> None:
 
 
 def timeline(args: argparse.Namespace) -> None:
-    from actionformer.stages import report as stage
+    from actionformer.stages import figures as stage
 
     experiment = chosen_row(args)
     usual = layout.TIMELINES / f"{experiment.name}-{args.video.replace('/', '_')}.png"
@@ -64,7 +64,7 @@ def diagnose_options(parser: argparse.ArgumentParser) -> None:
 
 
 def diagnose(args: argparse.Namespace) -> None:
-    from actionformer.stages import report as stage
+    from actionformer.stages import figures as stage
 
     said = stage.report_files(
         args.annotations,
@@ -205,7 +205,7 @@ COMMANDS = (
     ),
     Command(
         "track",
-        "bring finished run folders into MLflow, where it lacks them",
+        "bring finished runs into MLflow, where it lacks them, and figures, tables and model cards",
         track_options,
         track,
     ),

@@ -56,12 +56,12 @@ class Backbone(nn.Module):
         super().__init__()
         C, eps = params.channels, params.conv_norm_eps
         windows = params.attention_windows
+        self.mask_after_norm = params.mask_after_norm
         self.input_dropout = nn.Dropout1d(params.input_dropout)
         self.embedding = nn.ModuleList()
         for i in range(params.embed_convs):
             in_channels = params.in_channels if i == 0 else C
-            block = ConvNormReLU(in_channels, C, eps=eps, mask_after_norm=params.mask_after_norm)
-            self.embedding.append(block)
+            self.embedding.append(ConvNormReLU(in_channels, C, eps=eps))
         self.stem = nn.ModuleList()
         for _ in range(params.stem_blocks):
             self.stem.append(TransformerBlock(params, stride=1, window=windows[0]))
@@ -90,7 +90,7 @@ class Backbone(nn.Module):
             # Dropout1d takes (B, C, T) and drops whole channels of a sample
             x_BTC = self.input_dropout(x_BTC.transpose(1, 2)).transpose(1, 2)
         for block in self.embedding:
-            x_BTC = block(x_BTC, mask_BT1)
+            x_BTC = block(x_BTC, mask_BT1, mask_BT1 if self.mask_after_norm else None)
         if self.position_table_TC is not None:
             table_TC = self._positions(self.position_table_TC, published_length)
             x_BTC = x_BTC + table_TC[: x_BTC.shape[1]] * mask_BT1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ class Head(nn.Module):
     def __init__(self, params: ModelParams) -> None:
         super().__init__()
         C = params.channels
+        self.mask_after_norm = params.mask_after_norm
         self.classification, self.regression = _tower(params), _tower(params)
         self.class_predictor = Conv3(C, params.num_classes, bias=True)
         # at first every point is background: else the focal loss begins with that of all negatives
@@ -31,26 +33,44 @@ class Head(nn.Module):
 
     def forward(self, levels: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
         """Per level features (B, T, C) and mask (B, T) -> logits (B, T, K), offsets (B, T, 2)."""
+        x_BLC, mask_BL1, level_BL1 = _one_sequence(levels)
+        kept_BL1 = mask_BL1 if self.mask_after_norm else level_BL1
+        class_BLC = offset_BLC = x_BLC
+        for classification, regression in zip(self.classification, self.regression, strict=True):
+            class_BLC = classification(class_BLC, mask_BL1, kept_BL1)
+            offset_BLC = regression(offset_BLC, mask_BL1, kept_BL1)
+        logits_BLK = self.class_predictor(class_BLC)
+        with float32_within(offset_BLC.device):
+            offsets_BL2 = self.offset_predictor(offset_BLC)
         predicted = []
-        for (x_BTC, mask_BT), scale in zip(levels, self.scales, strict=True):
-            mask_BT1 = mask_BT.unsqueeze(-1).to(x_BTC.dtype)
-            class_BTC = offset_BTC = x_BTC
-            for classification, regression in zip(
-                self.classification, self.regression, strict=True
-            ):
-                class_BTC = classification(class_BTC, mask_BT1)
-                offset_BTC = regression(offset_BTC, mask_BT1)
-            logits_BTK = self.class_predictor(class_BTC)
-            with float32_within(offset_BTC.device):
-                offsets_BT2 = F.relu(scale(self.offset_predictor(offset_BTC)))
-            predicted.append((logits_BTK, offsets_BT2))
+        first = 0
+        for (_, mask_BT), scale in zip(levels, self.scales, strict=True):
+            end = first + mask_BT.shape[1]
+            offsets_BT2 = F.relu(scale(offsets_BL2[:, first:end]))
+            predicted.append((logits_BLK[:, first:end], offsets_BT2))
+            first = end + 1
         return predicted
 
 
 def _tower(params: ModelParams) -> nn.ModuleList:
     """The convolutions of one head."""
-    C, eps = params.channels, params.conv_norm_eps
     blocks = nn.ModuleList()
     for _ in range(params.head_convs):
-        blocks.append(ConvNormReLU(C, C, eps=eps, mask_after_norm=params.mask_after_norm))
+        blocks.append(ConvNormReLU(params.channels, params.channels, eps=params.conv_norm_eps))
     return blocks
+
+
+def _one_sequence(levels: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Levels one after the other, a step of zeros after each: a convolution sees what it pads with.
+
+    Returns the features (B, L, C), their mask (B, L, 1), and 1 where a level is, 0 between two.
+    One convolution over all takes half the time of one per level: most levels are short.
+    """
+    features, masks, whole = [], [], []
+    for x_BTC, mask_BT in levels:
+        after = (0, 0, 0, 1)
+        mask_BT1 = mask_BT.unsqueeze(-1).to(x_BTC.dtype)
+        features.append(F.pad(x_BTC, after))
+        masks.append(F.pad(mask_BT1, after))
+        whole.append(F.pad(torch.ones_like(mask_BT1), after))
+    return torch.cat(features, 1), torch.cat(masks, 1), torch.cat(whole, 1)

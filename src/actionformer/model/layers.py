@@ -115,23 +115,26 @@ class Conv1(nn.Conv1d):
 
 
 class ConvNormReLU(nn.Module):
-    """Conv3 -> mask -> LayerNorm -> ReLU -> mask: the block of the embedding and of both heads.
+    """Conv3 -> mask -> LayerNorm -> ReLU -> mask: the block of the embedding and of both heads."""
 
-    `mask_after_norm=False` leaves the last mask out, as actionformer_release does.
-    """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, *, eps: float, mask_after_norm: bool
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, eps: float) -> None:
         super().__init__()
         self.conv = Conv3(in_channels, out_channels)
         self.norm = nn.LayerNorm(out_channels, eps=eps)
-        self.mask_after_norm = mask_after_norm
 
-    def forward(self, x_BTC: Tensor, mask_BT1: Tensor) -> Tensor:
-        # masked before the norm, too: the convolution carries the last valid step into the padding
-        x_BTC = F.relu(self.norm(self.conv(x_BTC) * mask_BT1))
-        return x_BTC * mask_BT1 if self.mask_after_norm else x_BTC
+    def forward(self, x_BTC: Tensor, mask_BT1: Tensor, kept_BT1: Tensor | None) -> Tensor:
+        """(B, T, C_in) -> (B, T, C).
+
+        Args:
+            mask_BT1: applied before the norm: the convolution carries the last valid step into the
+                padding.
+            kept_BT1: applied to what comes out; None keeps everything.
+        """
+        x_BTC = self.norm(self.conv(x_BTC) * mask_BT1)
+        # in place: backward needs neither what leaves the norm nor what enters the ReLU
+        if kept_BT1 is not None:
+            x_BTC = x_BTC.mul_(kept_BT1)
+        return F.relu_(x_BTC)
 
 
 class ScaledDropPath(nn.Module):

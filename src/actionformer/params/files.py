@@ -32,12 +32,18 @@ IS_CHECKOUT = (CHECKOUT / "Snakefile").exists()
 PACKAGED_PARAMS = Path(__file__).resolve().parents[1] / "published"
 PARAMS = CHECKOUT / "params" if IS_CHECKOUT else PACKAGED_PARAMS
 
+try:
+    # libyaml's: every command reads params, and the one in Python takes ten times as long
+    from yaml import CSafeLoader as SafeLoader
+except ImportError:  # PyYAML was built without it
+    from yaml import SafeLoader  # type: ignore[assignment]
+
 AnyParams = TypeVar("AnyParams", bound=Params)
 
 # ----------------------------------------------------------------------------------------- reading
 
 
-class _OneOfEachKey(yaml.SafeLoader):
+class _OneOfEachKey(SafeLoader):
     """YAML as it is; a key that stands twice, of which PyYAML takes the last, is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy import stats
-
 from actionformer import provenance
 from actionformer.params.experiment import OWN, Experiment
 
@@ -165,7 +163,10 @@ def tolerance(values: Sequence[float]) -> float | None:
     n = len(values)
     if n < 2:
         return None
-    quantile = float(stats.t.ppf(0.975, n - 1))
+    # half a second to import, which a table of single seeds need not wait for
+    from scipy.special import stdtrit
+
+    quantile = float(stdtrit(n - 1, 0.975))
     return quantile * statistics.stdev(values) * math.sqrt(1 + 1 / n)
 
 

@@ -31,12 +31,8 @@ from actionformer.params.experiment import Experiment
 from actionformer.params.files import CHECKOUT, stored_experiment
 from actionformer.stages import inputs
 from actionformer.stages.actions import actions_inputs, actions_lineage
-from actionformer.stages.evaluate import (
-    detection_inputs,
-    evaluated_lineage,
-    evaluation_inputs,
-    write_detections_manifest,
-)
+from actionformer.stages.detect import detection_inputs, write_detections_manifest
+from actionformer.stages.evaluate import evaluated_lineage, evaluation_inputs
 from actionformer.stages.released import released_inputs, released_lineage
 from actionformer.stages.train import alone_in, training_lineage
 from actionformer.training import checkpoint

@@ -15,7 +15,8 @@ from actionformer.params import keys
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import load_experiment
 from actionformer.stages import inputs
-from actionformer.stages.evaluate import detector, row_metrics
+from actionformer.stages.detect import detector
+from actionformer.stages.evaluate import row_metrics
 from actionformer.training.checkpoint import load_published
 from actionformer.training.device import leased_device
 

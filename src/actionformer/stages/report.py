@@ -1,35 +1,19 @@
-"""What people look at, from the files of finished runs: tables, figures, reports, model cards."""
+"""Tables, reports and model cards, from the files of finished runs; MLflow's view of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-import pandas as pd
-
 from actionformer import layout
-from actionformer.data.annotations import Database, load_database
-from actionformer.data.detections import read_results
 from actionformer.errors import InputError
-from actionformer.evaluation.summary import diagnosis_of, evaluated_text, metrics_of
-from actionformer.files import file_md5, read_json, write_bytes, write_json, write_text
+from actionformer.files import read_json, write_json, write_text
 from actionformer.params import keys
-from actionformer.params.experiment import EvaluationParams, Experiment
+from actionformer.params.experiment import Experiment
 from actionformer.params.files import why_not_comparable
-from actionformer.progress import progress
-from actionformer.reporting import diagnosis_text, report, table_forms, tables
-from actionformer.reporting.figures import of_row, primitives
-from actionformer.reporting.figures.primitives import EvaluatedRun, Figure
-from actionformer.reporting.figures.what_happens_when import (
-    Timeline,
-    chosen_videos,
-    timelines,
-    usual_score,
-)
-from actionformer.reporting.figures.why_wrong import confused_videos
+from actionformer.reporting import report, table_forms, tables
+from actionformer.reporting.figures.primitives import Figure
 from actionformer.reporting.model_card import model_card
-from actionformer.stages import inputs
 
 # ------------------------------------------------------------------------------------------ tables
 
@@ -55,8 +39,6 @@ def tabulate(
         write_text(folder / f"{name}.csv", table_forms.as_csv(rows))
         write_text(folder / f"{name}.tex", table_forms.as_latex(table))
         write_text(folder / f"{name}.html", report.table_page(table))
-        for experiment in members:
-            _log_pictures(experiment, [])
         made = keys.plain_record("tabulate", [keys.shown(member) for member in members])
         write_json(layout.manifest(folder / name), {"made_with": made})
     return texts
@@ -130,117 +112,6 @@ def _table_run(experiment: Experiment, folder: str, seed: int) -> tables.Run:
     )
 
 
-# ----------------------------------------------------------------------------------------- figures
-
-
-def draw(
-    experiment: Experiment,
-    seeds: Sequence[int],
-    *,
-    videos: Sequence[str] = (),
-    released: bool = True,
-) -> str:
-    """Draw a row's figures, and those of each of its runs, from the files of its runs.
-
-    A row's figure is a specification (.json), which the report shows, and a picture of it (.svg), a
-    run's a picture. MLflow gets the pictures. Says what it wrote.
-
-    Args:
-        videos: shown in the timelines, before the worst and best.
-        released: with the score of the published checkpoint.
-    """
-    database = inputs.database_of(experiment)
-    runs = [_figure_run(experiment, seed) for seed in seeds]
-    drawn = _figures(experiment, database, runs, videos=videos, released=released)
-    folder = layout.figures(experiment)
-    for figure in progress(drawn, f"figures of {experiment.name}", unit="figure"):
-        write_json(folder / f"{figure.name}.json", asdict(figure), indent=None)
-        write_text(folder / f"{figure.name}.svg", primitives.svg(figure.spec))
-    for run in progress(runs, f"figures of the seeds of {experiment.name}", unit="seed"):
-        own = layout.figures_of_run(layout.run(experiment.edition, experiment.name, run.seed))
-        if len(runs) == 1:  # they are those of the row
-            for figure in drawn:
-                picture = (folder / f"{figure.name}.svg").read_text(encoding="utf-8")
-                write_text(own / f"{figure.name}.svg", picture)
-            continue
-        for figure in _figures(experiment, database, [run], videos=videos, released=released):
-            write_text(own / f"{figure.name}.svg", primitives.svg(figure.spec))
-    _log_pictures(experiment, seeds)
-    made = keys.plain_record("draw", [keys.shown(experiment)])
-    figures_md5 = {figure.name: file_md5(folder / f"{figure.name}.json") for figure in drawn}
-    write_json(layout.manifest(folder), {"figures": figures_md5, "made_with": made})
-    return f"{folder}: {len(drawn)} figures"
-
-
-def _figures(
-    experiment: Experiment,
-    database: Database,
-    runs: Sequence[EvaluatedRun],
-    *,
-    videos: Sequence[str],
-    released: bool,
-) -> list[Figure]:
-    """The figures of these runs; timelines are those of the first."""
-    first = layout.run(experiment.edition, experiment.name, runs[0].seed)
-    results = read_results(first / "detections.json")
-    checkpoint = None
-    # the demo's checkpoints know nothing: beside its curves they would only confuse
-    if released and experiment.released is not None and experiment.comparable:
-        metrics = read_json(layout.released_run(experiment) / "metrics.json")
-        checkpoint = (tables.checkpoint(experiment), metrics.get("percent", {}))
-    drawn = of_row.row_figures(
-        runs,
-        ours=tables.ours(experiment),
-        published=experiment.expect.published if experiment.comparable else {},
-        checkpoint=checkpoint,
-        videos=chosen_videos(
-            database,
-            results,
-            runs[0].diagnosis["videos"],
-            first=videos,
-            also=confused_videos(runs),
-        ),
-        classes=database.classes,
-        min_score=usual_score(results, runs[0].metrics["instances"]),
-    )
-    assert tuple(figure.name for figure in drawn) == layout.FIGURES
-    return drawn
-
-
-def _figure_run(experiment: Experiment, seed: int) -> EvaluatedRun:
-    folder = layout.run(experiment.edition, experiment.name, seed)
-    history = []
-    for _, row in pd.read_csv(folder / "history.csv").iterrows():
-        history.append({str(key): float(value) for key, value in row.dropna().items()})
-    metrics = read_json(folder / "metrics.json")
-    return EvaluatedRun(seed, history, metrics, read_json(folder / "diagnosis.json"))
-
-
-def timeline(
-    experiment: Experiment, seed: int, video: str, *, min_score: float | None, out: Path
-) -> None:
-    """Draw ground truth and detections of one evaluated video.
-
-    Args:
-        min_score: from this score on; as many detections as there is ground truth, if None.
-        out: png, svg or pdf.
-    """
-    if out.suffix not in primitives.WRITERS:
-        raise InputError(f"{out}: expected a name that ends with {', '.join(primitives.WRITERS)}")
-    database = inputs.database_of(experiment)
-    run = layout.run(experiment.edition, experiment.name, seed)
-    results = read_results(run / "detections.json")
-    if video not in results:
-        known = ", ".join(sorted(results)[:5])
-        raise InputError(f"no detections of video '{video}'; there are {known}, ...")
-    truth = database.videos[video]
-    if min_score is None:
-        min_score = usual_score({video: results[video]}, len(truth.labels))
-    shown = Timeline(truth, results[video])
-    figure = timelines([shown], database.classes, min_score=min_score)
-    write_bytes(out, primitives.WRITERS[out.suffix](figure.spec))
-
-
 # ----------------------------------------------------------------------------------------- reports
 
 
@@ -283,51 +154,6 @@ def _drawn(experiment: Experiment) -> list[Figure]:
     return found
 
 
-def report_files(
-    annotations: Path,
-    detections: Path,
-    params: EvaluationParams,
-    *,
-    subset: str,
-    label_field: str,
-    out: Path,
-) -> list[str]:
-    """A report on any detections against any database; returns what it says in a terminal.
-
-    Args:
-        params: with `use_blocked_list`, the videos of the database's own blocked list are left out,
-            as the published evaluation does.
-    """
-    database = load_database(annotations, label_field)
-    results = read_results(detections)
-    metrics = metrics_of(database, results, params, subset)
-    blocked = database.blocked if params.use_blocked_list else frozenset()
-    diagnosis = diagnosis_of(database, results, subset=subset, tiou=params.tiou, blocked=blocked)
-    evaluated = evaluated_text(database, metrics, use_blocked_list=params.use_blocked_list)
-    runs = [EvaluatedRun(0, [], metrics, diagnosis)]
-    drawn = of_row.row_figures(
-        runs,
-        ours=detections.name,
-        published={},
-        checkpoint=None,
-        videos=chosen_videos(database, results, diagnosis["videos"], also=confused_videos(runs)),
-        classes=database.classes,
-        min_score=usual_score(results, metrics["instances"]),
-    )
-    score = f"{metrics['percent']['mAP/average']:.2f}"
-    facts = [
-        ("annotations", str(annotations)),
-        ("detections", str(detections)),
-        ("evaluated", evaluated),
-        ("average mAP", score),
-    ]
-    title = f"{detections.name} on {annotations.name}"
-    section = report.Section("detections", title, facts, drawn)
-    text = report.page("Diagnosis of detections", lead="", results=[], sections=[section])
-    write_text(out, text)
-    return [*diagnosis_text.lines(diagnosis, score, evaluated), f"written to {out}"]
-
-
 def write_card(experiment: Experiment, seeds: Sequence[int], params: Path) -> str:
     """Write a row's model card; says what it wrote."""
     row = _table_row(experiment, seeds, released=False, actions=False)
@@ -340,7 +166,6 @@ def write_card(experiment: Experiment, seeds: Sequence[int], params: Path) -> st
     write_text(out, text)
     made = keys.plain_record("card", [keys.on_card(experiment)])
     write_json(layout.manifest(out), {"made_with": made})
-    _describe_model(experiment, text)
     return str(out)
 
 
@@ -348,20 +173,8 @@ def write_card(experiment: Experiment, seeds: Sequence[int], params: Path) -> st
 # It takes seconds to import, which the commands that don't log need not wait for.
 
 
-def _log_pictures(experiment: Experiment, seeds: Sequence[int]) -> None:
-    from actionformer import tracking
-
-    tracking.Careful(layout.row(experiment))(tracking.log_pictures, experiment, seeds)
-
-
-def _describe_model(experiment: Experiment, card: str) -> None:
-    from actionformer import tracking
-
-    tracking.Careful(layout.row(experiment))(tracking.describe, experiment, card)
-
-
 def track(results: Path, stamp: Path | None, generation: int) -> str:
-    """Bring finished run folders into MLflow, where it lacks them; says how many.
+    """Bring finished runs into MLflow, where it lacks them, and what was drawn; says how many.
 
     Args:
         stamp: a file to write when it is done, for the workflow; keeps the `generation`.

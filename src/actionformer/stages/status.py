@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pandas as pd
 from filelock import FileLock, Timeout
 
 from actionformer import layout, provenance
@@ -19,6 +18,7 @@ from actionformer.progress import progress
 from actionformer.reporting import status_text
 from actionformer.reporting.status_text import Costs, RunStatus
 from actionformer.stages import inputs
+from actionformer.training.history import read_history
 
 WHY_NO_RECORD = "it does not say what it was made with: `actionformer adopt`"
 
@@ -144,8 +144,8 @@ def _contents(experiment: Experiment, run: Path) -> dict[str, str]:
 def _trained(run: Path) -> tuple[int, float | None]:
     """Epochs finished and seconds that they took."""
     if (run / "history.csv").exists():
-        history = pd.read_csv(run / "history.csv")
-        return len(history), float(history["seconds"].sum())
+        history = read_history(run / "history.csv")
+        return len(history), sum(record["seconds"] for record in history)
     return _progress(run)
 
 

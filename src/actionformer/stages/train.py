@@ -22,7 +22,8 @@ from actionformer.params.experiment import Experiment
 from actionformer.params.files import as_yaml
 from actionformer.run_log import RunLog
 from actionformer.stages import inputs
-from actionformer.stages.evaluate import detector, row_metrics
+from actionformer.stages.detect import detector
+from actionformer.stages.evaluate import row_metrics
 from actionformer.training import checkpoint, loop
 from actionformer.training.device import leased_device, to_stderr
 

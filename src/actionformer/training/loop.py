@@ -12,20 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from actionformer.data.loader import Batch, sent, training_batches
 from actionformer.data.view import View
 from actionformer.errors import InputError
-from actionformer.files import atomic_path
 from actionformer.model.actionformer import ActionFormer, Losses
 from actionformer.model.precision import convolutions_in
 from actionformer.params.experiment import Experiment, TrainingParams
 from actionformer.progress import progress
 from actionformer.training import checkpoint
 from actionformer.training.compiled import compile_network, padded
+from actionformer.training.history import write_history
 from actionformer.training.observer import Observer, Record
 from actionformer.training.optimizer import adamw, learning_rate
 
@@ -149,7 +148,7 @@ def train(
                 training.save(path, origin)
                 observer.epoch_finished(epoch, record)
 
-    _write_history(run / "history.csv", history)
+    write_history(run / "history.csv", history)
     weights = {name: tensor.cpu() for name, tensor in ema.module.state_dict().items()}
     content = {
         "state_dict": weights,
@@ -254,10 +253,3 @@ def note_epoch(trained_by: list[dict[str, Any]], epoch: int, who: Mapping[str, A
             last["last_epoch"] = epoch
             return
     trained_by.append({"first_epoch": epoch, "last_epoch": epoch, **who})
-
-
-def _write_history(path: Path, history: Sequence[Record]) -> None:
-    table = pd.DataFrame(history)
-    table.insert(0, "epoch", range(len(history)))
-    with atomic_path(path) as part:
-        table.to_csv(part, index=False)

@@ -1,0 +1,32 @@
+"""history.csv: what was measured of every epoch of a training, to the last bit."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from actionformer.files import write_text
+from actionformer.training.observer import Record
+
+
+def write_history(path: Path, history: Sequence[Record]) -> None:
+    """One line per epoch, counted from 0; a column is empty where an epoch lacks its number."""
+    names = dict.fromkeys(name for record in history for name in record)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["epoch", *names])
+    for epoch, record in enumerate(history):
+        table.writerow([epoch, *(record.get(name, "") for name in names)])
+    write_text(path, text.getvalue())
+
+
+def read_history(path: Path) -> list[Record]:
+    """One record per epoch."""
+    history = []
+    with path.open(encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            del line["epoch"]
+            history.append({name: float(value) for name, value in line.items() if value})
+    return history
