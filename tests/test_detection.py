@@ -34,6 +34,54 @@ def test_soft_nms_keeps_the_best_and_never_raises_a_score(candidates_, cap):
     np.testing.assert_array_equal(kept, all_scores[:cap])  # stopping early changes nothing
 
 
+def published_soft_nms(segments, scores, *, sigma, min_score):
+    """The published loop, position by position: (index, decayed score) of what it takes."""
+    start, end, score = [list(column) for column in (*segments.T, scores)]
+    index, n, taken = list(range(len(score))), len(score), 0
+    while taken < n:
+        best = max(range(taken, n), key=lambda i: (score[i], -i))
+        for values in (start, end, score, index):
+            values[taken], values[best] = values[best], values[taken]
+        i = taken + 1
+        while i < n:
+            shared = min(end[taken], end[i]) - max(start[taken], start[i])
+            if shared > 0:
+                areas = [end[k] - start[k] + np.float32(1e-6) for k in (taken, i)]
+                iou = shared / (areas[0] + areas[1] - shared)
+                score[i] *= np.float32(np.exp(-(iou * iou) / np.float32(sigma)))
+            if score[i] < np.float32(min_score):
+                n -= 1
+                for values in (start, end, score, index):
+                    values[i] = values[n]
+            else:
+                i += 1
+        taken += 1
+    return index[:taken], score[:taken]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 9), st.integers(0, 5)), max_size=60),
+    st.sampled_from([0.0, 0.001, 0.3, 0.7]),
+)
+def test_of_equal_scores_soft_nms_takes_the_one_that_the_published_loop_takes(found, min_score):
+    """Whole numbers, so that many scores tie, at first and after they have decayed."""
+    segments = np.array([[s, s + d] for s, d, _ in found], np.float32).reshape(-1, 2)
+    scores = np.array([score / 5 for _, _, score in found], np.float32)
+    wanted, decayed = published_soft_nms(segments, scores, sigma=0.5, min_score=min_score)
+    options = {"per_class": True, "voting_threshold": 0.0, "max_segments": 1000}
+    kept, kept_scores, _ = batched_nms(
+        segments,
+        scores,
+        np.zeros(len(scores), np.int64),
+        sigma=0.5,
+        min_score=min_score,
+        **options,
+    )
+    np.testing.assert_array_equal(kept, segments[wanted])
+    np.testing.assert_allclose(kept_scores, decayed, rtol=1e-6)
+
+
 def test_a_segment_votes_from_the_threshold_on():
     """The second overlaps the first by just 0.75: the mean of both, weighted by their scores."""
     segments = np.array([[0, 4], [0, 3]], np.float32)

@@ -102,3 +102,23 @@ def test_epochs_that_follow_each_other_quickly_reach_mlflow_together_and_whole(s
     history = store.get_metric_history(log.run_id, "loss/total")
     assert [(metric.step, metric.value) for metric in history] == [(e, float(e)) for e in range(5)]
     assert store.get_run(log.run_id).info.status == "FINISHED"
+
+
+def test_a_file_is_uploaded_once_and_again_when_it_has_changed(store, tmp_path, monkeypatch):
+    """What a run has already is known by a tag: nobody asks the store for its files."""
+    run_id = store.create_run(store.create_experiment("some")).info.run_id
+    picture, missing = tmp_path / "picture.svg", tmp_path / "missing.svg"
+    upload, uploads = store.log_artifact, []
+
+    def counted(*given):
+        uploads.append(given)
+        upload(*given)
+
+    monkeypatch.setattr(store, "log_artifact", counted)
+    for content, count in (("first", 1), ("first", 1), ("second", 2)):
+        picture.write_text(content)
+        tracking._upload(store, run_id, [picture, missing], "figures")
+        assert len(uploads) == count
+    assert [found.path for found in store.list_artifacts(run_id, "figures")] == [
+        "figures/picture.svg"
+    ]

@@ -7,7 +7,9 @@ import inspect
 import itertools
 import math
 import random
+import tempfile
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -42,6 +44,7 @@ from actionformer.params.files import published_rows
 from actionformer.training import checkpoint
 from actionformer.training.agreement import step_batch
 from actionformer.training.compiled import compile_network, padded
+from actionformer.training.history import read_history, write_history
 from actionformer.training.loop import Origin, train, training_step
 from actionformer.training.observer import Observer
 from actionformer.training.optimizer import adamw, learning_rate, parameter_groups
@@ -170,6 +173,22 @@ def test_interrupted_training_ends_with_the_same_weights_bit_for_bit(
     columns = ["epoch", "loss/total", "learning_rate", "gradient_norm"]
     tables = [pd.read_csv(run / "history.csv")[columns] for run in (cut, whole)]
     pd.testing.assert_frame_equal(*tables)
+
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from(["loss/total", "seconds", "mAP/0.5"]), NUMBERS, min_size=1)
+    )
+)
+def test_a_history_is_read_as_it_was_written(history):
+    """To the last bit; an epoch lacks the numbers that it was written without."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "history.csv"
+        write_history(path, history)
+        assert read_history(path) == history
 
 
 def test_a_checkpoint_keeps_the_history_of_who_trained_which_epochs(short_training, tmp_path):

@@ -128,19 +128,24 @@ def _soft(
     # the published constant: it decides what segments of no length do
     area = end - start + np.float32(1e-6)
     score, index = scores.copy(), np.arange(n)
+    met = np.empty(n, np.int64)
     count = 0
     while count < min(n, max_segments):
-        best = count
-        for i in range(count + 1, n):
-            if score[i] > score[best]:
-                best = i
+        best = _first_of_highest(score, count, n)
         s, e, a = start[best], end[best], area[best]
         for values in (start, end, area, score):
             values[count], values[best] = values[best], values[count]
         index[count], index[best] = index[best], index[count]
         count += 1
-        i = count
-        while i < n:
+        # Few overlap. They are collected first, without a branch, and only they are looked at; by
+        # the first pick all are, as it drops what was too low from the beginning.
+        meetings = 0
+        for i in range(count, n):
+            met[meetings] = i
+            meetings += count == 1 or (end[i] > s) & (start[i] < e)
+        k = 0
+        while k < meetings:
+            i = met[k]
             intersection = min(e, end[i]) - max(s, start[i])
             if intersection > np.float32(0):
                 iou = intersection / (a + area[i] - intersection)
@@ -148,14 +153,30 @@ def _soft(
                     score[i] *= np.float32(math.exp(-(iou * iou) / sigma))
                 elif iou > iou_threshold:
                     score[i] *= np.float32(1) - iou
-            # tested after every pick, whether it overlapped or not
-            if score[i] < min_score:
-                n -= 1
-                start[i], end[i], area[i] = start[n], end[n], area[n]
-                score[i], index[i] = score[n], index[n]
+            if score[i] >= min_score:
+                k += 1
+                continue
+            n -= 1
+            start[i], end[i], area[i] = start[n], end[n], area[n]
+            score[i], index[i] = score[n], index[n]
+            # the last, which has come to position i, is looked at there if it was to be
+            if met[meetings - 1] == n:
+                meetings -= 1
             else:
-                i += 1
+                k += 1
     return index[:count].copy(), score[:count].copy()
+
+
+# nnan and nsz, no NaN and no -0: so the compiler may compare eight numbers at once
+@numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
+def _first_of_highest(score: Any, first: int, end: int) -> int:
+    highest = score[first]
+    for value in score[first:end]:
+        highest = value if value > highest else highest
+    best = first
+    while score[best] < highest:
+        best += 1
+    return best
 
 
 @numba.njit(cache=True, nogil=True)
