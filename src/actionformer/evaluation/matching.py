@@ -130,24 +130,20 @@ def _ground_truth(database: Database, subset: str, blocked: Collection[str]) -> 
     class_index = {label: k for k, label in enumerate(classes)}
     video_index = {video: v for v, video in enumerate(videos)}
 
+    class_G = np.array([class_index[label] for label, _, _, _ in truth])
+    video_G = np.array([video_index[name] for _, name, _, _ in truth])
+    # a group begins where the class or the video is another one
+    begins_G = (np.diff(class_G, prepend=-1) != 0) | (np.diff(video_G, prepend=-1) != 0)
+    group_G = np.cumsum(begins_G) - 1
     # a column more than there are classes, for labels without ground truth
     groups_VK = np.full((len(videos), len(classes) + 1), -1)
-    group_G: list[int] = []
-    class_G: list[int] = []
-    video_G: list[int] = []
-    for label, name, _, _ in truth:
-        k, v = class_index[label], video_index[name]
-        if groups_VK[v, k] < 0:  # the first segment of a group
-            groups_VK[v, k] = group_G[-1] + 1 if group_G else 0
-        group_G.append(int(groups_VK[v, k]))
-        class_G.append(k)
-        video_G.append(v)
+    groups_VK[video_G, class_G] = group_G
     return _GroundTruth(
         classes=classes,
         videos=videos,
         segments_G2=np.array([[start, end] for _, _, start, end in truth]),
-        class_G=np.array(class_G, np.int64),
-        video_G=np.array(video_G, np.int64),
+        class_G=class_G,
+        video_G=video_G,
         bounds=np.searchsorted(group_G, np.arange(group_G[-1] + 2)),
         groups_VK=groups_VK,
     )
