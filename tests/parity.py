@@ -29,9 +29,9 @@ from actionformer.data import random_truncation, views
 from actionformer.data.loader import Batch
 from actionformer.data.view import View, Window, linearly_resized, resized
 from actionformer.detection.classifiers import load_classifier
-from actionformer.detection.decode import decode
+from actionformer.detection.decode import candidates, decode
 from actionformer.detection.nms import batched_nms, vote
-from actionformer.detection.predict import of_video, of_view
+from actionformer.detection.predict import in_seconds, of_video
 from actionformer.evaluation import mean_average_precision, recall_at_kx
 from actionformer.files import write_text
 from actionformer.model.state_dict_adapter import (
@@ -582,9 +582,8 @@ def post_processing(config: str) -> Deviations:
         half = np.exp(rng.uniform(np.log(2), np.log(0.6 * span), count)) / 2
         scores = (rng.uniform(0, 1, (count, model.num_classes)) ** 6).astype(np.float32)
         segments = np.stack([centre - half, centre + half], 1).astype(np.float32)
-        found = of_view(
-            _view(video, meta), torch.from_numpy(segments), torch.from_numpy(scores), params
-        )
+        best = candidates(torch.from_numpy(segments), torch.from_numpy(scores), params)
+        found = in_seconds(_view(video, meta), best, params)
         collected.setdefault(video, []).append(found)
     classes = [f"class_{k:03d}" for k in range(model.num_classes)]
     classifier, facts = None, experiment.dataset.classifier

@@ -163,6 +163,10 @@ CASES = {
         edit_yaml("experiments/thumos14_i3d.yaml", "expect:", "model: {channels: 64}\nexpect:"),
         ["thumos14_i3d.yaml", "line 13: the key model stands there a second time"],
     ),
+    "so deep that a parser would run out of stack": (
+        edit_yaml("experiments/thumos14_i3d.yaml", "expect:", f"more: {'[' * 100_000}\nexpect:"),
+        ["thumos14_i3d.yaml", "nested more than 100 deep"],
+    ),
     "wrong type": (
         edit_yaml("experiments/thumos14_i3d.yaml", "attention_window: 19", "channels: many"),
         ["thumos14_i3d.yaml", "model.channels"],

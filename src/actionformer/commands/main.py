@@ -29,8 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     0, or 1 with one line on stderr for bad input, or 128 + signal when interrupted.
     """
-    # torch and MLflow bring a million objects that stay: at Python's default the collector goes
-    # through them again and again, a tenth of what a short command takes
+    # torch and MLflow bring hundreds of thousands of objects that stay: at Python's default the
+    # collector goes through them again and again, a tenth of what a short command takes
     gc.set_threshold(100_000)
     parsed = parser().parse_args(arguments)
     # a scheduler's SIGTERM leaves no more behind than Ctrl-C does

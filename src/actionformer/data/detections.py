@@ -33,7 +33,7 @@ def read_results(given: Results | Mapping[str, Any] | Path | str) -> Results:
         raise InputError(f"{where}: expected a JSON object with the key 'results'")
     for video, found in content.items():
         is_list = isinstance(found, Sequence) and not isinstance(found, str)
-        # by their few types: asking every one of a million takes as long as matching them
+        # by their types, which are few: there can be a million detections
         kinds = set(map(type, found)) if is_list else {str}
         if not all(issubclass(kind, Mapping) for kind in kinds):
             wrong = f"video '{video}': expected a list of detections, each an object"

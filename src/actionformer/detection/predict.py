@@ -32,13 +32,16 @@ def predict(
     collected: dict[str, list[Detections]] = {}
     batches = test_batches(views, batch_size=params.batch_size)
     total = -(-len(views) // params.batch_size)
+    waiting: list[tuple[View, tuple[Tensor, Tensor, Tensor]]] = []
     for chosen, batch in progress(batches, "detect", unit="batch", total=total):
-        # one pass for the batch, then video by video: NMS is a video's own
         levels = model(batch.features_BCT.to(device), batch.mask_BT.to(device))
+        # a GPU is busy with these by now: meanwhile NMS of the batch before, video by video
+        _collect(collected, waiting, params)
+        waiting = []
         for b, view in enumerate(chosen):
-            segments_P2, scores_PK = decode(levels, b)
-            found = of_view(view, segments_P2, scores_PK, params)
-            collected.setdefault(view.video, []).append(found)
+            segments, scores, labels = candidates(*decode(levels, b), params)
+            waiting.append((view, (segments.cpu(), scores.cpu(), labels.cpu())))
+    _collect(collected, waiting, params)
     # NMS of a sliding test waits for the last window of a video
     sliding = any(view.window is not None for view in views)
     results = {}
@@ -47,11 +50,14 @@ def predict(
     return results
 
 
-def of_view(
-    view: View, segments_P2: Tensor, scores_PK: Tensor, params: InferenceParams
-) -> Detections:
-    """What the decoded points of a view give, in seconds: after NMS, or of a window before it."""
-    return in_seconds(view, candidates(segments_P2, scores_PK, params), params)
+def _collect(
+    collected: dict[str, list[Detections]],
+    waiting: Sequence[tuple[View, tuple[Tensor, Tensor, Tensor]]],
+    params: InferenceParams,
+) -> None:
+    """Add to every video what the candidates of its views give."""
+    for view, best in waiting:
+        collected.setdefault(view.video, []).append(in_seconds(view, best, params))
 
 
 def in_seconds(

@@ -64,7 +64,7 @@ def _one_sequence(levels: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, 
     """Levels one after the other, a step of zeros after each: a convolution sees what it pads with.
 
     Returns the features (B, L, C), their mask (B, L, 1), and 1 where a level is, 0 between two.
-    One convolution over all takes half the time of one per level: most levels are short.
+    One convolution over all stands for one per level, and most levels are short.
     """
     features, masks, whole = [], [], []
     for x_BTC, mask_BT in levels:

@@ -38,6 +38,9 @@ try:
 except ImportError:  # PyYAML was built without it
     from yaml import SafeLoader  # type: ignore[assignment]
 
+# levels of a params file
+DEEPEST = 100
+
 AnyParams = TypeVar("AnyParams", bound=Params)
 
 # ----------------------------------------------------------------------------------------- reading
@@ -60,7 +63,9 @@ class _OneOfEachKey(SafeLoader):
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping, or one line that says why not."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _OneOfEachKey)
+        text = path.read_text(encoding="utf-8")
+        _refuse_deep_nesting(text)
+        content = yaml.load(text, _OneOfEachKey)
     except FileNotFoundError:
         raise InputError(f"{path}: no such params file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -72,6 +77,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
         found = type(content).__name__
         raise InputError(f"{path}: expected a mapping of keys, found {found}")
     return content
+
+
+def _refuse_deep_nesting(text: str) -> None:
+    """Deeper than any params file is: libyaml would run out of stack, and the process die."""
+    depth = 0
+    for event in yaml.parse(text, SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > DEEPEST:
+            raise yaml.YAMLError(f"nested more than {DEEPEST} deep")
 
 
 def merged(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
