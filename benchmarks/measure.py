@@ -26,8 +26,9 @@ from actionformer.data.detections import read_results
 from actionformer.data.features import FeatureStore, pack
 from actionformer.data.loader import training_batches
 from actionformer.data.view import View, views
+from actionformer.detection.decode import candidates
 from actionformer.detection.nms import batched_nms
-from actionformer.detection.predict import of_video, of_view
+from actionformer.detection.predict import in_seconds, of_video
 from actionformer.evaluation import mean_average_precision
 from actionformer.params.experiment import Experiment
 
@@ -251,7 +252,8 @@ def post_processing(row: str, repeats: int) -> float:
     classes = [f"class {k}" for k in range(model.num_classes)]
 
     def work() -> None:
-        of_video("v", [of_view(view, *decoded, params)], params, classes, sliding=False)
+        found = in_seconds(view, candidates(*decoded, params), params)
+        of_video("v", [found], params, classes, sliding=False)
 
     return seconds(work, repeats=repeats, warm=2)
 
