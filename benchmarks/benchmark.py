@@ -84,6 +84,12 @@ FULL_LENGTH_HEADS = [
     "memory, GB",
     "theirs",
 ]
+BUSY_ROW = "ego4d_slowfast"
+BESIDE_OTHERS = f"""\
+A training step of {BUSY_ROW} at full length, alone and beside one process per thread that never
+rests. Every command lets its threads sleep, unless OMP_WAIT_POLICY says otherwise.
+"""
+WAITING = {"spin, OpenMP's own way": "ACTIVE", "sleep": "PASSIVE"}
 REAL_LENGTHS_HEADS = [
     "row",
     "batch",
@@ -194,6 +200,15 @@ def rest_table(repeats: int, videos: int) -> list[str]:
     return _table(["what", "s", "theirs, s", "ratio", "floor"], rows)
 
 
+def busy_table() -> list[str]:
+    """A step alone and on a busy machine, by what threads do that wait for each other."""
+    rows = []
+    for said, waiting in progress(WAITING.items(), "beside others", unit="policy"):
+        times = [measure.busy(BUSY_ROW, waiting, others) for others in (0, THREADS)]
+        rows.append([said, *(f"{taken:.2f}" for taken in times)])
+    return _table(["threads that wait", "alone, s", "beside others, s"], rows)
+
+
 def growth_table(growths: Sequence[Grown]) -> list[str]:
     """Sizes, seconds and the exponent of every quantity."""
     rows = []
@@ -265,6 +280,7 @@ def cpu_section(quick: bool) -> tuple[str, list[Grown]]:
         _part("Real lengths", real_lengths_table(rate, flops, batches), REAL_LENGTHS),
         _part("Operations and latency", operations_table("cpu", 5 * repeats), OPERATIONS),
         _part("Post-processing, evaluation, loading", rest_table(repeats, 40 if quick else 200)),
+        _part("On a busy machine", busy_table(), BESIDE_OTHERS),
         _part(
             "Growth",
             growth_table(growths),
@@ -317,7 +333,9 @@ def measured(name: str, environment: Mapping[str, str], quick: bool) -> tuple[st
         result = Path(folder) / "result.json"
         command = [sys.executable, __file__, "--measure", name, "--out", str(result)]
         command += ["--quick"] if quick else []
-        subprocess.run(command, env={**os.environ, **environment}, check=True)
+        # threads wait as in every command
+        there = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **environment}
+        subprocess.run(command, env=there, check=True)
         content = read_json(result)
     others = watch.others()
     where = content["where"] if others <= BUSY else f"{content['where']}, beside other load"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -227,10 +228,33 @@ def _finished(work: Callable[[], Any], device: str) -> None:
 
 
 def memory(row: str) -> float:
-    """Peak bytes of a process that does nothing but three training steps at full length."""
+    """Peak bytes of a process that does nothing but some training steps at full length."""
+    return _alone(row)[0]
+
+
+def busy(row: str, waiting: str, others: int) -> float:
+    """Seconds of a step beside other processes that never rest.
+
+    Args:
+        waiting: what threads do that wait, for OpenMP: ACTIVE or PASSIVE.
+    """
+    rivals = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(others)]
+    try:
+        return _alone(row, {"OMP_WAIT_POLICY": waiting})[1]
+    finally:
+        for rival in rivals:
+            rival.kill()
+            rival.wait()
+
+
+def _alone(row: str, environment: Mapping[str, str] | None = None) -> tuple[float, float]:
+    """Peak bytes, and seconds of a step at full length, of a process that does nothing else."""
     script = Path(__file__).with_name("step_memory.py")
     command = [sys.executable, str(script), row, str(batch_at_full_length(row)), str(THREADS)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    there = os.environ | dict(environment or {})
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=there)
+    size, taken = done.stdout.split()
+    return float(size), float(taken)
 
 
 # ------------------------------------------------------------------------------------ around it

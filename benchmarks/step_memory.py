@@ -1,12 +1,14 @@
-"""Training steps on random features, and the peak memory of a process that does nothing else.
+"""Training steps on random features, and what a process that does nothing else takes.
 
-python benchmarks/step_memory.py ROW BATCH THREADS      prints bytes
+python benchmarks/step_memory.py ROW BATCH THREADS      prints bytes, and seconds a step
 """
 
 from __future__ import annotations
 
 import resource
+import statistics
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,9 +76,13 @@ def main() -> None:
     features = batch_of(
         experiment, [experiment.model.max_seq_len] * batch, torch.Generator().manual_seed(0)
     )
-    for _ in range(3):
+    taken = []
+    for _ in range(4):
+        began = time.perf_counter()
         trainer.step(features)
-    print(peak_memory())
+        taken.append(time.perf_counter() - began)
+    # the first one warms up
+    print(peak_memory(), statistics.median(taken[1:]))
 
 
 if __name__ == "__main__":

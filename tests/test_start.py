@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -76,6 +77,20 @@ def test_a_dry_run_asks_why_a_run_is_outdated_without_torch_and_mlflow(tmp_path,
     code += "found = outdated(load_experiment('thumos14_i3d', 'demo'), 0)\n"
     code += "assert found == ('train', ['seed: another content']), found"
     assert imported_by(code) & {"torch", "numba", "mlflow"} == set()
+
+
+@pytest.mark.parametrize(
+    ("given", "used"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")]
+)
+def test_threads_that_wait_sleep_unless_the_user_says_otherwise(given, used):
+    """OpenMP asks once, when torch is imported."""
+    code = "import os, sys\nfrom actionformer.commands.main import main\n"
+    code += "main(['params', 'thumos14_i3d'])\nassert 'torch' not in sys.modules\n"
+    code += "print(os.environ['OMP_WAIT_POLICY'])"
+    before = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=before | given, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == used
 
 
 def test_every_command_has_a_name_and_a_help_of_its_own():
