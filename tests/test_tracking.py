@@ -122,3 +122,15 @@ def test_a_file_is_uploaded_once_and_again_when_it_has_changed(store, tmp_path, 
     assert [found.path for found in store.list_artifacts(run_id, "figures")] == [
         "figures/picture.svg"
     ]
+
+
+def test_the_data_of_a_training_and_of_a_published_checkpoint_are_the_same():
+    """MLflow keeps the first of equal name and version, whichever run that is."""
+    experiment = load_experiment("thumos14_i3d", "demo")
+    files = {"data/demo/thumos14/features/i3d.zip": "an md5"}
+    checkpoint = {str(layout.released_checkpoint_of(experiment)): "another md5"}
+    trained = {"seed": 0, "data_version": "some.dir", "files": files}
+    released = {"seed": None, "data_version": "some.dir", "files": files | checkpoint}
+    _, read_by_training = tracking._datasets(experiment, trained)
+    (read_by_checkpoint,) = tracking._datasets(experiment, released)
+    assert read_by_training.dataset == read_by_checkpoint.dataset

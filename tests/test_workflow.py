@@ -314,7 +314,10 @@ def test_mlflows_comparison_opens_on_the_average_map(done):
 def test_mlflow_names_the_data_sets_that_a_run_has_read(done):
     run = seeds_of(done)["thumos14_i3d"]
     found = {(i.dataset.name, i.tags[0].value): i.dataset for i in run.inputs.dataset_inputs}
-    assert set(found) == {("THUMOS-14, training", "train"), ("THUMOS-14, validation", "eval")}
+    assert set(found) == {
+        ("THUMOS-14, i3d, training", "train"),
+        ("THUMOS-14, i3d, validation", "eval"),
+    }
     for dataset in found.values():
         assert dataset.digest == run.data.tags["data.version"]
         assert json.loads(dataset.source)["files"] == json.loads(run.data.tags["data.files"])

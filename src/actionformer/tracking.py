@@ -200,13 +200,17 @@ def _datasets(experiment: Experiment, lineage: Mapping[str, Any]) -> list[Datase
     dataset = experiment.dataset
     # MLflow's limit; a version is an md5 and ".dir"
     version = str(lineage["data_version"])[:LONGEST_DIGEST]
-    source = {"homepage": dataset.homepage, "files": lineage["files"]}
+    # MLflow keeps one data set per name and version: what it says must not depend on the run that
+    # comes first. A published checkpoint is no data.
+    checkpoint = layout.released_checkpoint_of(experiment)
+    files = {name: md5 for name, md5 in lineage["files"].items() if name != str(checkpoint)}
+    source = {"homepage": dataset.homepage, "files": files}
     found = []
     for context, subset in (("train", dataset.train_subset), ("eval", dataset.eval_subset)):
         if context == "train" and lineage["seed"] is None:
             continue  # nothing was trained here
         known = Dataset(
-            name=f"{dataset.name}, {subset}",
+            name=f"{dataset.name}, {experiment.data.features}, {subset}",
             digest=version,
             source_type="dvc",
             source=json.dumps(source),
