@@ -535,7 +535,7 @@ def mlflow_tags(place: Place, run_id: str) -> dict[str, str]:
 @pytest.mark.parametrize("address", ["sqlite:////dev/null/all.db", "http://127.0.0.1:9"])
 @pytest.mark.long
 def test_science_goes_on_without_mlflow_and_track_brings_it_in_later(own, address):
-    """Training, evaluation and pages end well; each says once that MLflow failed.
+    """Training and evaluation end well, each says once that MLflow failed; pages do without it.
 
     Later the run is there whole.
     """
@@ -551,7 +551,7 @@ def test_science_goes_on_without_mlflow_and_track_brings_it_in_later(own, addres
     for command in ("draw", "tabulate"):
         row = [ROW] if command == "draw" else ["--rows", ROW]
         said = own.run("actionformer", command, *row, "--params", f"{own.copy}/params", **variables)
-        assert said.stderr.count("MLflow failed") == 1
+        assert "MLflow" not in said.stderr
     assert "1 runs brought into MLflow" in own.run("actionformer", "track").stdout
     assert not list(own.folder.rglob("mlflow-failed.txt"))
     assert "0 runs brought into MLflow" in own.run("actionformer", "track").stdout
