@@ -557,6 +557,25 @@ def test_science_goes_on_without_mlflow_and_track_brings_it_in_later(own, addres
     assert "0 runs brought into MLflow" in own.run("actionformer", "track").stdout
 
 
+def test_a_server_of_ones_own_gets_figures_tables_and_cards_at_the_end_of_a_call(own, tmp_path):
+    """No rule of the workflow brings them there; one that is down does not fail the call."""
+    own.params("editions/demo.yaml", datasets={"hacs": {"licence": "another one"}})
+    server = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/server.db"}
+    own.snakemake(**server)
+    code = (
+        "from mlflow.tracking import MlflowClient\n"
+        "client = MlflowClient()\n"
+        "for run in client.search_runs(['1', '2'], \"tags.kind = 'row'\"):\n"
+        "    print(*sorted(found.path for found in client.list_artifacts(run.info.run_id)))\n"
+        "print([model.description[:5] for model in client.search_registered_models()])"
+    )
+    told = own.run(sys.executable, "-c", code, **server).stdout.splitlines()
+    assert told == ["figures tables", "figures tables", "['# Act', '# Act']"]
+    own.params("editions/demo.yaml", datasets={"hacs": {"licence": "a third one"}})
+    down = own.snakemake(MLFLOW_TRACKING_URI="sqlite:////dev/null/all.db")
+    assert "actionformer track: " in down.stderr
+
+
 MAIN = """
 import sys
 from actionformer import tracking

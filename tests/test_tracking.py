@@ -124,6 +124,14 @@ def test_a_file_is_uploaded_once_and_again_when_it_has_changed(store, tmp_path, 
     ]
 
 
+def test_a_run_folder_without_its_lineage_keeps_no_other_from_mlflow(store, tmp_path, capsys):
+    run = tmp_path / "results/demo/thumos14_i3d/seed0"
+    run.mkdir(parents=True)
+    (run / "metrics.json").write_text('{"percent": {}}')
+    assert tracking.restore(tmp_path / "results") == 0
+    assert "left out" not in capsys.readouterr().err
+
+
 def test_the_data_of_a_training_and_of_a_published_checkpoint_are_the_same():
     """MLflow keeps the first of equal name and version, whichever run that is."""
     experiment = load_experiment("thumos14_i3d", "demo")

@@ -553,12 +553,10 @@ def restore(results: Path) -> int:
 
 def _restored(client: MlflowClient, run: Path) -> bool:
     """Bring a run folder into the store, if that lacks it; says whether it did."""
-    metrics = read_json(run / "metrics.json")
-    if "percent" not in metrics or not (run / "lineage.json").exists():
-        return False  # a row without a published checkpoint
-    lineage = read_json(run / "lineage.json") | metrics["lineage"]
-    experiment = evaluated_experiment(metrics, str(run / "metrics.json"))
-    found = _find(client, experiment, lineage)
+    evaluated = _evaluated(run)
+    if evaluated is None:
+        return False
+    found = _find(client, *evaluated)
     whole = found is not None and _tag(client, found, "evaluated") is not None
     if whole and not (run / layout.UNTRACKED).exists():
         return False
@@ -566,13 +564,26 @@ def _restored(client: MlflowClient, run: Path) -> bool:
     return True
 
 
+def _evaluated(run: Path) -> tuple[Experiment, dict[str, Any]] | None:
+    """Experiment and lineage of a run folder; None where there are no numbers to log.
+
+    As of a row whose published checkpoint is another row's.
+    """
+    metrics = read_json(run / "metrics.json")
+    if "percent" not in metrics or not (run / "lineage.json").exists():
+        return None
+    lineage = read_json(run / "lineage.json") | metrics["lineage"]
+    return evaluated_experiment(metrics, str(run / "metrics.json")), lineage
+
+
 def _log_drawn(client: MlflowClient, row: Path) -> None:
     """What was drawn of the runs in a row's folder: figures, tables, the model card."""
     experiment = None
     for path in sorted(row.glob("seed*/metrics.json")):
-        metrics = read_json(path)
-        lineage = read_json(path.with_name("lineage.json")) | metrics["lineage"]
-        experiment = evaluated_experiment(metrics, str(path))
+        evaluated = _evaluated(path.parent)
+        if evaluated is None:
+            continue
+        experiment, lineage = evaluated
         run_id = _find(client, experiment, lineage)
         if run_id is not None:
             drawn = sorted(layout.figures_of_run(path.parent).glob("*.svg"))
@@ -582,11 +593,9 @@ def _log_drawn(client: MlflowClient, row: Path) -> None:
         return
     with FileLock(LOCK):
         parent = _parent(client, experiment, _experiment(client, experiment))
-    figures, tables, card = (
-        row / layout.figures(experiment).name,
-        row.parent / layout.tables(experiment.edition).name,
-        row / layout.model_card(experiment).name,
-    )
+    figures = row / layout.figures(experiment).name
+    tables = row.parent / layout.tables(experiment.edition).name
+    card = row / layout.model_card(experiment).name
     _upload(client, parent, sorted(figures.glob("*.svg")), "figures")
     forms = [tables / f"{experiment.table}.{form}" for form in layout.TABLE_FORMS]
     _upload(client, parent, forms, "tables")

@@ -231,6 +231,9 @@ if TRACKING:
 
 
 onsuccess:
+    if not TRACKING:
+        # No stamp here tells what a server of one's own has. One that fails says so, and the call has succeeded.
+        shell("actionformer track || true")
     if layout.report(EDITION).exists():
         print(f"report: {layout.report(EDITION)}")
         print(
