@@ -89,7 +89,7 @@ BESIDE_OTHERS = f"""\
 A training step of {BUSY_ROW} at full length, alone and beside one process per thread that never
 rests. Every command lets its threads sleep, unless OMP_WAIT_POLICY says otherwise.
 """
-WAITING = {"spin, OpenMP's own way": "ACTIVE", "sleep": "PASSIVE"}
+WAITING = {"spin for a while, OpenMP's own way": {}, "sleep": {"OMP_WAIT_POLICY": "PASSIVE"}}
 REAL_LENGTHS_HEADS = [
     "row",
     "batch",
@@ -203,8 +203,8 @@ def rest_table(repeats: int, videos: int) -> list[str]:
 def busy_table() -> list[str]:
     """A step alone and on a busy machine, by what threads do that wait for each other."""
     rows = []
-    for said, waiting in progress(WAITING.items(), "beside others", unit="policy"):
-        times = [measure.busy(BUSY_ROW, waiting, others) for others in (0, THREADS)]
+    for said, policy in progress(WAITING.items(), "beside others", unit="policy"):
+        times = [measure.busy(BUSY_ROW, policy, others) for others in (0, THREADS)]
         rows.append([said, *(f"{taken:.2f}" for taken in times)])
     return _table(["threads that wait", "alone, s", "beside others, s"], rows)
 

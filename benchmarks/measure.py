@@ -229,30 +229,30 @@ def _finished(work: Callable[[], Any], device: str) -> None:
 
 def memory(row: str) -> float:
     """Peak bytes of a process that does nothing but some training steps at full length."""
-    return _alone(row)[0]
+    return _alone(row, os.environ)[0]
 
 
-def busy(row: str, waiting: str, others: int) -> float:
+def busy(row: str, policy: Mapping[str, str], others: int) -> float:
     """Seconds of a step beside other processes that never rest.
 
     Args:
-        waiting: what threads do that wait, for OpenMP: ACTIVE or PASSIVE.
+        policy: OMP_WAIT_POLICY, what threads do that wait; OpenMP's own way where it is empty.
     """
+    there = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     rivals = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(others)]
     try:
-        return _alone(row, {"OMP_WAIT_POLICY": waiting})[1]
+        return _alone(row, there | policy)[1]
     finally:
         for rival in rivals:
             rival.kill()
             rival.wait()
 
 
-def _alone(row: str, environment: Mapping[str, str] | None = None) -> tuple[float, float]:
+def _alone(row: str, environment: Mapping[str, str]) -> tuple[float, float]:
     """Peak bytes, and seconds of a step at full length, of a process that does nothing else."""
     script = Path(__file__).with_name("step_memory.py")
     command = [sys.executable, str(script), row, str(batch_at_full_length(row)), str(THREADS)]
-    there = os.environ | dict(environment or {})
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=there)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     size, taken = done.stdout.split()
     return float(size), float(taken)
 

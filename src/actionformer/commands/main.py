@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     # a scheduler's SIGTERM leaves no more behind than Ctrl-C does
     signal.signal(signal.SIGTERM, _terminate)
     # OpenMP reads it when torch is imported. Threads that wait for each other would spin, which on
-    # a busy machine keeps those that they wait for from running (docs/performance.md)
+    # a busy machine keeps those that they wait for from running (`make benchmark` shows it)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # a failed job's own message should stand out on stderr
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
