@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import oracle
 from actionformer import files, load_experiment
 from actionformer.data.annotations import load_database
+from actionformer.data.detections import DetectionArrays
 from actionformer.data.publishers import convert
 from actionformer.errors import InputError
 from actionformer.evaluation import mean_average_precision, recall_at_kx
@@ -74,6 +75,38 @@ def test_the_ground_truth_itself_scores_100(videos):
     assert result.average == 1.0
     recall = recall_at_kx(database(videos), results, subset="validation", tiou_thresholds=[0.5])
     assert (recall.recall_UX == 1.0).all()
+
+
+FOUND = st.lists(
+    # few scores, so that there are ties; "c" is a class without ground truth
+    st.tuples(
+        st.floats(0, 90), st.floats(0, 90), st.sampled_from("abc"), st.sampled_from([0.1, 1])
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.dictionaries(st.sampled_from(["v1", "v2", "v3"]), FOUND, min_size=1))
+def test_detections_score_the_same_as_arrays_and_as_the_list_that_a_file_holds(found):
+    truth = database({"v1": [(1, 20, "a"), (30, 60, "b")], "v2": [(5, 50, "a")]})
+    arrays = {}
+    for video, detections in found.items():
+        segments_N2 = np.array([[start, end] for start, end, _, _ in detections])
+        labels = [label for _, _, label, _ in detections]
+        scores_N = np.array([score for _, _, _, score in detections], np.float64)
+        arrays[video] = DetectionArrays(segments_N2, scores_N, labels)
+    lists = {video: list(detections) for video, detections in arrays.items()}
+
+    def scored(results):
+        try:
+            params = EvaluationParams(recall_top_k=(1, 5))
+            return metrics_of(load_database(truth), results, params, "validation")
+        except InputError as error:
+            return str(error)
+
+    assert scored(arrays) == scored(lists)
 
 
 def test_a_second_detection_of_the_same_segment_is_a_false_positive():

@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from actionformer.errors import InputError
 from actionformer.files import read_json
@@ -17,6 +21,30 @@ from actionformer.files import read_json
 Detection = Mapping[str, Any]
 # video -> its detections
 Results = Mapping[str, Sequence[Detection]]
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionArrays(Sequence[dict[str, Any]]):
+    """The detections of one video as arrays, which reads like the list of them.
+
+    What evaluates takes the arrays themselves: in a list of a million detections, making and
+    taking apart the list would take longer than scoring them.
+    """
+
+    segments_N2: NDArray[np.float64]
+    scores_N: NDArray[np.float64]
+    labels: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: Any) -> Any:
+        return list(self)[index]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        segments, scores = self.segments_N2.tolist(), self.scores_N.tolist()
+        for segment, label, score in zip(segments, self.labels, scores, strict=True):
+            yield {"segment": segment, "label": label, "score": score}
 
 
 def read_results(given: Results | Mapping[str, Any] | Path | str) -> Results:
@@ -32,6 +60,8 @@ def read_results(given: Results | Mapping[str, Any] | Path | str) -> Results:
     if not isinstance(content, Mapping):
         raise InputError(f"{where}: expected a JSON object with the key 'results'")
     for video, found in content.items():
+        if isinstance(found, DetectionArrays):
+            continue
         is_list = isinstance(found, Sequence) and not isinstance(found, str)
         # by their types, which are few: there can be a million detections
         kinds = set(map(type, found)) if is_list else {str}

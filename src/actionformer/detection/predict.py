@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from actionformer.data.loader import test_batches
+from actionformer.data.detections import DetectionArrays
+from actionformer.data.loader import ordered_batches
 from actionformer.data.view import View
 from actionformer.detection.classifiers import VideoClassifier
 from actionformer.detection.decode import candidates, decode
@@ -19,7 +20,6 @@ from actionformer.params.experiment import InferenceParams
 from actionformer.progress import progress
 
 
-@torch.inference_mode()
 def predict(
     model: nn.Module,
     views: Sequence[View],
@@ -29,8 +29,22 @@ def predict(
     device: str = "cpu",
 ) -> dict[str, list[dict[str, Any]]]:
     """Video -> detections {"segment": [start, end] in seconds, "label", "score"}, best first."""
+    found = predict_arrays(model, views, params, classes, classifier, device)
+    return {video: list(detections) for video, detections in found.items()}
+
+
+@torch.inference_mode()
+def predict_arrays(
+    model: nn.Module,
+    views: Sequence[View],
+    params: InferenceParams,
+    classes: Sequence[str],
+    classifier: VideoClassifier | None = None,
+    device: str = "cpu",
+) -> dict[str, DetectionArrays]:
+    """The same as `predict`, for an evaluation in the same process."""
     collected: dict[str, list[Detections]] = {}
-    batches = test_batches(views, batch_size=params.batch_size)
+    batches = ordered_batches(views, batch_size=params.batch_size)
     total = -(-len(views) // params.batch_size)
     waiting: list[tuple[View, tuple[Tensor, Tensor, Tensor]]] = []
     for chosen, batch in progress(batches, "detect", unit="batch", total=total):
@@ -46,7 +60,7 @@ def predict(
     sliding = any(view.window is not None for view in views)
     results = {}
     for video, parts in collected.items():
-        results[video] = of_video(video, parts, params, classes, classifier, sliding=sliding)
+        results[video] = _found_in(video, parts, params, classes, classifier, sliding=sliding)
     return results
 
 
@@ -89,14 +103,27 @@ def of_video(
 
     NMS runs over all windows of a sliding test at once.
     """
+    return list(_found_in(video, parts, params, classes, classifier, sliding=sliding))
+
+
+def _found_in(
+    video: str,
+    parts: Sequence[Detections],
+    params: InferenceParams,
+    classes: Sequence[str],
+    classifier: VideoClassifier | None,
+    *,
+    sliding: bool,
+) -> DetectionArrays:
     segments_N2 = np.concatenate([segments for segments, _, _ in parts])
     scores_N = np.concatenate([scores for _, scores, _ in parts])
     labels_N = np.concatenate([labels for _, _, labels in parts])
     if sliding:
         segments_N2, scores_N, labels_N = _nms((segments_N2, scores_N, labels_N), params)
     if classifier is None:
-        return as_published(segments_N2, scores_N, [classes[label] for label in labels_N])
-    return as_published(*classifier.fuse(video, segments_N2, scores_N))
+        labels = [classes[label] for label in labels_N.tolist()]
+        return _as_published(segments_N2, scores_N, labels)
+    return _as_published(*classifier.fuse(video, segments_N2, scores_N))
 
 
 def _nms(found: Detections, params: InferenceParams) -> Detections:
@@ -110,19 +137,15 @@ def _nms(found: Detections, params: InferenceParams) -> Detections:
     )
 
 
-def as_published(
+def _as_published(
     segments_N2: NDArray[np.float32], scores_N: NDArray[np.float32], labels: Sequence[str]
-) -> list[dict[str, Any]]:
+) -> DetectionArrays:
     """Detections as the published result files hold them.
 
     Rounded by Python's `round` of the widened float32: segments to hundredths, scores to ten
     thousandths.
     """
-    segments, scores = rounded(segments_N2, 2).tolist(), rounded(scores_N, 4).tolist()
-    found = []
-    for segment, label, score in zip(segments, labels, scores, strict=True):
-        found.append({"segment": segment, "label": label, "score": score})
-    return found
+    return DetectionArrays(rounded(segments_N2, 2), rounded(scores_N, 4), labels)
 
 
 def rounded(values: NDArray[np.float32], digits: int) -> NDArray[np.float64]:

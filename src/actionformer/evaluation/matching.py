@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionformer.data.annotations import Database, load_database
-from actionformer.data.detections import Detection, Results, read_results
+from actionformer.data.detections import Detection, DetectionArrays, Results, read_results
 from actionformer.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -186,6 +186,9 @@ def _arrays(
     video: str, found: Sequence[Detection], class_index: Mapping[str, int]
 ) -> tuple[Floats, Floats, Ints]:
     """Segments, scores and classes of a video's detections."""
+    if isinstance(found, DetectionArrays):
+        class_N = np.array([class_index.get(label, -1) for label in found.labels])
+        return found.segments_N2, found.scores_N, class_N
     try:
         class_N = np.array([class_index.get(item["label"], -1) for item in found])
         segments = np.array([item["segment"] for item in found], np.float64)
