@@ -37,6 +37,7 @@ from actionformer.files import read_json, write_json, write_text
 from actionformer.params.files import published_rows
 from actionformer.progress import progress
 from actionformer.provenance import commit_text, environment, git_state
+from actionformer.threads import SPINS, spin_briefly
 from actionformer.training.cost import forward_flops, matrix_rate
 from actionformer.training.device import prepare_cpu
 
@@ -87,9 +88,14 @@ FULL_LENGTH_HEADS = [
 BUSY_ROW = "ego4d_slowfast"
 BESIDE_OTHERS = f"""\
 A training step of {BUSY_ROW} at full length, alone and beside one process per thread that never
-rests. Every command lets its threads sleep, unless OMP_WAIT_POLICY says otherwise.
+rests. Every command lets its threads spin briefly, unless OMP_WAIT_POLICY or GOMP_SPINCOUNT says
+otherwise.
 """
-WAITING = {"spin for a while, OpenMP's own way": {}, "sleep": {"OMP_WAIT_POLICY": "PASSIVE"}}
+WAITING = {
+    "spin for a while, OpenMP's own way": {},
+    "sleep at once": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "spin briefly, then sleep": {"GOMP_SPINCOUNT": SPINS},
+}
 REAL_LENGTHS_HEADS = [
     "row",
     "batch",
@@ -333,8 +339,8 @@ def measured(name: str, environment: Mapping[str, str], quick: bool) -> tuple[st
         result = Path(folder) / "result.json"
         command = [sys.executable, __file__, "--measure", name, "--out", str(result)]
         command += ["--quick"] if quick else []
-        # threads wait as in every command
-        there = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **environment}
+        there = {**os.environ, **environment}
+        spin_briefly(there)  # as in every command
         subprocess.run(command, env=there, check=True)
         content = read_json(result)
     others = watch.others()

@@ -236,9 +236,10 @@ def busy(row: str, policy: Mapping[str, str], others: int) -> float:
     """Seconds of a step beside other processes that never rest.
 
     Args:
-        policy: OMP_WAIT_POLICY, what threads do that wait; OpenMP's own way where it is empty.
+        policy: variables that say what threads do that wait; OpenMP's own way where it is empty.
     """
-    there = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    said = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    there = {name: value for name, value in os.environ.items() if name not in said}
     rivals = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(others)]
     try:
         return _alone(row, there | policy)[1]

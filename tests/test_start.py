@@ -80,17 +80,19 @@ def test_a_dry_run_asks_why_a_run_is_outdated_without_torch_and_mlflow(tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("given", "used"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")]
+    ("given", "spins"),
+    [({}, "10000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None"), ({"GOMP_SPINCOUNT": "5"}, "5")],
 )
-def test_threads_that_wait_sleep_unless_the_user_says_otherwise(given, used):
+def test_threads_that_wait_spin_briefly_unless_the_user_says_otherwise(given, spins):
     """OpenMP asks once, when torch is imported."""
     code = "import os, sys\nfrom actionformer.commands.main import main\n"
     code += "main(['params', 'thumos14_i3d'])\nassert 'torch' not in sys.modules\n"
-    code += "print(os.environ['OMP_WAIT_POLICY'])"
-    before = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    code += "print(os.environ.get('GOMP_SPINCOUNT'))"
+    said = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    before = {key: value for key, value in os.environ.items() if key not in said}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=before | given, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == used
+    assert done.stdout.splitlines()[-1] == spins
 
 
 def test_every_command_has_a_name_and_a_help_of_its_own():
