@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -207,6 +208,38 @@ def test_what_is_no_feature_array_is_named(members, words, tmp_path):
     with pytest.raises(InputError, match=words):
         pack(in_zip(tmp_path / "f.zip", members), tmp_path / "f.h5", dim=3)
     assert [path.name for path in tmp_path.iterdir()] == ["f.zip"]
+
+
+PACKS_AND_LOSES_A_CTRL_C = """
+import os, signal, sys
+from actionformer.commands.main import main
+from actionformer.data import features
+
+class Swallowing:
+    def __del__(self):  # an exception in here is printed and forgotten, as in h5py's callbacks
+        os.kill(os.getpid(), signal.{signal})
+
+add = features._Partial.add
+def added(partial, video, array_TC):
+    add(partial, video, array_TC)
+    if len(partial.digests) == 3:
+        Swallowing()
+
+features._Partial.add = added
+sys.exit(main(["pack", "hacs", "slowfast"]))
+"""
+
+
+@pytest.mark.parametrize(("signal", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_ctrl_c_that_gets_lost_ends_packing_all_the_same(signal, code, demo_data, tmp_path):
+    shutil.copytree(demo_data / "hacs", tmp_path / "data/demo/hacs")
+    program = PACKS_AND_LOSES_A_CTRL_C.format(signal=signal)
+    done = run_command(tmp_path, sys.executable, "-c", program, check=False)
+    assert done.returncode == code, done.stderr
+    assert "goes on from here" in done.stderr
+    journal = json.loads((tmp_path / "build/demo/hacs/.slowfast.h5.partial.json").read_text())
+    assert len(journal["digests"]) == 3
+    run_command(tmp_path, "actionformer", "pack", "hacs", "slowfast")
 
 
 class Cut(BaseException):

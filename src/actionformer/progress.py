@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from actionformer import interrupts
+
 Item = TypeVar("Item")
 
 # between two lines in a log
@@ -20,12 +22,15 @@ def progress(
 ) -> Iterator[Item]:
     """`items`; while they are consumed, stderr says how far that is and how long it will take."""
     if sys.stderr.isatty():
-        yield from tqdm(items, desc=what, unit=unit, total=total, leave=False)
+        for item in tqdm(items, desc=what, unit=unit, total=total, leave=False):
+            interrupts.check()
+            yield item
         return
     if total is None and isinstance(items, Sized):
         total = len(items)
     began, say = time.monotonic(), now_and_then()
     for count, item in enumerate(items):
+        interrupts.check()
         say(_line(what, count, unit, total, time.monotonic() - began))
         yield item
 

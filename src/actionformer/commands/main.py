@@ -8,9 +8,10 @@ import os
 import signal
 import sys
 
-from actionformer import __version__, provenance
+from actionformer import __version__, interrupts, provenance
 from actionformer.commands import build, evaluate, export, fetch, report, status, train
 from actionformer.errors import InputError
+from actionformer.threads import spin_briefly
 
 # in the order of the way from raw file to report
 COMMANDS = (
@@ -33,11 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     # collector goes through them again and again, a tenth of what a short command takes
     gc.set_threshold(100_000)
     parsed = parser().parse_args(arguments)
-    # a scheduler's SIGTERM leaves no more behind than Ctrl-C does
-    signal.signal(signal.SIGTERM, _terminate)
-    # OpenMP reads it when torch is imported. Threads that wait for each other would spin, which on
-    # a busy machine keeps those that they wait for from running (`make benchmark` shows it)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    interrupts.catch()
+    spin_briefly(os.environ)
     # a failed job's own message should stand out on stderr
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     try:
@@ -45,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         parsed.run(parsed)
     except KeyboardInterrupt:
         return _stopped(parsed, f"interrupted; {_afterwards(parsed)}", 130)
-    except Terminated:
+    except interrupts.Terminated:
         return _stopped(parsed, f"terminated; {_afterwards(parsed)}", 143)
     except BrokenPipeError:  # as when piped into `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -57,14 +55,6 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         return _stopped(parsed, f"MLflow: {error}", 1)
     return 0
-
-
-class Terminated(BaseException):
-    """SIGTERM: unwinds like Ctrl-C."""
-
-
-def _terminate(number: int, frame: object) -> None:
-    raise Terminated
 
 
 def _afterwards(parsed: argparse.Namespace) -> str:
