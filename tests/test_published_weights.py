@@ -9,8 +9,10 @@ import json
 import math
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,6 +30,7 @@ from actionformer.params.files import PARAMS, names
 from actionformer.stages.released import evaluate_released
 from actionformer.synthetic.checkpoint import opentad_layout
 from actionformer.synthetic.demo import CHECKPOINTS
+from actionformer.training import checkpoint
 from actionformer.training.checkpoint import load_published
 from conftest import run_command
 
@@ -161,6 +164,31 @@ def test_a_checkpoint_is_read_without_running_anything_in_it(tmp_path, content, 
     with pytest.raises(InputError, match=words):
         load_published(path)
     assert "loaded" not in capfd.readouterr().out
+
+
+def test_a_checkpoint_may_hold_numbers_of_numpy_beside_its_weights(tmp_path):
+    """As that of a schedule whose learning rate numpy reckoned; numpy 1 had another name for it."""
+    content = {
+        "state_dict_ema": {"w": torch.ones(2)},
+        "scheduler": {"_last_lr": [np.float64(1e-4)], "last_epoch": np.int64(35)},
+    }
+    torch.save(content, tmp_path / "new.pth")
+    torch.save(content, tmp_path / "old.pth", pickle_protocol=2)
+    assert list(load_published(tmp_path / "new.pth")) == ["w"]
+    assert checkpoint.load(tmp_path / "old.pth")["scheduler"] == content["scheduler"]
+    archive = zipfile.ZipFile(tmp_path / "new.pth")
+    with zipfile.ZipFile(tmp_path / "numpy1.pth", "w") as renamed:
+        for name in archive.namelist():
+            said = archive.read(name).replace(b"numpy._core.multi", b"numpy.core.multi")
+            renamed.writestr(name, said)
+    assert b"numpy.core.multiarray" in renamed_pickle(tmp_path / "numpy1.pth")
+    assert list(load_published(tmp_path / "numpy1.pth")) == ["w"]
+
+
+def renamed_pickle(path):
+    """The pickle of a checkpoint."""
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(next(name for name in archive.namelist() if name.endswith(".pkl")))
 
 
 @pytest.mark.parametrize("config", parity.NETWORKS)

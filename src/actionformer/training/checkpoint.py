@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,7 +33,8 @@ def load(path: Path, *, maker: str = "train", tensors: bool = True) -> dict[str,
         tensors: False leaves the tensors' bytes on disk: only what is said beside them may be used.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=not tensors)
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=not tensors)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; {maker} first") from None
     except Exception as error:  # a damaged file can raise anything
@@ -43,6 +45,21 @@ def load(path: Path, *, maker: str = "train", tensors: bool = True) -> dict[str,
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a checkpoint of this project")
     return content
+
+
+def _numpy_scalars() -> list[Any]:
+    """What a number of numpy's is unpickled with, which runs no code.
+
+    Published checkpoints hold some beside the weights, such as the learning rate of a schedule.
+    """
+    scalar = type(np.float64(0)).__reduce__(np.float64(0))[0]
+    # numpy 1 called it by the first of these names
+    named = [
+        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
+    ]
+    kinds = (np.bool_, np.int32, np.int64, np.float16, np.float32, np.float64)
+    return [*named, np.dtype, *(type(np.dtype(kind)) for kind in kinds)]
 
 
 def load_model(path: Path) -> tuple[ActionFormer, Experiment, list[str]]:
