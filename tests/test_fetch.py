@@ -19,8 +19,9 @@ import requests
 
 from actionformer.commands.main import main
 from actionformer.data import fetch as module
-from actionformer.data.fetch import Fetched, fetch, record, recorded
+from actionformer.data.fetch import Fetched, fetch, record_md5, record_source, recorded
 from actionformer.errors import InputError
+from actionformer.files import file_md5
 from actionformer.params.dataset import File, Source
 from actionformer.params.files import load_experiment, published_rows
 from conftest import CHECKOUT, contents, run_command
@@ -223,7 +224,10 @@ def test_a_file_of_another_size_or_too_large_for_the_disk_is_refused(server, tmp
 
 def test_a_change_since_the_first_use_names_both_md5s(server, tmp_path):
     file = File(sources=[source(server + "/whole")])
-    record(tmp_path, "f.bin", fetch(tmp_path / "f.bin", file))
+    fetched = fetch(tmp_path / "f.bin", file)
+    record_source(tmp_path, "f.bin", fetched.source)
+    assert recorded(tmp_path) == {"f.bin": {"source": f"https {server}/whole"}}
+    record_md5(tmp_path, "f.bin", fetched.md5)
     assert recorded(tmp_path) == {"f.bin": {"md5": MD5, "source": f"https {server}/whole"}}
     other = hashlib.md5(b"other").hexdigest()
     (tmp_path / "f.bin").write_bytes(b"other")
@@ -269,6 +273,69 @@ def test_a_mirror_is_tried_first_and_then_the_publisher(server, tmp_path, kind):
         name="set/f.bin",
     )
     assert (tmp_path / "g.bin").read_bytes() == CONTENT
+
+
+def test_a_mirror_that_is_not_there_is_named_before_any_publisher_is_asked(server, tmp_path):
+    file = File(sources=[source(server + "/whole")])
+    with pytest.raises(InputError, match="mirror .*nowhere: no such folder"):
+        fetch(tmp_path / "f.bin", file, mirror=str(tmp_path / "nowhere"), name="set/f.bin")
+    assert not Handler.calls
+
+
+def folder_of_features(folder):
+    """An archive that lies unpacked in a mirror."""
+    for name in ("a", "b/c"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode() * 1000)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["f.zip", "f"], ids=["the archive's name", "without .zip"])
+def test_an_unpacked_archive_in_a_mirror_comes_as_a_folder(name, tmp_path):
+    there = folder_of_features(tmp_path / "mirror/set" / name)
+    mirror = str(tmp_path / "mirror")
+    fetched = fetch(tmp_path / "data/f.zip", File(), mirror=mirror, name="set/f.zip")
+    assert contents(tmp_path / "data/f.zip") == contents(there)
+    assert fetched.md5 == file_md5(there)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["f.zip"]
+
+
+@pytest.mark.parametrize("changed", [False, True], ids=["the same", "another one meanwhile"])
+def test_a_mirrors_file_goes_on_after_an_interruption(changed, tmp_path, monkeypatch):
+    there = tmp_path / "mirror/set/f.bin"
+    there.parent.mkdir(parents=True)
+    there.write_bytes(CONTENT)
+    monkeypatch.setattr(module, "BLOCK", 1000)
+    shown = module._shown
+
+    def interrupted(blocks, *args, **kwargs):
+        for count, block in enumerate(shown(blocks, *args, **kwargs)):
+            if count == 3:
+                raise KeyboardInterrupt
+            yield block
+
+    fetch_it = partial(
+        fetch, tmp_path / "f.bin", File(), mirror=str(tmp_path / "mirror"), name="set/f.bin"
+    )
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "_shown", interrupted)
+        fetch_it()
+    (part,) = tmp_path.glob("f.bin.*.part")
+    assert part.read_bytes() == CONTENT[:3000]
+    if changed:
+        there.write_bytes(CONTENT[::-1])
+    begun = []
+
+    def noted(blocks, what, *, total, done):
+        begun.append(done)
+        return shown(blocks, what, total=total, done=done)
+
+    monkeypatch.setattr(module, "_shown", noted)
+    expected = there.read_bytes()
+    assert fetch_it().md5 == hashlib.md5(expected).hexdigest()
+    assert (tmp_path / "f.bin").read_bytes() == expected
+    assert begun == [0 if changed else 3000]
+    assert not list(tmp_path.glob("f.bin.*"))
 
 
 def test_a_gated_file_says_what_to_ask_where_and_the_command_to_go_on_with(server, tmp_path):

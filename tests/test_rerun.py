@@ -324,7 +324,7 @@ def test_a_deleted_mlflow_database_plans_track_and_that_brings_every_run_back(ow
 def test_fetched_files_outlive_an_edited_rule_a_missing_neighbour_and_sources_out_of_reach(
     own, demo_data
 ):
-    """Files come from a mirror; then the rule changes, one is lost, and the mirror is gone."""
+    """Files come from a mirror; then the rule changes, one is lost, and the mirror is empty."""
     edition = yaml.safe_load((own.copy / "params/editions/demo.yaml").read_text()) | {
         "origin": "publisher"
     }
@@ -339,7 +339,7 @@ def test_fetched_files_outlive_an_edited_rule_a_missing_neighbour_and_sources_ou
     before = contents(root)
     assert len(before) > 2
     own.edit("workflow/rules/fetch.smk", '"{params.command}"', '"{params.command} "')
-    shutil.rmtree(own.folder / "mirror")
+    shutil.rmtree(own.folder / "mirror/hacs")
     lost = "hacs/annotations/HACS_segments_v1.1.1.json"
     (root / lost).unlink()
     before.pop(lost)

@@ -121,10 +121,19 @@ def cached_md5(path: Path, cache: Path) -> str:
     if known is not None and known[0] == stamp:
         return str(known[1])
     md5 = file_md5(path)
+    _remember(path, stamp, md5, cache)
+    return md5
+
+
+def remember(path: Path, md5: str, cache: Path) -> None:
+    """Let `cached_md5` know what a file's md5 is."""
+    _remember(path, _stamp(path), md5, cache)
+
+
+def _remember(path: Path, stamp: list[list[Any]], md5: str, cache: Path) -> None:
     cache.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(cache.with_suffix(".lock")):
         write_json(cache, _read_cache(cache) | {str(path): [stamp, md5]})
-    return md5
 
 
 def _read_cache(cache: Path) -> dict[str, list[Any]]:

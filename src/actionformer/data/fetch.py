@@ -1,14 +1,15 @@
 """Bring a publisher's file: sources in order, resumed where it broke off, checked at the end.
 
 What a file must be is known from up to three places: the md5 published beside an address, the md5
-that the pinned version of the data has, and the md5 recorded when the file first came
-(`checksums.json` in the data set's folder).
+that the pinned version of the data has, and the md5 recorded when a stage had first read the file
+to its end (`checksums.json` in the data set's folder).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -23,8 +24,9 @@ from tqdm import tqdm
 
 from actionformer.data.feature_files import members
 from actionformer.errors import InputError
-from actionformer.files import atomic_path, file_md5, read_json, write_json
+from actionformer.files import atomic_path, file_md5, files_of, read_json, write_json
 from actionformer.params.dataset import File, Source
+from actionformer.progress import progress
 
 ATTEMPTS = 5
 TIMEOUT = (15, 60)
@@ -32,6 +34,8 @@ LONGEST_PAUSE = 60.0
 LINE_SECONDS = 30.0
 BLOCK = 1 << 22
 RECORD = "checksums.json"
+# the source of a file that was there before
+THERE = "there"
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,11 @@ def fetch(
     """
     wanted = {"published": file.md5, **(known or {})}
     if target.exists():
-        return Fetched(checked(target, wanted, file.size), "there")
+        return Fetched(checked(target, wanted, file.size), THERE)
     # one's own mirror first: it is near, and its files are checked like any other's
     sources = [_of_mirror(mirror, name)] if mirror is not None else []
+    if mirror is not None:
+        check_mirror(mirror)
     automatic = [source for source in file.sources if source.kind != "manual"]
     sources += automatic if accepted or not file.gated else []
     if not sources:
@@ -85,7 +91,7 @@ def fetch(
             continue
         if target.exists():
             # put there by hand meanwhile: nothing that is there is overwritten
-            return Fetched(checked(target, wanted, file.size), "there")
+            return Fetched(checked(target, wanted, file.size), THERE)
         part.replace(target)
         _validator(part).unlink(missing_ok=True)
         path = f" {source.path}" if source.path else ""
@@ -105,10 +111,10 @@ def _part_of(target: Path, source: Source) -> Path:
 
 def _brought(source: Source, part: Path, file: File, wanted: Mapping[str, str]) -> str:
     """Bring a file from one source to `part`; returns its md5."""
-    _download(source, part, file)
+    found = _download(source, part, file)
     beside = {"published beside it": source.md5}
     if source.member is None:
-        return checked(part, {**wanted, **beside}, file.size)
+        return checked(part, {**wanted, **beside}, file.size, found)
     # what is published beside an archive is the archive's md5, not its member's
     checked(part, beside, "unknown")
     _keep_member(part, source.member)
@@ -131,29 +137,52 @@ def by_hand(target: Path, file: File, again: str = "the same command") -> str:
 
 
 def recorded(folder: Path) -> dict[str, dict[str, str]]:
-    """File name -> md5 at first use and which source gave it, of a data set's folder."""
+    """File name -> which source gave it and, once it was read to its end, its md5.
+
+    Of the files of a data set's folder.
+    """
     path = folder / RECORD
     return dict(read_json(path)) if path.exists() else {}
 
 
-def record(folder: Path, name: str, fetched: Fetched) -> None:
-    """Remember what a file was and where it came from, the first time."""
+def record_source(folder: Path, name: str, source: str) -> None:
+    """Remember where a file came from.
+
+    Its md5 isn't yet what the file must have: an archive that came truncated would be right for
+    ever, and the whole one wrong.
+    """
     entries = recorded(folder)
-    if name not in entries:
-        entry = {"md5": fetched.md5, "source": fetched.source}
-        write_json(folder / RECORD, dict(sorted((entries | {name: entry}).items())))
+    if "md5" not in entries.get(name, {}):
+        _write_record(folder, entries | {name: {"source": source}})
 
 
-def checked(path: Path, wanted: Mapping[str, str], size: int | str) -> str:
+def record_md5(folder: Path, name: str, md5: str) -> None:
+    """Remember what a file was that was read to its end, the first time."""
+    entries = recorded(folder)
+    known = entries.get(name, {"source": "put there by hand"})
+    if "md5" not in known:
+        _write_record(folder, entries | {name: {"md5": md5, **known}})
+
+
+def _write_record(folder: Path, entries: Mapping[str, Mapping[str, str]]) -> None:
+    write_json(folder / RECORD, dict(sorted(entries.items())))
+
+
+def checked(
+    path: Path, wanted: Mapping[str, str], size: int | str, found: str | None = None
+) -> str:
     """The file's md5, if it is the expected one.
 
     A partial file with another one is deleted, so that the next attempt begins anew.
+
+    Args:
+        found: the md5, where it is known already.
     """
     found_size = path.stat().st_size if path.is_file() else None
     problem = ""
     if isinstance(size, int) and found_size != size:
         problem = f"has {found_size} bytes, published are {size}"
-    found = file_md5(path)
+    found = found or file_md5(path)
     for where, md5 in wanted.items():
         if md5 not in ("unknown", found):
             problem = problem or f"md5 is {found}, {where} is {md5}"
@@ -165,13 +194,24 @@ def checked(path: Path, wanted: Mapping[str, str], size: int | str) -> str:
     raise InputError(f"{path}: {problem}; delete it and fetch it again, or find out which is right")
 
 
+def check_mirror(mirror: str) -> None:
+    """Refuse a mirror that is no folder: each of its files would be asked of the publishers."""
+    if not _is_address(mirror) and not Path(mirror).is_dir():
+        raise InputError(f"mirror {mirror}: no such folder")
+
+
+def _is_address(mirror: str) -> bool:
+    return mirror.startswith(("http://", "https://"))
+
+
 def _of_mirror(mirror: str, name: str) -> Source:
-    if mirror.startswith(("http://", "https://")):
+    if _is_address(mirror):
         return Source(kind="https", address=f"{mirror.rstrip('/')}/{name}")
     return Source(kind="local", address=mirror, path=name)
 
 
-def _download(source: Source, part: Path, file: File) -> None:
+def _download(source: Source, part: Path, file: File) -> str | None:
+    """Bring what lies at an address; its md5, where that is known without reading it again."""
     size = file.size if isinstance(file.size, int) else file.estimate or 0
     _needs_room(part, size - (part.stat().st_size if part.exists() else 0))
     match source.kind:
@@ -185,19 +225,62 @@ def _download(source: Source, part: Path, file: File) -> None:
             datasets = "https://huggingface.co/datasets"
             _https(f"{datasets}/{source.address}/resolve/main/{source.path}", part)
         case "local":
-            _copied(Path(source.address) / (source.path or ""), part)
+            return _local(Path(source.address) / (source.path or ""), part)
         case "manual":
             raise InputError("by hand only")
+    return None
 
 
-def _copied(origin: Path, part: Path) -> None:
-    """Copy a file of a mirror on this machine."""
-    size = origin.stat().st_size
-    _needs_room(part, size)
-    with origin.open("rb") as there, atomic_path(part) as copy, copy.open("wb") as here:
+# ---------------------------------------------------------------------------------------- a folder
+
+
+def _local(origin: Path, part: Path) -> str:
+    """Copy a file, or a folder of features, of a mirror on this machine; returns its md5."""
+    if not origin.exists():
+        # an archive may lie there unpacked
+        unpacked = origin.with_name(origin.name.removesuffix(".zip").removesuffix(".tar.gz"))
+        if not unpacked.is_dir():
+            raise InputError("no such file")
+        origin = unpacked
+    if origin.is_file():
+        _needs_room(part, origin.stat().st_size)
+        return _copied(origin, part)
+    _needs_room(part, sum(item.stat().st_size for item in files_of(origin)))
+    # a mirror may have gained files, or lost some: what is there of an earlier call is made anew
+    _give_up(part)
+    digest = hashlib.md5(usedforsecurity=False)
+    for item in progress(files_of(origin), _file_of(part), unit="file"):
+        name = item.relative_to(origin)
+        (part / name).parent.mkdir(parents=True, exist_ok=True)
+        digest.update(f"{name.as_posix()} {_copied(item, part / name)}\n".encode())
+    return digest.hexdigest()
+
+
+def _copied(origin: Path, part: Path) -> str:
+    """Copy a file, going on from where `part` ends; its md5, of what is read on the way."""
+    status = origin.stat()
+    told = {"size": status.st_size, "mtime": status.st_mtime_ns}
+    validator = _validator(part)
+    known = json.loads(validator.read_text()) if validator.exists() else None
+    if known != told:
+        part.unlink(missing_ok=True)
+        write_json(validator, told)
+    digest = hashlib.md5(usedforsecurity=False)
+    with origin.open("rb") as there, part.open("a+b") as here:
+        here.seek(0)
+        done = 0
+        while block := here.read(BLOCK):
+            digest.update(block)
+            done += len(block)
+        there.seek(done)
         blocks = iter(lambda: there.read(BLOCK), b"")
-        for block in _shown(blocks, _file_of(part), total=size):
+        for block in _shown(blocks, _file_of(part), total=status.st_size, done=done):
+            digest.update(block)
             here.write(block)
+        here.flush()
+        os.fsync(here.fileno())
+    validator.unlink()
+    return digest.hexdigest()
 
 
 def _file_of(part: Path) -> str:
@@ -301,6 +384,8 @@ def _validator(part: Path) -> Path:
 
 def _give_up(part: Path) -> None:
     """Begin anew next time."""
+    if part.is_dir():
+        shutil.rmtree(part)
     part.unlink(missing_ok=True)
     _validator(part).unlink(missing_ok=True)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from actionformer import layout
+from actionformer import layout, provenance
 from actionformer.data import fetch as fetching
 from actionformer.data import plan as plans
 from actionformer.errors import InputError
@@ -22,6 +23,7 @@ def fetch(
     *,
     mirror: str | None,
     accepted: bool,
+    mirror_alone: bool = False,
     say: Callable[[str], None],
 ) -> None:
     """Bring files of a data set from their publishers, and remember what came.
@@ -29,6 +31,7 @@ def fetch(
     Args:
         mirror: folder or http address that holds the same files; tried first.
         accepted: the caller holds the licences that gated files need.
+        mirror_alone: never ask the publishers.
     """
     root = layout.raw_root(dataset, name, edition)
     for file in files:
@@ -36,23 +39,37 @@ def fetch(
             known = ", ".join(dataset.files)
             raise InputError(f"data set {name} has no file '{file}'; it has {known}")
         target = root / file
+        facts = dataset.files[file]
+        if mirror_alone:
+            facts = facts.model_copy(update={"sources": [], "gated": None, "md5": "unknown"})
         with layout.locked(target):
             fetched = fetching.fetch(
                 target,
-                dataset.files[file],
+                facts,
                 known=inputs.known_md5s(root, file),
                 mirror=mirror,
                 name=f"{name}/{file}",
                 accepted=accepted,
-                again=f"actionformer fetch {name} --edition {edition} --files {file}",
+                again=again(name, edition, file, mirror),
             )
-        inputs.remember_raw_file(root, file, fetched)
+        provenance.remember_md5(target, fetched.md5)
+        if fetched.source != fetching.THERE:
+            with layout.locked(root):  # several jobs may do so at once
+                fetching.record_source(root, file, fetched.source)
         say(f"{target}: md5 {fetched.md5}, {fetched.source}")
     for key, features in dataset.features.items():
         owner = features.dataset
         if owner is not None:
             say(f"features '{key}' are those of {owner}: actionformer fetch {owner}")
     say(f"to make these files part of the version: dvc add {root}")
+
+
+def again(dataset: str, edition: str, file: str, mirror: str | None) -> str:
+    """The command that goes on with a file."""
+    words = ["actionformer", "fetch", dataset, "--edition", edition, "--files", file]
+    if mirror is not None:
+        words += ["--mirror", mirror]
+    return shlex.join(words)
 
 
 def plan(rows: Sequence[Experiment], *, markdown: bool) -> str:

@@ -52,8 +52,8 @@ def raw_files(dataset: Dataset, paths: Sequence[Path]) -> Iterator[None]:
     yield
     # only what a stage could use is remembered: a broken file must not become the right one
     for root, file, path in used:
-        fetched = fetching.Fetched(provenance.source_md5(path), "put there by hand")
-        remember_raw_file(root, file, fetched)
+        with layout.locked(root):  # several jobs may do so at once
+            fetching.record_md5(root, file, provenance.source_md5(path))
 
 
 def _name_of(dataset: Dataset, path: Path) -> str | None:
@@ -71,15 +71,9 @@ def known_md5s(root: Path, file: str) -> dict[str, str]:
     if pinned is not None:
         known["pinned in data.dvc"] = pinned
     entry = fetching.recorded(root).get(file)
-    if entry is not None:
+    if entry is not None and "md5" in entry:
         known[f"recorded in {root / fetching.RECORD} at its first use"] = entry["md5"]
     return known
-
-
-def remember_raw_file(root: Path, file: str, fetched: fetching.Fetched) -> None:
-    """Record what a raw file is; several jobs may do so at once."""
-    with layout.locked(root):
-        fetching.record(root, file, fetched)
 
 
 # -------------------------------------------------------------------------- databases and features
@@ -149,7 +143,8 @@ def write_manifest(product: Path, made_with: Mapping[str, Any], **facts: Any) ->
 
 def write_detections(run: Path, results: Mapping[str, Sequence[Any]]) -> str:
     """Write detections.json into a run's folder; says what it wrote."""
-    content = {"version": "actionformer", "results": results}
+    listed = {video: list(found) for video, found in results.items()}
+    content = {"version": "actionformer", "results": listed}
     write_json(run / "detections.json", content, indent=None)
     count = sum(len(found) for found in results.values())
     return f"{run / 'detections.json'}: {count} detections in {len(results)} videos"
