@@ -28,6 +28,8 @@ from actionformer.params.dataset import Dataset
 from actionformer.params.experiment import OWN, Experiment
 
 MD5_CACHE = Path("build/md5.json")
+# how long steps of rows take on the machines that use this folder
+SPEEDS = Path("build/speeds.json")
 # in a run folder: how far training is
 PROGRESS = "progress.json"
 # in a run folder: what a training that has ended leaves, beside the manifest of model.pt

@@ -19,7 +19,7 @@ import yaml
 
 from actionformer import layout
 from actionformer.errors import InputError
-from actionformer.files import cached_md5, read_json
+from actionformer.files import cached_md5, read_json, remember
 from actionformer.params.files import CHECKOUT, IS_CHECKOUT
 
 LOCK_FILE = CHECKOUT / "requirements.lock"
@@ -198,6 +198,11 @@ def source_md5(path: Path) -> str:
     return pinned_md5s().get(path.as_posix(), "absent")
 
 
+def remember_md5(path: Path, md5: str) -> None:
+    """Spare whoever asks next the reading of a file whose md5 is known."""
+    remember(path, md5, layout.MD5_CACHE)
+
+
 def sources(paths: Iterable[Path]) -> dict[str, str]:
     """md5 of each raw file that a stage read, for its manifest."""
     return {path.as_posix(): source_md5(path) for path in paths}
@@ -222,3 +227,10 @@ def is_pinned(md5s: dict[str, str]) -> bool:
     """Do all these files have the md5 that the version of the data pins?"""
     pinned = pinned_md5s()
     return bool(md5s) and all(pinned.get(path) == md5 for path, md5 in md5s.items())
+
+
+def as_pinned_now(lineage: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A lineage whose files may have been pinned since they were used: as `data.dvc` stands now."""
+    if lineage["pinned"] or not is_pinned(lineage["files"]):
+        return lineage
+    return {**lineage, "pinned": True, "data_version": data_version()}

@@ -14,6 +14,7 @@ from snakemake.exceptions import WorkflowError
 from actionformer import gpus, layout, provenance
 from actionformer.data import annotations as databases
 from actionformer.data import features as stores
+from actionformer.data import fetch as fetching
 from actionformer.data import plan
 from actionformer.errors import InputError
 from actionformer.files import read_json
@@ -43,6 +44,7 @@ def planned():
         "experiment",
         "dataset",
         "released",
+        "trust_released",
         "mirror",
         "set",
         "gpu_slots",
@@ -95,6 +97,7 @@ def chosen_overrides():
 
 
 OVERRIDES = chosen_overrides()
+
 try:
     provenance.refuse_other_checkout()
     EDITION, CHOSEN, ROWS, PARAMS = planned()
@@ -102,11 +105,18 @@ try:
 except InputError as error:
     raise WorkflowError(str(error))
 
-if str(config["released"]).lower() not in ("true", "false"):
-    raise WorkflowError(
-        f"--config: released={config['released']}: expected true or false"
-    )
-RELEASED = str(config["released"]).lower() == "true"
+
+def is_true(key):
+    """A config value that says yes or no."""
+    value = str(config[key]).lower()
+    if value not in ("true", "false"):
+        raise WorkflowError(f"--config: {key}={config[key]}: expected true or false")
+    return value == "true"
+
+
+RELEASED = is_true("released")
+TRUST_RELEASED = is_true("trust_released")
+IGNORE_RELEASED = "" if TRUST_RELEASED else " --ignore-released"
 
 TABLES = {}
 for _row in ROWS.values():
@@ -122,19 +132,18 @@ TRACKING = (
 # one row of every data set and of every feature set that these rows need
 DATASETS = {row.dataset_folder: row for row in ROWS.values()}
 STORES = {(row.feature_owner, row.data.features): row for row in ROWS.values()}
-RAW = sorted(
-    {
-        path.as_posix()
-        for row in ROWS.values()
-        for path in (
-            *layout.annotation_files_of(row),
-            layout.features_of(row),
-            layout.classifier_of(row),
-            layout.released_checkpoint_of(row) if RELEASED else None,
-        )
-        if path is not None
-    }
-)
+
+
+def raw_files_of(row):
+    """The publishers' files that a row reads."""
+    files = [*layout.annotation_files_of(row), layout.features_of(row)]
+    more = [layout.classifier_of(row)]
+    if RELEASED:
+        more.append(layout.released_checkpoint_of(row))
+    return files + [path for path in more if path is not None]
+
+
+RAW = sorted({path.as_posix() for row in ROWS.values() for path in raw_files_of(row)})
 
 # where the raw files of this call lie, and which of them have yet to come: only those have a rule
 RAW_EDITION = layout.raw_edition(EDITION)
@@ -144,8 +153,16 @@ MISSING = [
     if path.startswith(f"data/{RAW_EDITION}/") and not Path(path).exists()
 ]
 
-# a lab's own copy of the files, tried before their publishers
-MIRROR = f" --mirror {shlex.quote(config['mirror'])}" if config["mirror"] else ""
+if MISSING and config["mirror"]:
+    try:
+        fetching.check_mirror(str(config["mirror"]))
+    except InputError as error:
+        raise WorkflowError(str(error))
+elif MISSING and CHOSEN.origin == "mirror":
+    raise WorkflowError(
+        f"--config: edition={EDITION} reads files that `actionformer rehearse` has written, and {len(MISSING)} of them"
+        " have not been brought yet: name their folder with mirror="
+    )
 
 # how many jobs share a GPU; by default as many as fit its memory
 SLOTS = config["gpu_slots"]
@@ -219,7 +236,9 @@ def command(arguments, log):
 def fetch_command(wildcards):
     """The command that brings a raw file."""
     dataset, file = wildcards.path.split("/", 1)
-    options = f"--edition {RAW_EDITION} --params {shlex.quote(str(PARAMS))}{MIRROR}"
+    options = f"--edition {RAW_EDITION} --params {shlex.quote(str(PARAMS))}"
+    if config["mirror"]:
+        options += f" --mirror {shlex.quote(str(config['mirror']))}"
     path = shlex.quote(f"data/{RAW_EDITION}/{wildcards.path}")
     # a file that somebody puts there meanwhile is what was wanted, and a job that fails would have it deleted
     return f"{{ actionformer fetch {dataset} {options} --files {shlex.quote(file)} || [ -e {path} ]; }}"
@@ -275,6 +294,13 @@ def md5s(paths, manifest):
     }
 
 
+def pinned(rows):
+    """Are the raw files of these rows those of the pinned version? They may be pinned after they were used."""
+    return all(
+        provenance.is_pinned(provenance.sources(raw_files_of(row))) for row in rows
+    )
+
+
 def classifier_files(row):
     """The external classifier's file of a row, if it reads one."""
     path = layout.classifier_of(row)
@@ -298,6 +324,12 @@ def released_of(rows):
         for row in rows
         if row.released is not None and RELEASED
     ]
+
+
+def released_before(row):
+    """What a published checkpoint scores, where training must not begin unless that is as published."""
+    waits = TRUST_RELEASED and CHOSEN.released_tolerance is not None
+    return released_of([row]) if waits else []
 
 
 def files_of_runs(row, names):
@@ -384,7 +416,7 @@ if workflow.is_main_process and threading.current_thread() is threading.main_thr
     signal.signal(signal.SIGINT, interrupted)
 
 if workflow.is_main_process:
-    if workflow.dryrun or (MISSING and CHOSEN.origin == "publisher"):
+    if workflow.dryrun or (MISSING and CHOSEN.origin != "dvc"):
         print(
             plan.overview(list(ROWS.values()), SEEDS, released=RELEASED, params=PARAMS),
             file=sys.stderr,

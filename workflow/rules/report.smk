@@ -70,6 +70,7 @@ rule card:
         attempt=attempt(log_of("card/{row}")),
         seeds=SEEDS,
         remark=CHOSEN.why_not_comparable,
+        pinned=lambda w: pinned([ROWS[w.row]]),
         key=lambda w: keys.plain_key("card", [keys.on_card(ROWS[w.row])]),
     message:
         "Write the model card of {wildcards.row}"
@@ -109,6 +110,7 @@ rule tabulate:
         seeds=SEEDS,
         released=RELEASED,
         remark=CHOSEN.why_not_comparable,
+        pinned=lambda w: pinned(TABLES[w.table]),
         key=lambda w: keys.plain_key(
             "tabulate", [keys.shown(row) for row in TABLES[w.table]]
         ),
@@ -179,6 +181,7 @@ rule report_page:
         seeds=SEEDS,
         released=RELEASED,
         remark=CHOSEN.why_not_comparable,
+        pinned=pinned(ROWS.values()),
         key=keys.plain_key("report", [keys.shown(row) for row in ROWS.values()]),
     message:
         "Put tables and figures on one page"

@@ -11,6 +11,8 @@ rule train:
         store_manifest=lambda w: store_manifest(ROWS[w.row]),
         audit=lambda w: ancient(layout.audit(ROWS[w.row])),
         classifier=lambda w: [ancient(path) for path in classifier_files(ROWS[w.row])],
+        # what a published checkpoint scores says in minutes whether days of training would be lost
+        released=lambda w: [ancient(path) for path in released_before(ROWS[w.row])],
     output:
         model=update(f"results/{EDITION}/{{row}}/seed{{seed}}/model.pt"),
         manifest=update(f"results/{EDITION}/{{row}}/seed{{seed}}/model.manifest.json"),
@@ -29,7 +31,7 @@ rule train:
         gpu=1,
     params:
         command=command(
-            lambda w: f"actionformer train {row_arguments(w.row)} --seed {w.seed}{GPU_SLOTS}",
+            lambda w: f"actionformer train {row_arguments(w.row)} --seed {w.seed}{GPU_SLOTS}{IGNORE_RELEASED}",
             log_of("train/{row}-seed{seed}"),
         ),
         attempt=attempt(log_of("train/{row}-seed{seed}")),

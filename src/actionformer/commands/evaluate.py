@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from actionformer import layout
@@ -18,6 +19,7 @@ from actionformer.commands.options import (
 )
 from actionformer.errors import InputError
 from actionformer.params.experiment import EvaluationParams
+from actionformer.params.files import load_edition
 
 
 def run_options(parser: argparse.ArgumentParser) -> None:
@@ -133,6 +135,14 @@ def evaluate_released(args: argparse.Namespace) -> None:
     )
     print(said)
     _print_percent(percent)
+    tolerance = load_edition(experiment.edition, args.params).released_tolerance
+    beside, is_far = stage.beside_published(experiment, tolerance)
+    if experiment.comparable and beside:
+        print(beside)
+    if is_far:
+        # into the log, and to whoever started the job
+        warning = f"{experiment.name}: {beside}, {stage.what_to_check(experiment)}"
+        print(warning, file=sys.stderr)
 
 
 COMMANDS = (

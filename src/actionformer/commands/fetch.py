@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from actionformer.commands.options import Command, edition_options, say
@@ -27,6 +28,48 @@ def demo_data(args: argparse.Namespace) -> None:
     print(stage.demo_data(args.out))
 
 
+def rehearse_options(parser: argparse.ArgumentParser) -> None:
+    text = "rows of params/experiments (default: all)"
+    parser.add_argument("rows", metavar="ROW", nargs="*", help=text)
+    text = "the mirror to write: a folder (default: rehearsal-mirror)"
+    parser.add_argument("--out", type=Path, default=Path("rehearsal-mirror"), help=text)
+    text = "only so many training and so many evaluated videos of every data set (default: all)"
+    parser.add_argument("--videos", type=_count, metavar="N", help=text)
+    text = (
+        "folder with real annotations, one folder per data set; what it lacks is drawn to the "
+        "published counts"
+    )
+    parser.add_argument("--annotations", type=Path, metavar="FOLDER", help=text)
+    edition_options(parser, "rehearsal")
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}': expected a whole number from 1 on")
+    return int(text)
+
+
+def rehearse(args: argparse.Namespace) -> None:
+    from actionformer.stages.rehearse import rehearse as stage
+
+    if args.annotations is not None and not args.annotations.is_dir():
+        raise InputError(f"{args.annotations}: no such folder")
+    rows = []
+    for name in args.rows or published_rows(args.params):
+        rows.append(load_experiment(name, args.edition, params=args.params))
+    stage(
+        rows,
+        args.out,
+        videos=args.videos,
+        annotations=args.annotations,
+        params=args.params,
+        say=say,
+    )
+    named = f" rows={','.join(args.rows)}" if args.rows else ""
+    config = f"edition={args.edition} mirror={shlex.quote(str(args.out))}{named}"
+    say(f"to run them: snakemake --cores all --config {config}")
+
+
 def fetch_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="a data set of params/datasets")
     parser.add_argument("--files", nargs="+", metavar="FILE", help="only these (default: all)")
@@ -40,9 +83,13 @@ def fetch_options(parser: argparse.ArgumentParser) -> None:
 def fetch(args: argparse.Namespace) -> None:
     from actionformer.stages import fetch as stage
 
-    if load_edition(args.edition, args.params).origin == "dvc":
+    origin = load_edition(args.edition, args.params).origin
+    if origin == "dvc":
         files = f"the files of the {args.edition} edition"
         raise InputError(f"{files} come with `dvc pull`, not from their publishers")
+    if origin == "mirror" and args.mirror is None:
+        files = f"the files of the {args.edition} edition"
+        raise InputError(f"{files} come from a mirror alone: name it with --mirror")
     dataset = load_dataset(args.dataset, args.edition, args.params)
     stage.fetch(
         dataset,
@@ -50,6 +97,7 @@ def fetch(args: argparse.Namespace) -> None:
         args.edition,
         args.files or dataset.needed_files(),
         mirror=args.mirror,
+        mirror_alone=origin == "mirror",
         accepted=args.accepted,
         say=say,
     )
@@ -76,6 +124,12 @@ def plan(args: argparse.Namespace) -> None:
 
 COMMANDS = (
     Command("demo-data", "write the demo edition's publisher files", demo_data_options, demo_data),
+    Command(
+        "rehearse",
+        "write a mirror of what the publishers of rows publish, of that size, for a rehearsal",
+        rehearse_options,
+        rehearse,
+    ),
     Command(
         "fetch",
         "download a data set's files from their publishers",

@@ -22,6 +22,11 @@ def status_options(parser: argparse.ArgumentParser) -> None:
     rows_options(parser)
     text = "hours and disk per row (always shown for the paper edition)"
     parser.add_argument("--cost", action="store_true", help=text)
+    text = (
+        "run some steps of every row, a few minutes for all, and reckon its hours from these; "
+        "what was measured on this machine is kept"
+    )
+    parser.add_argument("--measure", action="store_true", help=text)
 
 
 def status(args: argparse.Namespace) -> None:
@@ -30,12 +35,13 @@ def status(args: argparse.Namespace) -> None:
     if args.edition == OWN and not args.rows:
         args.rows = stage.own_rows()
     rows, seeds = chosen_rows(args)
-    cost = args.cost or load_edition(args.edition, args.params).origin == "publisher"
+    cost = args.cost or load_edition(args.edition, args.params).origin != "dvc"
     calls = {}
     for given, row in zip(args.rows or published_rows(args.params), rows, strict=True):
         config = shlex.join(_snakemake_config(args, given, row))
         calls[row.name] = f"snakemake --cores all{' --config ' if config else ''}{config}"
-    print(stage.status(rows, seeds, calls, released=args.released, cost=cost), end="")
+    said = stage.status(rows, seeds, calls, released=args.released, cost=cost, measure=args.measure)
+    print(said, end="")
 
 
 def params_options(parser: argparse.ArgumentParser) -> None:

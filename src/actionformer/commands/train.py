@@ -13,6 +13,7 @@ from actionformer.commands.options import (
     seed_option,
     use_threads,
 )
+from actionformer.params.files import load_edition
 
 
 def train_options(parser: argparse.ArgumentParser) -> None:
@@ -21,13 +22,19 @@ def train_options(parser: argparse.ArgumentParser) -> None:
     device_option(parser)
     text = "start over; what lies in the run's folder is kept under earlier/"
     parser.add_argument("--anew", action="store_true", help=text)
+    text = "train although the row's published checkpoint scores something else than published"
+    parser.add_argument("--ignore-released", action="store_true", help=text)
 
 
 def train(args: argparse.Namespace) -> None:
     from actionformer.stages import train as stage
+    from actionformer.stages.released import refuse_if_far_from_published
 
     experiment = chosen_row(args)
     use_threads(experiment)
+    if not args.ignore_released:
+        tolerance = load_edition(experiment.edition, args.params).released_tolerance
+        refuse_if_far_from_published(experiment, tolerance)
     stage.train(
         experiment,
         args.seed,

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from actionformer.data.view import Sample, View
+
+Item = TypeVar("Item")
+Loaded = TypeVar("Loaded")
+
+# threads that read, crop and resample the next batches while a step runs
+WORKERS = 2
 
 
 @dataclass(frozen=True)
@@ -62,43 +72,66 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """Put samples together, without the padding that none of them needs."""
     length = max(int(sample.mask_T.sum()) for sample in samples)
     channels = samples[0].features_CT.shape[0]
-    features_BTC = torch.zeros(len(samples), length, channels)
-    mask_BT = torch.zeros(len(samples), length, dtype=torch.bool)
+    # numpy copies with one thread: torch would start more beside those of the step
+    features_BTC = np.zeros((len(samples), length, channels), np.float32)
+    mask_BT = np.zeros((len(samples), length), bool)
     for b, sample in enumerate(samples):
         steps = min(length, sample.features_CT.shape[1])
-        features_BTC[b, :steps] = sample.features_CT[:, :steps].T
-        mask_BT[b, :steps] = sample.mask_T[:steps]
+        features_BTC[b, :steps] = sample.features_CT[:, :steps].T.numpy()
+        mask_BT[b, :steps] = sample.mask_T[:steps].numpy()
     return Batch(
-        features_BTC.transpose(1, 2),
-        mask_BT,
+        torch.from_numpy(features_BTC).transpose(1, 2),
+        torch.from_numpy(mask_BT),
         [sample.segments_G2 for sample in samples],
         [sample.labels_G for sample in samples],
     )
 
 
 def training_batches(
-    views: Sequence[View], *, batch_size: int, epoch: int, seed: int
+    views: Sequence[View], *, batch_size: int, epoch: int, seed: int, workers: int = WORKERS
 ) -> Iterator[Batch]:
-    """One epoch.
+    """One epoch, read ahead by so many threads.
 
     The order depends on the epoch alone; the crops on seed, epoch and place in the database.
     """
     # as published: the same order in every run, whatever its seed
     order = torch.randperm(len(views), generator=torch.Generator().manual_seed(epoch)).tolist()
-    for first in range(0, len(order), batch_size):
+
+    def load(places: Sequence[int]) -> Batch:
         samples = []
-        # the last batch may be smaller: it is used, as published
-        for i in order[first : first + batch_size]:
+        for i in places:
             rng = random.Random(f"{seed}/{epoch}/{i}")
             samples.append(views[i].load(rng))
-        yield collate(samples)
+        return collate(samples)
+
+    # the last batch may be smaller: it is used, as published
+    firsts = range(0, len(order), batch_size)
+    return _ahead(load, [order[first : first + batch_size] for first in firsts], workers)
 
 
-def test_batches(
-    views: Sequence[View], *, batch_size: int
+def ordered_batches(
+    views: Sequence[View], *, batch_size: int, workers: int = WORKERS
 ) -> Iterator[tuple[Sequence[View], Batch]]:
-    """All views in order, `batch_size` at a time."""
-    rng = random.Random(0)  # test views draw nothing
-    for first in range(0, len(views), batch_size):
-        chosen = views[first : first + batch_size]
-        yield chosen, collate([view.load(rng) for view in chosen])
+    """All views in order, `batch_size` at a time, read ahead by so many threads."""
+
+    def load(chosen: Sequence[View]) -> tuple[Sequence[View], Batch]:
+        rng = random.Random(0)  # test views draw nothing
+        return chosen, collate([view.load(rng) for view in chosen])
+
+    firsts = range(0, len(views), batch_size)
+    return _ahead(load, [views[first : first + batch_size] for first in firsts], workers)
+
+
+def _ahead(load: Callable[[Item], Loaded], items: Iterable[Item], workers: int) -> Iterator[Loaded]:
+    """What `load` makes of every item, in their order, begun before it is asked for."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="loader")
+    try:
+        begun: deque[Future[Loaded]] = deque()
+        for item in items:
+            begun.append(pool.submit(load, item))
+            if len(begun) > workers:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

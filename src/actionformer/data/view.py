@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +55,29 @@ class Crop:
     ratio: tuple[float, float]
 
 
+class Resampled:
+    """Videos that were resampled before, as many as fit into memory.
+
+    Resampling takes longer than reading, and gives the same in every epoch.
+    """
+
+    def __init__(self, room: float) -> None:
+        """`room`: bytes that may be kept."""
+        self._room = room
+        self._kept: dict[str, Floats] = {}
+
+    def of(self, video: str, resample: Callable[[], Floats]) -> Floats:
+        """What `resample` gives for a video."""
+        known = self._kept.get(video)
+        if known is not None:
+            return known
+        made_TC = resample()
+        if made_TC.nbytes <= self._room:
+            self._room -= made_TC.nbytes
+            self._kept[video] = made_TC
+        return made_TC
+
+
 @dataclass(frozen=True)
 class View:
     """One video, or one window of it, ready to load."""
@@ -70,6 +93,7 @@ class View:
     offset: float
     window: Window | None = None
     resize_length: int | None = None
+    resampled: Resampled | None = None
     # resample in half precision, as the published rows do
     half_precision: bool = False
     # of tests: shorter videos are padded to it, longer ones are resampled
@@ -123,6 +147,11 @@ class View:
 
     def _resized(self, length: int) -> Floats:
         """The whole video at a fixed length."""
+        if self.resampled is None:
+            return self._resample(length)
+        return self.resampled.of(self.video, lambda: self._resample(length))
+
+    def _resample(self, length: int) -> Floats:
         features_TC = self._read(self.features[self.video])
         result_TC = resized(features_TC, length, half_precision=self.half_precision)
         if not np.isfinite(result_TC).all():
@@ -180,18 +209,22 @@ def views(
     features: Mapping[str, Any],
     experiment: Experiment,
     split: Literal["train", "test"],
+    *,
+    room: float = 0,
 ) -> list[View]:
     """All views of a split, in database order; videos without features are left out.
 
     Args:
         database: a `Database`, or what `load_database` reads.
         features: video -> (T, C) array, read lazily.
+        room: bytes of resampled videos that may be kept in memory, for those who load them again.
     """
     if not isinstance(database, Database):
         database = load_database(database, experiment.data.label_field)
     dataset = experiment.dataset
     is_training = split == "train"
     subset = dataset.train_subset if is_training else dataset.eval_subset
+    resampled = Resampled(room) if room else None
     result: list[View] = []
     for video in database.subset(subset):
         if video.name not in features:
@@ -202,7 +235,7 @@ def views(
                 result.append(_training_view(video, features, experiment, *truth))
         else:
             result += _test_views(video, features, experiment)
-    return result
+    return [replace(view, resampled=resampled) for view in result]
 
 
 def _training_view(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actionformer.data.loader import test_batches
+from actionformer.data.loader import ordered_batches
 from actionformer.data.view import View
 from actionformer.detection.decode import best_pairs, decode
 from actionformer.detection.nms import Detections
@@ -35,7 +35,7 @@ def predict_actions(
     NMS runs within every pair of the two.
     """
     collected: dict[str, list[Detections]] = {}
-    batches = test_batches(views, batch_size=params.batch_size)
+    batches = ordered_batches(views, batch_size=params.batch_size)
     total = -(-len(views) // params.batch_size)
     for chosen, batch in progress(batches, "detect actions", unit="batch", total=total):
         features_BCT, mask_BT = batch.features_BCT.to(device), batch.mask_BT.to(device)

@@ -318,10 +318,18 @@ class Edition(Params):
     comparable: bool
     why_not_comparable: str = ""
     seeds: tuple[int, ...]
-    origin: Literal["dvc", "publisher"] = Field(
-        description="where raw files come from: `dvc pull`, or their publishers"
+    origin: Literal["dvc", "publisher", "mirror"] = Field(
+        description="where raw files come from: `dvc pull`; their publishers, or first a mirror "
+        "that is named; a mirror alone"
     )
     memory_mb: int = Field(8000, description="that a training or detection job asks for")
+    released_tolerance: float | None = Field(
+        None,
+        gt=0,
+        description="points of average mAP that a row's published checkpoint may score beside what "
+        "was published, before data or code must be wrong and training refuses to begin; null: "
+        "whatever it scores",
+    )
     all_experiments: dict[str, Any] = Field({}, description="overrides of every experiment")
     experiments: dict[str, dict[str, Any]] = Field({})
     datasets: dict[str, dict[str, Any]] = Field({})

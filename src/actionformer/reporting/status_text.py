@@ -45,14 +45,23 @@ class RunStatus:
 
 
 @dataclass(frozen=True)
+class Hours:
+    """How long one seed will take."""
+
+    hours: float
+    # from steps that ran on this machine; else from operations alone
+    is_measured: bool
+
+
+@dataclass(frozen=True)
 class Costs:
     """What the trainings of rows take on a machine."""
 
     device: str
     # float32 operations a second in matrix products
     rate: float
-    # row -> at most, of one seed; None where nobody says how many videos there are
-    hours: Mapping[str, float | None]
+    # row -> of one seed; None where nobody says how many videos there are
+    hours: Mapping[str, Hours | None]
 
 
 def as_text(
@@ -69,14 +78,14 @@ def as_text(
     """
     width = max(len(run.experiment.name) for run in runs)
     head = f"{'row':<{width}}  seed  {'state':<26} {'mAP':>6} {'trained for':>11} {'to go':>9}"
-    lines = [head + ("  one seed takes      disk" if costs is not None else "")]
+    lines = [head + ("  one seed takes          disk" if costs is not None else "")]
     told: set[str] = set()
     for run in runs:
         line = _line(run, width)
         name = run.experiment.name
         if costs is not None and name not in told:  # once per row
             told.add(name)
-            line += f"  {_hours(run, costs):<18}  {plan.disk([run.experiment])}"
+            line += f"  {_hours(run, costs):<22}  {plan.disk([run.experiment])}"
         lines.append(line.rstrip())
     counted = Counter(run.state for run in runs)
     states = ", ".join(f"{number} {state}" for state, number in counted.items())
@@ -91,11 +100,10 @@ def as_text(
         lines.append(f"next: {_next(waiting[0])} ({calls[waiting[0].experiment.name]})")
     if costs is not None:
         lines.append(
-            "hours: measured where a seed has been trained here; otherwise reckoned from the "
-            "network's operations on full-length crops, which real crops rarely are, at the "
-            f"{costs.rate / 1e9:.0f} GFLOP/s of float32 matrix products that this machine has to "
-            f"spare just now ({costs.device}); unknown until a data set's annotations say how many "
-            "videos it has"
+            "hours: 'trained' where a seed has been trained here; 'by its steps' from some steps "
+            "that ran here, on the lengths of its videos; 'by operations' from the network's "
+            f"operations and the {costs.rate / 1e9:.0f} GFLOP/s of matrix products that this "
+            f"machine has to spare just now ({costs.device}), which `--measure` makes better"
         )
     return "\n".join(lines) + "\n"
 
@@ -122,6 +130,9 @@ def _next(run: RunStatus) -> str:
 
 def _hours(run: RunStatus, costs: Costs) -> str:
     if run.measured_hours is not None:
-        return f"{run.measured_hours:.2f} h (measured)"
-    hours = costs.hours[run.experiment.name]
-    return "unknown" if hours is None else f"about {hours:.1f} h"
+        return f"{run.measured_hours:.2f} h, trained"
+    told = costs.hours[run.experiment.name]
+    if told is None:
+        return "unknown"
+    how = "by its steps" if told.is_measured else "by operations"
+    return f"{told.hours:.2g} h, {how}" if told.hours < 1 else f"{told.hours:.1f} h, {how}"

@@ -11,11 +11,11 @@ from torch import nn
 
 from actionformer import layout
 from actionformer.data.annotations import Database
-from actionformer.data.detections import Results
+from actionformer.data.detections import DetectionArrays
 from actionformer.data.features import FeatureStore
 from actionformer.data.view import View, views
 from actionformer.detection.classifiers import VideoClassifier, load_classifier
-from actionformer.detection.predict import predict
+from actionformer.detection.predict import predict_arrays
 from actionformer.errors import InputError
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment, InferenceParams
@@ -32,19 +32,27 @@ class Detector:
     params: InferenceParams
     classifier: VideoClassifier | None
 
-    def __call__(self, network: nn.Module, classes: Sequence[str], device: str) -> Results:
+    def __call__(
+        self, network: nn.Module, classes: Sequence[str], device: str
+    ) -> dict[str, DetectionArrays]:
         """What a network, which is on this device already, detects."""
-        return predict(network, self.views, self.params, classes, self.classifier, device)
+        return predict_arrays(network, self.views, self.params, classes, self.classifier, device)
 
 
-def detector(experiment: Experiment, database: Database, features: FeatureStore) -> Detector:
-    """The detector of a row; with its external classifier, if it reads one."""
+def detector(
+    experiment: Experiment, database: Database, features: FeatureStore, *, room: float = 0
+) -> Detector:
+    """The detector of a row; with its external classifier, if it reads one.
+
+    Args:
+        room: for resampled videos, as in `views`: of a detector that is used several times.
+    """
     classifier = None
     path, facts = layout.classifier_of(experiment), experiment.dataset.classifier
     if path is not None and facts is not None:
         with inputs.raw_files(experiment.dataset, [path]):
             classifier = load_classifier(path, facts.kind, facts.top_k)
-    test_views = views(database, features, experiment, "test")
+    test_views = views(database, features, experiment, "test", room=room)
     if not test_views:
         subset = experiment.dataset.eval_subset
         raise InputError(f"{experiment.name}: no video of subset '{subset}' has features")

@@ -8,7 +8,7 @@ from typing import Any
 
 from actionformer import layout, provenance, tracking
 from actionformer.errors import InputError
-from actionformer.files import digest, write_json
+from actionformer.files import digest, read_json, write_json
 from actionformer.model.precision import effective
 from actionformer.model.state_dict_adapter import published_model, why_not_fitting
 from actionformer.params import keys
@@ -58,6 +58,41 @@ def evaluate_released(
     tracking.Careful(run)(tracking.log_result, run)
     percent: dict[str, float] = metrics["percent"]
     return said, percent
+
+
+def beside_published(experiment: Experiment, tolerance: float | None) -> tuple[str, bool]:
+    """What a row's published checkpoint scores here and was published with, in words.
+
+    And whether the two are further apart than the tolerance, in points. Nothing where nobody has
+    evaluated it, or there is nothing to compare.
+    """
+    path = layout.released_run(experiment) / "metrics.json"
+    published = experiment.expect.published.get("average")
+    percent = read_json(path).get("percent") if path.exists() else None
+    if percent is None or published is None or experiment.released is None:
+        return "", False
+    found = percent["mAP/average"]
+    text = f"the published checkpoint scores {found:.2f} here, published are {published:.2f}"
+    return text, tolerance is not None and abs(found - published) > tolerance
+
+
+def refuse_if_far_from_published(experiment: Experiment, tolerance: float | None) -> None:
+    """Raise `InputError` where a published checkpoint says that data or code are wrong.
+
+    It costs minutes and training days.
+    """
+    text, is_far = beside_published(experiment, tolerance)
+    if is_far:
+        raise InputError(f"{experiment.name}: {text}, {what_to_check(experiment)}")
+
+
+def what_to_check(experiment: Experiment) -> str:
+    """What makes a checkpoint score something else than it was published with."""
+    return (
+        "so something of its data is not as published: check the order of classes, stride and "
+        f"offset of the features, and the loader (`actionformer audit {experiment.argument}`); "
+        "--config trust_released=false (train --ignore-released) trains all the same"
+    )
 
 
 def released_inputs(experiment: Experiment, path: Path) -> dict[str, str]:

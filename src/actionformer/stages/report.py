@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from actionformer import layout
+from actionformer import layout, provenance
 from actionformer.errors import InputError
 from actionformer.files import read_json, write_json, write_text
 from actionformer.params import keys
@@ -100,7 +100,7 @@ def _table_run(experiment: Experiment, folder: str, seed: int) -> tables.Run:
     metrics = read_json(path)
     if "made_with" not in metrics:
         raise InputError(f"{path}: of an earlier version; `actionformer adopt` takes it over")
-    lineage = metrics["lineage"]
+    lineage = provenance.as_pinned_now(metrics["lineage"])
     kind = lineage.get("kind", "")
     return tables.Run(
         seed,

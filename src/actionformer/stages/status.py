@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
-from actionformer import layout, provenance
+from actionformer import interrupts, layout, provenance
 from actionformer.data import annotations as databases
 from actionformer.data import features as stores
+from actionformer.data.features import FeatureStore
 from actionformer.errors import InputError
-from actionformer.files import read_json
+from actionformer.files import digest, read_json, write_json
 from actionformer.params import keys
 from actionformer.params.experiment import OWN, Experiment
 from actionformer.progress import progress
 from actionformer.reporting import status_text
-from actionformer.reporting.status_text import Costs, RunStatus
+from actionformer.reporting.status_text import Costs, Hours, RunStatus
 from actionformer.stages import inputs
+from actionformer.synthetic.statistics import STATISTICS
 from actionformer.training.history import read_history
 
+# of the rate of matrix products, what a training reaches that nobody has measured here
+REACHED = 0.8
 WHY_NO_RECORD = "it does not say what it was made with: `actionformer adopt`"
 
 
@@ -30,14 +36,16 @@ def status(
     *,
     released: bool,
     cost: bool,
+    measure: bool = False,
 ) -> str:
     """A line per row and seed, then what is next; with gigabytes and hours per row if `cost`.
 
     Args:
         calls: row -> the command that makes what it lacks.
+        measure: reckon hours from steps that are run now, where none have been on this machine.
     """
     runs = [run_status(row, seed) for row in rows for seed in seeds]
-    costs = _costs(runs) if cost else None
+    costs = _costs(runs, measure=measure) if cost or measure else None
     others = _others(rows, seeds, released=released)
     return status_text.as_text(runs, calls, others=others, costs=costs)
 
@@ -214,32 +222,107 @@ def _others(rows: Sequence[Experiment], seeds: Sequence[int], *, released: bool)
     return [*lines, f"report: {page}{'' if page.exists() else ' is not there yet'}"]
 
 
-def _costs(runs: Sequence[RunStatus]) -> Costs:
-    """Hours that one seed takes here, of rows whose first seed is not done."""
+def _costs(runs: Sequence[RunStatus], *, measure: bool) -> Costs:
+    """Hours that one seed takes here, of rows whose first seed is not done.
+
+    Args:
+        measure: run some steps of every row whose speed is not known on this machine.
+    """
     # torch: a dry run asks `outdated` alone, and does without
     import torch
 
-    from actionformer.training.cost import matrix_rate, training_flops
+    from actionformer.training import cost
+    from actionformer.training.device import prepare_cpu
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    rate = matrix_rate(device)
-    hours: dict[str, float | None] = {}
-    told = set()
-    for run in progress(runs, "reckon hours", unit="run"):
-        row = run.experiment
-        if row.name not in told and run.measured_hours is None:
-            videos = _training_videos(row)
-            hours[row.name] = None if videos is None else training_flops(row, videos) / rate / 3600
-        told.add(row.name)
+    rows = {}
+    for run in runs:
+        if run.experiment.name not in rows and run.measured_hours is None:
+            rows[run.experiment.name] = run.experiment
+    rate = cost.matrix_rate(device)
+    hours: dict[str, Hours | None] = {}
+    for name, row in progress(rows.items(), "reckon hours", unit="row"):
+        lengths = _lengths(row)
+        if lengths is None:
+            hours[name] = None
+            continue
+        batches = cost.batches_of(row, *lengths)
+        key = _speed_key(row, device)
+        known = _speeds().get(key)
+        if known is None and measure:
+            prepare_cpu(row.training.threads)
+            lines = cost.measured(row, batches, device, interrupts.check)
+            known = [list(astuple(line)) for line in lines]
+            write_json(layout.SPEEDS, _speeds() | {key: known})
+        if known is None:
+            lines = cost.reckoned(row, rate * REACHED)
+        else:
+            lines = (cost.Line(*known[0]), cost.Line(*known[1]))
+        taken = cost.training_seconds(row, batches, *lines) / 3600
+        hours[name] = Hours(taken, is_measured=known is not None)
     return Costs(device, rate, hours)
 
 
-def _training_videos(experiment: Experiment) -> int | None:
-    """How many videos a row trains on, if its database or its params say so."""
-    path, subset = layout.database_of(experiment), experiment.dataset.train_subset
-    if path.exists():
-        return len(inputs.database_of(experiment).subset(subset))
-    counts = experiment.dataset.published.get(subset)
-    if counts is None or counts.videos is None:
+def _speeds() -> dict[str, Any]:
+    """What was measured on this machine: row's key -> seconds of batches, by their length."""
+    return dict(read_json(layout.SPEEDS)) if layout.SPEEDS.exists() else {}
+
+
+def _speed_key(experiment: Experiment, device: str) -> str:
+    """What seconds of a batch depend on: the network, its batches, and the machine."""
+    training = experiment.training.model_dump(
+        include={"batch_size", "threads", "precision", "compile"}
+    )
+    environment = provenance.environment()
+    machine = [environment[key] for key in ("processor", "cores", "gpus", "torch")]
+    model = experiment.model.model_dump(mode="json")
+    return digest([model, training, experiment.inference.batch_size, device, machine])
+
+
+def _lengths(experiment: Experiment) -> tuple[list[int], list[int]] | None:
+    """Steps of the training and of the evaluated videos.
+
+    As the feature store has them, else as their durations give them, else as they are published.
+    """
+    dataset = experiment.dataset
+    database, store = layout.database_of(experiment), layout.store_of(experiment)
+    if not database.exists():
+        return _published_lengths(experiment)
+    videos = inputs.database_of(experiment)
+    packed = FeatureStore(store).lengths if store.exists() else None
+    found = []
+    for subset in (dataset.train_subset, dataset.eval_subset):
+        lengths = []
+        for video in videos.subset(subset):
+            trains = subset == dataset.train_subset
+            if trains and not len(video.segments_G2):
+                continue
+            if packed is None:
+                lengths.append(_steps(experiment, video.duration))
+            elif video.name in packed:
+                lengths.append(packed[video.name])
+        found.append(lengths)
+    return found[0], found[1]
+
+
+def _published_lengths(experiment: Experiment) -> tuple[list[int], list[int]] | None:
+    """Steps of videos as many and as long as the published ones; None where that is not known."""
+    known = STATISTICS.get(experiment.feature_owner)
+    if known is None:
         return None
-    return min(counts.videos, experiment.data.videos or counts.videos)
+    found = []
+    for subset in (known.train, known.test):
+        count = known.videos[subset]
+        if experiment.data.videos is not None:
+            count = min(count, experiment.data.videos)
+        durations = [known.duration_at((i + 0.5) / count) for i in range(count)]
+        found.append([_steps(experiment, duration) for duration in durations])
+    return found[0], found[1]
+
+
+def _steps(experiment: Experiment, duration: float) -> int:
+    """How many steps the features of a video have."""
+    features = experiment.features
+    # of features without a stride only the video counts
+    stride = features.stride_frames or 16
+    return max(int(duration * (features.fps or 30) / stride), 1)

@@ -31,6 +31,8 @@ Say = Callable[[str], None]
 
 # share of the initial weights in the averaged ones at the end; of published rows at most 0.03
 MOST_INITIAL = 0.1
+# bytes of resampled videos that are kept: all of ActivityNet's
+TRAINING_ROOM, TEST_ROOM = 4e9, 2e9
 
 
 def train(
@@ -76,8 +78,8 @@ def train(
         layout.manifest(run / "model.pt").unlink(missing_ok=True)
         lineage = training_lineage(experiment, seed, made)
         database, features = inputs.opened(experiment)
-        training_views = views(database, features, experiment, "train")
-        run_detector = detector(experiment, database, features)
+        training_views = views(database, features, experiment, "train", room=TRAINING_ROOM)
+        run_detector = detector(experiment, database, features, room=TEST_ROOM)
         _warn_of_initial_weights(experiment, len(training_views), say)
         chosen = stack.enter_context(leased_device(device, gpu_slots, say))
         say(f"{experiment.name}, seed {seed}: {chosen}, {experiment.training.threads} threads")

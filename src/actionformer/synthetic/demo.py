@@ -27,14 +27,14 @@ CHECKPOINTS = {
 
 def write_data(root: Path) -> None:
     """The publishers' annotations, features and scores under `root`, as `data/demo` holds them."""
-    recordings, parts = thumos14.write(root)
-    multithumos.write(root, recordings, parts)
-    database_json.write_activitynet(root)
-    database_json.write_hacs(root)
-    database_json.write_fineaction(root)
-    epic.write(root)
-    ego4d.write(root)
-    charades.write(root)
+    labelled = thumos14.write_demo(root)
+    multithumos.write_demo(root, labelled)
+    database_json.write_activitynet_demo(root)
+    database_json.write_hacs_demo(root)
+    database_json.write_fineaction_demo(root)
+    epic.write_demo(root)
+    ego4d.write_demo(root)
+    charades.write_demo(root)
 
 
 def write_all(root: Path) -> None:

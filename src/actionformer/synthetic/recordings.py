@@ -20,6 +20,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ Array = NDArray[np.floating[Any]]
 
 YOUTUBE = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 HEX = "0123456789abcdef"
+# how many patterns are kept
+PATTERNS = 2000
 # how often a place is drawn per action that is wanted
 TRIALS = 40
 # standard deviation of the sum of four numbers from -128 to 127
@@ -202,13 +205,12 @@ def evenly(recording: Recording, *, stride: float, fps: float) -> Array:
     return (np.arange(steps) + 0.5) * (recording.duration / steps)
 
 
-def features(
-    recording: Recording, key: str, centres_T: Array, dim: int, *, noise: float
-) -> NDArray[np.float16]:
+def features(recording: Recording, key: str, centres_T: Array, dim: int, *, noise: float) -> Array:
     """(T, dim): what a feature extractor would see of the recording at times `centres_T`.
 
     Args:
         key: names the extractor; another one sees other patterns.
+        noise: standard deviation, where an action shows with 1.
     """
     rng = generator(f"features/{key}/{recording.name}")
     # four dice give a bell
@@ -220,15 +222,20 @@ def features(
         strength = uniform(rng, 0.75, 1.25)
         pattern_C = _class_pattern(key, action.label, dim)
         for start, end, share in strokes:
-            shown_T = strength * share * _covered(centres_T, half, start, end)
-            features_TC += shown_T[:, None] * pattern_C
+            _add(features_TC, strength * share * _covered(centres_T, half, start, end), pattern_C)
         for time, boundary in ((strokes[0][0], "start"), (strokes[-1][1], "end")):
             bump_T = (1 - np.abs(centres_T - time) / (2 * half)).clip(0)
-            features_TC += bump_T[:, None] * _pattern(f"{key}/{boundary}", dim)
+            _add(features_TC, bump_T, _pattern(f"{key}/{boundary}", dim))
     for alike in recording.lookalikes:
         shown_T = RESEMBLING * _covered(centres_T, half, alike.start, alike.end)
-        features_TC += shown_T[:, None] * _class_pattern(key, alike.label, dim)
-    return features_TC.astype(np.float16)
+        _add(features_TC, shown_T, _class_pattern(key, alike.label, dim))
+    return features_TC
+
+
+def _add(features_TC: Array, shown_T: Array, pattern_C: Array) -> None:
+    """Add a pattern where it is shown at all: a few of thousands of steps."""
+    steps = np.flatnonzero(shown_T)
+    features_TC[steps] += shown_T[steps, None] * pattern_C
 
 
 def _strokes(recording: Recording, action: Action) -> list[tuple[float, float, float]]:
@@ -256,6 +263,7 @@ def _covered(centres_T: Array, half: float, start: float, end: float) -> Array:
     return (covered_T / (2 * half)).clip(0, 1)
 
 
+@lru_cache(PATTERNS)
 def _class_pattern(key: str, label: str, dim: int) -> Array:
     """What an extractor sees of a class: in most channels the same as of others of its kin."""
     kin = _number(label) % KINS
@@ -269,6 +277,7 @@ def _number(label: str) -> int:
     return zlib.crc32(label.encode())
 
 
+@lru_cache(PATTERNS)
 def _pattern(name: str, dim: int) -> Array:
     """-1 and +1 per channel, of this name."""
     return 2.0 * generator(f"pattern/{name}/{dim}").integers(0, 2, dim) - 1.0
@@ -278,8 +287,9 @@ def probabilities(recording: Recording, classes: Sequence[str]) -> list[float]:
     """Probabilities of an imperfect classifier: right in about nine of ten videos."""
     rng = generator(f"classifier/{recording.name}")
     weights = [float(rng.integers(1, 10)) for _ in classes]
-    truth = classes.index(recording.actions[0].label)
+    truth = classes.index(recording.actions[0].label) if recording.actions else 0
     best = truth if int(rng.integers(10)) else int(rng.integers(len(classes)))
-    weights[best] += 60.0
-    weights[truth] += 15.0
+    # as sure among many classes as among eight
+    weights[best] += 7.5 * len(classes)
+    weights[truth] += 1.875 * len(classes)
     return [round(weight / sum(weights), 6) for weight in weights]

@@ -1,21 +1,190 @@
-"""What a training costs: the network's operations, and how many a machine does a second."""
+"""What a training costs in time: measured on a few steps, or reckoned from operations.
+
+A seed is its steps, on batches of its videos' real lengths, and its evaluations. A step takes
+nearly as much more time as its batch is longer (attention is windowed), so a few lengths tell the
+time of all.
+"""
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.flop_counter import FlopCounterMode
 
+from actionformer.data.loader import Batch
 from actionformer.model.actionformer import ActionFormer
 from actionformer.params.experiment import Experiment, ModelParams
+from actionformer.training.loop import training_step
+from actionformer.training.optimizer import adamw
 
 # times the forward pass: products with the gradient, for inputs and for weights
 BACKWARD = 2
 MATRIX = 2048
 # the first products of a process wait for threads, pages and the processor's clock
 WARM_UP = 3
+# which of a row's batches are measured, by their lengths from the shortest to the longest
+MEASURED_AT = (0.1, 0.5, 0.95)
+REPEATS = 2
+# segments of a video whose features are random
+SEGMENTS = 12
+
+
+@dataclass(frozen=True)
+class Line:
+    """Seconds of a batch, which grow evenly with its length."""
+
+    constant: float
+    per_step: float
+
+    def seconds(self, lengths: Sequence[int]) -> float:
+        """Of several batches, padded to these lengths."""
+        return len(lengths) * self.constant + sum(lengths) * self.per_step
+
+    @staticmethod
+    def through(lengths: Sequence[int], seconds: Sequence[float]) -> Line:
+        """The line that fits best; level where all lengths are the same."""
+        if len(set(lengths)) == 1:
+            return Line(statistics.fmean(seconds), 0.0)
+        slope, constant = np.polyfit(lengths, seconds, 1)
+        return Line(float(constant), float(slope))
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Padded lengths of all batches: of an epoch, and of an evaluation."""
+
+    training: Sequence[int]
+    test: Sequence[int]
+
+
+def batches_of(experiment: Experiment, train: Sequence[int], test: Sequence[int]) -> Batches:
+    """The batches of videos of so many steps, in a random order."""
+    data, rng = experiment.data, random.Random(0)
+    if data.loader == "resize":
+        assert data.resize_length is not None
+        train, test = [data.resize_length] * len(train), [data.resize_length] * len(test)
+    crops = []
+    for length in train:
+        share = rng.uniform(*data.random_trunc.crop_ratio)
+        crops.append(max(int(min(length, data.random_trunc.length) * share), 1))
+    rng.shuffle(crops)
+    inputs: list[int] = []
+    for length in test:
+        if data.loader == "sliding":
+            assert data.window_size is not None
+            step = max(int(data.window_size * (1 - data.window_overlap_ratio)), 1)
+            inputs += [min(length, data.window_size)] * max(1, round(length / step))
+        else:
+            inputs.append(min(length, data.test_pad_length or length))
+    return Batches(
+        _longest_of_each(crops, experiment.training.batch_size),
+        _longest_of_each(inputs, experiment.inference.batch_size),
+    )
+
+
+def _longest_of_each(lengths: Sequence[int], batch_size: int) -> list[int]:
+    """What batches are padded to."""
+    firsts = range(0, len(lengths), batch_size)
+    return [max(lengths[first : first + batch_size]) for first in firsts]
+
+
+def training_seconds(experiment: Experiment, batches: Batches, step: Line, test: Line) -> float:
+    """Of one seed: all epochs, and an evaluation after each from `first_eval_epoch` on."""
+    training = experiment.training
+    evaluations = max(training.epochs - training.first_eval_epoch, 0)
+    return training.epochs * step.seconds(batches.training) + evaluations * test.seconds(
+        batches.test
+    )
+
+
+# ---------------------------------------------------------------------------------------- measured
+
+
+def batch_of(experiment: Experiment, lengths: Sequence[int], generator: torch.Generator) -> Batch:
+    """Random features of these lengths, padded to the longest, with a dozen segments each."""
+    C, T = experiment.model.in_channels, max(lengths)
+    features_BCT = torch.randn(len(lengths), T, C, generator=generator).transpose(1, 2)
+    mask_BT = torch.arange(T) < torch.tensor(lengths)[:, None]
+    segments, labels = [], []
+    for length in lengths:
+        start = torch.rand(SEGMENTS, generator=generator) * length * 0.8
+        end = start + 2 + torch.rand(SEGMENTS, generator=generator) * length * 0.2
+        segments.append(torch.stack([start, end], 1))
+        classes = experiment.model.num_classes
+        labels.append(torch.randint(classes, (SEGMENTS,), generator=generator))
+    return Batch(features_BCT * mask_BT[:, None], mask_BT, segments, labels)
+
+
+class Trainer:
+    """A network with its optimiser and average, ready for steps."""
+
+    def __init__(self, experiment: Experiment, device: str = "cpu") -> None:
+        params = experiment.training
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.model = ActionFormer(experiment.model, params.precision).train().to(device)
+        average = get_ema_multi_avg_fn(params.ema_decay)
+        self.ema = AveragedModel(self.model, multi_avg_fn=average)
+        self.optimizer = adamw(self.model, params)
+
+    def step(self, batch: Batch) -> None:
+        """One iteration, waited for."""
+        losses, norm = training_step(self.model, self.ema, self.optimizer, batch, lr=1e-5, clip=1.0)
+        float(losses.total.detach()), float(norm)
+
+
+def measured(
+    experiment: Experiment, batches: Batches, device: str, tell: Callable[[], Any]
+) -> tuple[Line, Line]:
+    """Seconds of a training batch and of a test batch of this row on this device.
+
+    Args:
+        tell: called after every measured length.
+    """
+    trainer = Trainer(experiment, device)
+    generator = torch.Generator().manual_seed(0)
+
+    def line(lengths: Sequence[int], batch_size: int, run: Callable[[Batch], object]) -> Line:
+        chosen = [sorted(lengths)[int(place * (len(lengths) - 1))] for place in MEASURED_AT]
+        seconds = []
+        for length in dict.fromkeys(chosen):
+            batch = batch_of(experiment, [length] * batch_size, generator)
+            batch = batch.each(lambda tensor: tensor.to(device))
+            seconds.append(_fastest(lambda: run(batch)))  # noqa: B023
+            tell()
+        return Line.through(list(dict.fromkeys(chosen)), seconds)
+
+    step = line(batches.training, experiment.training.batch_size, trainer.step)
+    network = trainer.model.eval()
+
+    @torch.inference_mode()
+    def forward(batch: Batch) -> None:
+        levels = network(batch.features_BCT, batch.mask_BT)
+        for level in levels:
+            float(level.logits_BTK.flatten()[0])
+
+    return step, line(batches.test, experiment.inference.batch_size, forward)
+
+
+def _fastest(work: Callable[[], object]) -> float:
+    """Seconds of the fastest of a few calls after one that warms up."""
+    times = []
+    for _ in range(1 + REPEATS):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return min(times[1:])
+
+
+# ---------------------------------------------------------------------------------------- reckoned
 
 
 def forward_flops(params: ModelParams, length: int) -> float:
@@ -27,14 +196,12 @@ def forward_flops(params: ModelParams, length: int) -> float:
     return float(counted.get_total_flops())
 
 
-def training_flops(experiment: Experiment, videos: int) -> float:
-    """Operations of one seed's training on full-length crops.
-
-    Real crops are as long as their videos, so this is an upper bound.
-    """
-    length = experiment.data.random_trunc.length
-    one_step = forward_flops(experiment.model, length) * (1 + BACKWARD)
-    return one_step * videos * experiment.training.epochs
+def reckoned(experiment: Experiment, rate: float) -> tuple[Line, Line]:
+    """The same as `measured`, from operations and how many there are a second."""
+    length = experiment.model.max_seq_len
+    one_step = forward_flops(experiment.model, length) / length / rate
+    training = one_step * (1 + BACKWARD) * experiment.training.batch_size
+    return Line(0.0, training), Line(0.0, one_step * experiment.inference.batch_size)
 
 
 def matrix_rate(device: str, repeats: int = 3) -> float:

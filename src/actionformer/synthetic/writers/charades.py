@@ -7,7 +7,8 @@ VideoMAE-L features (stride 4 at 30 fps), each a zip of one npy per video.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ from actionformer.synthetic.recordings import (
     Recording,
     at_frames,
     draw,
-    features,
     generator,
     names,
 )
+from actionformer.synthetic.release import Extractor, Release
 
 CLASSES = {
     "c000": "Holding some clothes",
@@ -60,40 +61,54 @@ COLUMNS = (
     "actions",
     "length",
 )
-I3D = "i3d_charades_finetuned_stride8"
-VIDEOMAE = "videomae-large_16x4x1_img224_stride4_len16_interval1_charades_30fps"
+I3D = Extractor("i3d-charades", "features/i3d_charades_finetuned_stride8.zip", 32, noise=0.5)
+VIDEOMAE = Extractor(
+    "videomae_l",
+    "features/videomae-large_16x4x1_img224_stride4_len16_interval1_charades_30fps.zip",
+    32,
+    noise=0.5,
+)
+EXTRACTORS = (I3D, VIDEOMAE)
+# of each: stride, offset, frames per second, and whether missing videos are listed
+TIMING = {"i3d-charades": (8, 0, 24, True), "videomae_l": (4, 2, 30, False)}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
-def write(root: Path) -> None:
-    """Charades' files under `root`."""
-    annotations = root / "charades/annotations"
-    recordings = _recordings()
+def write_demo(root: Path) -> None:
+    """Charades' files of the demo edition under `root`."""
+    recordings = _demo_recordings()
+    missing = [recordings[6].name]
+    write(root, Release(recordings, tuple(CLASSES), EXTRACTORS, missing), CLASSES)
+
+
+def write(root: Path, release: Release, texts: Mapping[str, str]) -> None:
+    """Charades' files under `root`.
+
+    Args:
+        texts: class -> what it is in words.
+    """
+    folder = root / "charades"
     for subset in ("train", "test"):
         rows = []
-        for i, recording in enumerate(recordings):
+        for i, recording in enumerate(release.recordings):
             if recording.subset == subset:
                 rows.append(_row(recording, i))
-        archives.write_csv(annotations / f"Charades_v1_{subset}.csv", COLUMNS, rows)
-    classes = "".join(f"{label} {text}\n" for label, text in CLASSES.items())
-    write_text(annotations / "Charades_v1_classes.txt", classes)
-    archives.write_classes(annotations / "category_idx.txt", list(CLASSES))
-
-    missing = [recordings[6].name]
-    shown = [recording for recording in recordings if recording.name not in missing]
-    i3d, videomae = {}, {}
-    for recording in shown:
-        centres_T = at_frames(recording, stride=8, offset=0, fps=24)
-        i3d[recording.name] = features(recording, "i3d-charades", centres_T, 32, noise=0.5)
-        centres_T = at_frames(recording, stride=4, offset=2, fps=30)
-        videomae[recording.name] = features(recording, "videomae_l", centres_T, 32, noise=0.5)
-    folder = root / "charades/features"
-    members = archives.feature_members(I3D, i3d, missing=missing)
-    archives.write_zip(folder / f"{I3D}.zip", members)
-    archives.write_zip(folder / f"{VIDEOMAE}.zip", archives.feature_members(VIDEOMAE, videomae))
+        archives.write_csv(folder / f"annotations/Charades_v1_{subset}.csv", COLUMNS, rows)
+    classes = "".join(f"{label} {text}\n" for label, text in texts.items())
+    write_text(folder / "annotations/Charades_v1_classes.txt", classes)
+    archives.write_classes(folder / "annotations/category_idx.txt", list(texts))
+    for extractor in release.extractors:
+        stride, offset, fps, lists_missing = TIMING[extractor.key]
+        archives.write_features(
+            folder,
+            release,
+            extractor,
+            partial(at_frames, stride=stride, offset=offset, fps=fps),
+            lists_missing=lists_missing,
+        )
 
 
-def _recordings() -> Sequence[Recording]:
+def _demo_recordings() -> Sequence[Recording]:
     rng = generator("charades")
     labels = tuple(CLASSES)
     content = Content(labels, (8.0, 26.0), (2, 5), (3.0, 9.0), overlapping=True, decimals=2)
@@ -111,7 +126,7 @@ def _row(recording: Recording, number: int) -> tuple[Any, ...]:
     actions = []
     for action in recording.actions:
         actions.append(f"{action.label} {action.start:.2f} {action.end:.2f}")
-    if number % 20 == 0:
+    if number % 20 == 0 and actions:
         label, duration = recording.actions[-1].label, recording.duration
         actions.append(actions[0])
         actions.append(f"{label} {duration - 1:.2f} {duration + 2:.2f}")

@@ -17,6 +17,7 @@ classifier: {"results": {id: [probability per class]}, "classes": [names]}.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,11 @@ from actionformer.synthetic.recordings import (
     at_frames,
     draw,
     evenly,
-    features,
     generator,
     names,
     probabilities,
 )
+from actionformer.synthetic.release import Extractor, Release
 
 # how many videos there are of each
 SUBSETS = {"training": 112, "validation": 40, "testing": 4}
@@ -73,18 +74,32 @@ FINEACTION_CLASSES = (
 
 # ------------------------------------------------------------------------------------- ActivityNet
 
+TSP = Extractor("tsp", "features/anet_tsp_npy_unresize.zip", 24, noise=0.8)
 
-def write_activitynet(root: Path) -> None:
-    """ActivityNet's files under `root`."""
-    folder = root / "activitynet"
-    classes = ACTIVITYNET_CLASSES
+
+def write_activitynet_demo(root: Path) -> None:
+    """ActivityNet's files of the demo edition under `root`."""
     rng = generator("activitynet")
     video_names = names(rng, sum(SUBSETS.values()), 11, YOUTUBE)
-    content = _content(classes, duration=(24.0, 200.0), length=(0.06, 0.24))
-    recordings = _recordings(rng, video_names, content)
+    content = _content(ACTIVITYNET_CLASSES, duration=(24.0, 200.0), length=(0.06, 0.24))
+    recordings = _demo_recordings(rng, video_names, content)
+    validation = [recording for recording in recordings if recording.subset == "validation"]
+    blocked = [validation[2].name, validation[7].name]
+    missing = [recordings[4].name, validation[7].name]
+    release = Release(recordings, ACTIVITYNET_CLASSES, (TSP,), missing)
+    write_activitynet(root, release, blocked)
+
+
+def write_activitynet(root: Path, release: Release, blocked: Sequence[str]) -> None:
+    """ActivityNet's files under `root`.
+
+    Args:
+        blocked: names of the videos that the evaluation leaves out.
+    """
+    folder, classes = root / "activitynet", release.classes
     archives.write_classes(folder / "annotations/category_idx.txt", classes)
     database = {}
-    for i, recording in enumerate(recordings):
+    for i, recording in enumerate(release.recordings):
         database[recording.name] = {
             "subset": recording.subset,
             "annotations": _annotations(recording, i),
@@ -98,38 +113,37 @@ def write_activitynet(root: Path) -> None:
         taxonomy.append(node)
     published = {"database": database, "taxonomy": taxonomy, "version": "VERSION 1.3"}
     archives.write_json(folder / "annotations/activity_net.v1-3.min.json", published)
-
-    validation = _validation(recordings)
-    blocked = [validation[2].name, validation[7].name]
-    archives.write_json(folder / "annotations/blocked.json", blocked)
-    missing = [recordings[4].name, validation[7].name]
-    arrays = {}
-    for recording in recordings:
-        if recording.name not in missing:
-            centres_T = evenly(recording, stride=16, fps=15)
-            arrays[recording.name] = features(recording, "tsp", centres_T, 24, noise=0.8)
-    stem = "anet_tsp_npy_unresize"
-    members = archives.feature_members(stem, arrays, prefix="v_", missing=missing)
-    archives.write_zip(folder / f"features/{stem}.zip", members)
-    scores = {recording.name: probabilities(recording, classes) for recording in validation}
+    archives.write_json(folder / "annotations/blocked.json", list(blocked))
+    centres = partial(evenly, stride=16, fps=15)
+    for extractor in release.extractors:
+        archives.write_features(folder, release, extractor, centres, prefix="v_")
     file = folder / "classifiers/cuhk_val_simp_7.json"
-    archives.write_json(file, {"results": scores, "class": list(classes)})
+    archives.write_json(file, {"results": _scores(release), "class": list(classes)})
 
 
 # -------------------------------------------------------------------------------------------- HACS
 
+SLOWFAST = Extractor(
+    "slowfast-hacs", "features/slowfast101_15fps_stride8_len32_hacs.zip", 28, noise=0.8
+)
 
-def write_hacs(root: Path) -> None:
-    """HACS's files under `root`."""
-    folder = root / "hacs"
-    classes = HACS_CLASSES
+
+def write_hacs_demo(root: Path) -> None:
+    """HACS's files of the demo edition under `root`."""
     rng = generator("hacs")
     video_names = names(rng, sum(SUBSETS.values()), 11, YOUTUBE)
-    content = _content(classes, duration=(18.0, 80.0), length=(0.06, 0.2))
-    recordings = _recordings(rng, video_names, content)
+    content = _content(HACS_CLASSES, duration=(18.0, 80.0), length=(0.06, 0.2))
+    recordings = _demo_recordings(rng, video_names, content)
+    missing = [recordings[1].name]
+    write_hacs(root, Release(recordings, HACS_CLASSES, (SLOWFAST,), missing))
+
+
+def write_hacs(root: Path, release: Release) -> None:
+    """HACS's files under `root`."""
+    folder, classes = root / "hacs", release.classes
     archives.write_classes(folder / "annotations/category_idx.txt", classes)
     database = {}
-    for i, recording in enumerate(recordings):
+    for i, recording in enumerate(release.recordings):
         database[recording.name] = {
             "duration": f"{recording.duration:.6f}",
             "url": f"https://www.youtube.com/watch?v={recording.name}",
@@ -138,40 +152,48 @@ def write_hacs(root: Path) -> None:
         }
     published = {"version": "1.1.1", "database": database}
     archives.write_json(folder / "annotations/HACS_segments_v1.1.1.json", published)
-
-    missing = [recordings[1].name]
-    arrays = {}
-    for recording in recordings:
-        if recording.name not in missing:
-            centres_T = at_frames(recording, stride=8, offset=16, fps=15)
-            arrays[recording.name] = features(recording, "slowfast-hacs", centres_T, 28, noise=0.8)
-    stem = "slowfast101_15fps_stride8_len32_hacs"
-    members = archives.feature_members(stem, arrays, missing=missing)
-    archives.write_zip(folder / f"features/{stem}.zip", members)
+    centres = partial(at_frames, stride=8, offset=16, fps=15)
+    for extractor in release.extractors:
+        archives.write_features(folder, release, extractor, centres)
     scores = {}
-    for recording in _validation(recordings):
-        logits = [round(8 * p - 2, 4) for p in probabilities(recording, classes)]
-        scores[recording.name] = [logits]
+    for name, probability_K in _scores(release).items():
+        scores[name] = [[round(8 * p - 2, 4) for p in probability_K]]
     file = folder / "classifiers/validation94.32.json"
     archives.write_json(file, {"results": scores, "class": list(classes)})
 
 
 # -------------------------------------------------------------------------------------- FineAction
 
+VIDEOMAES = (
+    Extractor(
+        "videomae_h",
+        "features/intervideo_mae_huge_k700_stride16_len16_fineaction.zip",
+        20,
+        noise=0.8,
+    ),
+    Extractor("videomaev2_g", "features/fineaction_mae_g.tar.gz", 22, noise=0.8),
+)
 
-def write_fineaction(root: Path) -> None:
-    """FineAction's files under `root`."""
-    folder = root / "fineaction"
-    classes = FINEACTION_CLASSES
+
+def write_fineaction_demo(root: Path) -> None:
+    """FineAction's files of the demo edition under `root`."""
     video_names = [f"v_{i:08d}" for i in range(1, sum(SUBSETS.values()) + 1)]
-    content = _content(classes, duration=(20.0, 110.0), length=(0.07, 0.26))
-    recordings = _recordings(generator("fineaction"), video_names, content)
+    content = _content(FINEACTION_CLASSES, duration=(20.0, 110.0), length=(0.07, 0.26))
+    recordings = _demo_recordings(generator("fineaction"), video_names, content)
+    missing = [recordings[2].name]
+    write_fineaction(root, Release(recordings, FINEACTION_CLASSES, VIDEOMAES, missing))
+
+
+def write_fineaction(root: Path, release: Release) -> None:
+    """FineAction's files under `root`."""
+    folder, classes = root / "fineaction", release.classes
     archives.write_classes(folder / "annotations/category_idx.txt", classes)
+    numbers = {label: number for number, label in enumerate(classes)}
     database = {}
-    for i, recording in enumerate(recordings):
+    for i, recording in enumerate(release.recordings):
         annotations = []
         for annotation in _annotations(recording, i):
-            annotations.append({"label_id": classes.index(annotation["label"]), **annotation})
+            annotations.append({"label_id": numbers[annotation["label"]], **annotation})
         database[recording.name] = {
             "filename": f"{recording.name}.mp4",
             "actual_frame_num": recording.frames,
@@ -181,31 +203,11 @@ def write_fineaction(root: Path) -> None:
         }
     published = {"version": "1.0", "database": database}
     archives.write_json(folder / "annotations/annotations_gt.json", published)
-
-    huge = _fineaction_members(
-        recordings, "videomae_h", "intervideo_mae_huge_k700_stride16_len16_fineaction", 20
-    )
-    path = folder / "features/intervideo_mae_huge_k700_stride16_len16_fineaction.zip"
-    archives.write_zip(path, huge)
-    giant = _fineaction_members(recordings, "videomaev2_g", "fineaction_mae_g", 22)
-    archives.write_tar_gz(folder / "features/fineaction_mae_g.tar.gz", giant)
-    scores = {}
-    for recording in _validation(recordings):
-        scores[recording.name] = probabilities(recording, classes)
+    centres = partial(evenly, stride=16, fps=30)
+    for extractor in release.extractors:
+        archives.write_features(folder, release, extractor, centres)
     file = folder / "classifiers/new_swinB_1x1x256_views2x3_max_label_avg_prob.json"
-    archives.write_json(file, {"results": scores, "classes": list(classes)})
-
-
-def _fineaction_members(
-    recordings: Sequence[Recording], key: str, folder: str, dim: int
-) -> dict[str, bytes]:
-    missing = [recordings[2].name]
-    arrays = {}
-    for recording in recordings:
-        if recording.name not in missing:
-            centres_T = evenly(recording, stride=16, fps=30)
-            arrays[recording.name] = features(recording, key, centres_T, dim, noise=0.8)
-    return archives.feature_members(folder, arrays, missing=missing)
+    archives.write_json(file, {"results": _scores(release), "classes": list(classes)})
 
 
 # --------------------------------------------------------------------------------- what they share
@@ -228,7 +230,7 @@ def _content(
     )
 
 
-def _recordings(
+def _demo_recordings(
     rng: np.random.Generator, video_names: Sequence[str], content: Content
 ) -> list[Recording]:
     """The recordings of all subsets, in their order."""
@@ -241,8 +243,12 @@ def _recordings(
     return recordings
 
 
-def _validation(recordings: Sequence[Recording]) -> list[Recording]:
-    return [recording for recording in recordings if recording.subset == "validation"]
+def _scores(release: Release) -> dict[str, list[float]]:
+    """Of every validation video what a classifier makes of it."""
+    scores = {}
+    for recording in release.of_subset("validation"):
+        scores[recording.name] = probabilities(recording, release.classes)
+    return scores
 
 
 def _annotations(recording: Recording, number: int) -> list[dict[str, Any]]:
@@ -255,7 +261,7 @@ def _annotations(recording: Recording, number: int) -> list[dict[str, Any]]:
     annotations: list[dict[str, Any]] = []
     for action in recording.actions:
         annotations.append({"segment": [action.start, action.end], "label": action.label})
-    if number % 9 == 0:
+    if number % 9 == 0 and annotations:
         start, label = recording.actions[0].start, annotations[0]["label"]
         end = round(start + 0.005 * recording.duration, 2)
         annotations.append(dict(annotations[0]))

@@ -6,6 +6,8 @@ primary or not. Three feature sets, each a zip of one npy per clip_uid; no list 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,11 @@ from actionformer.synthetic.recordings import (
     Recording,
     at_frames,
     draw,
-    features,
     generator,
     names,
     uniform,
 )
+from actionformer.synthetic.release import Extractor, Release
 
 CLASSES = (
     "clean_/_wipe_a_table_or_kitchen_counter",
@@ -46,19 +48,29 @@ CLASSES = (
 )
 CLIPS = 96
 FPS = 30
-# name, channels, stride, offset
-FEATURES = (
-    ("mq_slowfast", 24, 16, 16),
-    ("mq_egovlp", 16, 16, 8),
-    ("videomae_large_internvideo_img256_stride8_len16_interval1_ego4d", 20, 8, 4),
+EXTRACTORS = (
+    Extractor("mq_slowfast", "features/mq_slowfast.zip", 24, noise=0.8),
+    Extractor("mq_egovlp", "features/mq_egovlp.zip", 16, noise=0.8),
+    Extractor(
+        "videomae_large_internvideo_img256_stride8_len16_interval1_ego4d",
+        "features/videomae_large_internvideo_img256_stride8_len16_interval1_ego4d.zip",
+        20,
+        noise=0.8,
+    ),
 )
+# of each: stride, offset
+TIMING = {
+    "mq_slowfast": (16, 16),
+    "mq_egovlp": (16, 8),
+    "videomae_large_internvideo_img256_stride8_len16_interval1_ego4d": (8, 4),
+}
 
 
-def write(root: Path) -> None:
-    """Ego4D's files under `root`."""
+def write_demo(root: Path) -> None:
+    """Ego4D's files of the demo edition under `root`."""
     rng = generator("ego4d")
     # of the clips, then of the videos that they are cut from
-    uids = [_uid(rng) for _ in range(2 * CLIPS)]
+    uids = [uid(rng) for _ in range(2 * CLIPS)]
     content = Content(
         CLASSES, (60.0, 132.0), (4, 8), (4.0, 18.0), overlapping=True, decimals=2, fuzziness=0.36
     )
@@ -68,32 +80,43 @@ def write(root: Path) -> None:
         # some are longer than the model's window
         duration = 230.0 if i % 14 == 7 else None
         clips.append(draw(rng, uids[i], subset, float(FPS), content, duration))
+    # the last one has no features
+    release = Release(clips, CLASSES, EXTRACTORS, missing=[clips[-1].name])
+    write(root, release, uids[CLIPS:], rng)
+
+
+def write(root: Path, release: Release, videos: Sequence[str], rng: Generator) -> None:
+    """Ego4D's files under `root`.
+
+    Args:
+        videos: of every clip the video that it is cut from.
+        rng: draws where in its video a clip begins, and what a second annotator says.
+    """
+    folder = root / "ego4d"
     for subset in ("train", "val"):
-        videos = []
-        for i, clip in enumerate(clips):
+        published = []
+        for video, clip in zip(videos, release.recordings, strict=True):
             if clip.subset == subset:
                 begin = round(uniform(rng, 0, 900), 1)
                 one = _clip(rng, clip, begin)
-                videos.append({"video_uid": uids[CLIPS + i], "split": subset, "clips": [one]})
-        published = {
+                published.append({"video_uid": video, "split": subset, "clips": [one]})
+        content = {
             "version": "v2",
             "date": "220429",
             "description": "Ego4D Moments Annotations (synthetic demo)",
             "manifest": "",
-            "videos": videos,
+            "videos": published,
         }
-        archives.write_json(root / f"ego4d/annotations/moments_{subset}.json", published)
-    archives.write_classes(root / "ego4d/annotations/category_idx.txt", CLASSES)
-    for key, dim, stride, offset in FEATURES:
-        arrays = {}
-        for clip in clips[:-1]:  # the last one has none
-            centres_T = at_frames(clip, stride=stride, offset=offset, fps=FPS)
-            arrays[clip.name] = features(clip, key, centres_T, dim, noise=0.8)
-        members = archives.feature_members(key, arrays)
-        archives.write_zip(root / f"ego4d/features/{key}.zip", members)
+        archives.write_json(folder / f"annotations/moments_{subset}.json", content)
+    archives.write_classes(folder / "annotations/category_idx.txt", release.classes)
+    for extractor in release.extractors:
+        stride, offset = TIMING[extractor.key]
+        centres = partial(at_frames, stride=stride, offset=offset, fps=FPS)
+        archives.write_features(folder, release, extractor, centres, lists_missing=False)
 
 
-def _uid(rng: Generator) -> str:
+def uid(rng: Generator) -> str:
+    """The name of a video or clip."""
     return "-".join(names(rng, 1, length, HEX)[0] for length in (8, 4, 4, 4, 12))
 
 

@@ -6,8 +6,9 @@ SlowFast features: zip of one npy per video, stride 16 at 30 fps, `missing_files
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from actionformer.synthetic.recordings import (
     Recording,
     at_frames,
     draw,
-    features,
     generator,
 )
+from actionformer.synthetic.release import Extractor, Release
 
 # the publisher's numbers, which have gaps here
 VERBS = {
@@ -66,19 +67,33 @@ COLUMNS = (
     "all_nouns",
     "all_noun_classes",
 )
-FEATURES = "slowfast_fps30_stride16_clip32"
+EXTRACTORS = (
+    Extractor("slowfast-epic", "features/slowfast_fps30_stride16_clip32.zip", 32, noise=1.1),
+)
 
 
-def write(root: Path) -> None:
-    """EPIC's files under `root`."""
+def write_demo(root: Path) -> None:
+    """EPIC's files of the demo edition under `root`."""
+    recordings = _demo_recordings()
+    missing = [recordings[7].name]
+    write(root, Release(recordings, (), EXTRACTORS, missing), VERBS, NOUNS)
+
+
+def write(root: Path, release: Release, verbs: Mapping[int, str], nouns: Mapping[int, str]) -> None:
+    """EPIC's files under `root`; actions are labelled `verb/noun`, by number.
+
+    Args:
+        verbs: the publisher's numbers and what they stand for, of those that occur.
+        nouns: the same of nouns.
+    """
     folder = root / "epic"
-    recordings = _recordings()
+    recordings = release.recordings
     first = recordings[0].name
     for subset in ("train", "validation"):
         rows = []
         for recording in recordings:
             if recording.subset == subset:
-                rows += _rows(recording)
+                rows += _rows(recording, verbs, nouns)
             if recording.subset == subset and recording.name == first:
                 rows.append(rows[-1])  # the real file has exact duplicates, too
         archives.write_csv(folder / f"annotations/EPIC_100_{subset}.csv", COLUMNS, rows)
@@ -87,23 +102,21 @@ def write(root: Path) -> None:
         info.append((recording.name, recording.duration, recording.fps, "1920x1080"))
     columns = ("video_id", "duration", "fps", "resolution")
     archives.write_csv(folder / "annotations/EPIC_100_video_info.csv", columns, info)
-    for field, labels in (("verb", VERBS), ("noun", NOUNS)):
+    for field, labels in (("verb", verbs), ("noun", nouns)):
         ids = [f"id_{i:03d}" for i in labels]
         archives.write_classes(folder / f"annotations/category_idx_{field}.txt", ids)
-
-    missing = [recordings[7].name]
-    arrays = {}
-    for recording in recordings:
-        if recording.name not in missing:
-            both = (_both(recording.actions), _both(recording.lookalikes))
-            shown = replace(recording, actions=both[0], lookalikes=both[1])
-            centres_T = at_frames(shown, stride=16, offset=16, fps=30)
-            arrays[shown.name] = features(shown, "slowfast-epic", centres_T, 32, noise=1.1)
-    members = archives.feature_members(FEATURES, arrays, missing=missing)
-    archives.write_zip(folder / f"features/{FEATURES}.zip", members)
+    centres = partial(at_frames, stride=16, offset=16, fps=30)
+    for extractor in release.extractors:
+        archives.write_features(folder, release, extractor, centres, shown=_verbs_and_nouns)
 
 
-def _recordings() -> list[Recording]:
+def _verbs_and_nouns(recording: Recording) -> Recording:
+    """What features show: of every action its verb and its noun."""
+    actions, lookalikes = _both(recording.actions), _both(recording.lookalikes)
+    return replace(recording, actions=actions, lookalikes=lookalikes)
+
+
+def _demo_recordings() -> list[Recording]:
     rng = generator("epic")
     pairs = [f"{verb}/{noun}" for verb in VERBS for noun in NOUNS]
     content = Content(
@@ -120,7 +133,9 @@ def _recordings() -> list[Recording]:
     return recordings
 
 
-def _rows(recording: Recording) -> list[tuple[Any, ...]]:
+def _rows(
+    recording: Recording, verbs: Mapping[int, str], nouns: Mapping[int, str]
+) -> list[tuple[Any, ...]]:
     """A line per action; the columns are `COLUMNS`."""
     rows: list[tuple[Any, ...]] = []
     for i, action in enumerate(recording.actions):
@@ -135,12 +150,12 @@ def _rows(recording: Recording) -> list[tuple[Any, ...]]:
             stop,
             int(action.start * recording.fps) + 1,
             int(action.end * recording.fps) + 1,
-            f"{VERBS[verb]} {NOUNS[noun]}",
-            VERBS[verb],
+            f"{verbs[verb]} {nouns[noun]}",
+            verbs[verb],
             verb,
-            NOUNS[noun],
+            nouns[noun],
             noun,
-            f"['{NOUNS[noun]}']",
+            f"['{nouns[noun]}']",
             f"[{noun}]",
         )
         rows.append(row)

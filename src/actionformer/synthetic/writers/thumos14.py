@@ -10,51 +10,98 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from actionformer.synthetic import archives
 from actionformer.synthetic.recordings import (
     Action,
+    Array,
     Content,
     Generator,
     Recording,
     at_frames,
     draw,
-    features,
     generator,
     uniform,
 )
+from actionformer.synthetic.release import Extractor, Release
 
 CLASSES = ("CleanAndJerk", "CliffDiving", "HammerThrow", "HighJump", "LongJump", "TennisSwing")
 # MultiTHUMOS's finer classes
 PARTS = ("BodyBend", "Drop", "Fall", "Jump", "Run", "Squat", "Stand", "Throw")
 # in the official files this video has nothing but ambiguous stretches, and another one has nothing
 AMBIGUOUS_ALONE = "video_test_0001292"
-FEATURES = "i3d_actionformer_stride4_thumos"
-DIM = 48
+EXTRACTORS = (Extractor("i3d", "features/i3d_actionformer_stride4_thumos.zip", dim=48, noise=0.75),)
 
 # video -> its finer actions
 Parts = Mapping[str, Sequence[Action]]
 
 
-def write(root: Path) -> tuple[list[Recording], Parts]:
-    """THUMOS-14's files under `root`; returns what MultiTHUMOS labels."""
+def write_demo(root: Path) -> Parts:
+    """THUMOS-14's files of the demo edition under `root`; returns what MultiTHUMOS labels."""
     rng = generator("thumos14")
-    recordings = _recordings(rng)
-    parts = {recording.name: _parts(rng, recording) for recording in recordings}
-    _write_annotations(root, rng, recordings)
+    recordings = _demo_recordings(rng)
+    parts = {recording.name: parts_of(rng, recording, PARTS) for recording in recordings}
+    missing = [recordings[5].name, recordings[-2].name]
+    release = Release(recordings, (*CLASSES, "Diving"), EXTRACTORS, missing)
+    write(root, release, parts, rng)
+    for dataset in ("thumos14", "multithumos"):
+        path = root / dataset / "annotations/video_info.csv"
+        archives.write_csv(path, ("video_id", "duration_s", "fps", "frames"), _info(recordings))
+    labelled = {}
+    for recording in recordings:
+        labelled[recording.name] = (*recording.actions, *parts[recording.name])
+    return labelled
+
+
+def write(root: Path, release: Release, parts: Parts, rng: Generator) -> None:
+    """THUMOS-14's annotations, without durations, and features under `root`.
+
+    Args:
+        parts: MultiTHUMOS' finer actions, which features show, too.
+        rng: draws the ambiguous stretches.
+    """
+    folder = root / "thumos14"
+    _write_annotations(folder, rng, release)
+    archives.write_classes(folder / "annotations/category_idx.txt", release.classes)
+
+    def shown(recording: Recording) -> Recording:
+        return replace(recording, actions=(*recording.actions, *parts[recording.name]))
+
+    for extractor in release.extractors:
+        archives.write_features(folder, release, extractor, _centres, shown=shown)
+
+
+def _centres(recording: Recording) -> Array:
+    return at_frames(recording, stride=4, offset=8, fps=recording.fps)
+
+
+def write_database(path: Path, recordings: Sequence[Recording]) -> None:
+    """The JSON database that gives the durations, which the publisher's text files lack."""
+    database = {}
+    for recording in sorted(recordings, key=lambda recording: recording.name):
+        annotations = []
+        for action in recording.actions:
+            annotations.append({"segment": [action.start, action.end], "label": action.label})
+        database[recording.name] = {
+            "subset": "training" if recording.subset == "validation" else "validation",
+            "duration": recording.duration,
+            "frame": recording.frames,
+            "annotations": annotations,
+        }
+    archives.write_json(path, {"version": "synthetic", "database": database})
+
+
+def _info(recordings: Sequence[Recording]) -> list[tuple[Any, ...]]:
+    """Lines of the csv of durations."""
     info = []
     for recording in sorted(recordings, key=lambda recording: recording.name):
         duration, fps = f"{recording.duration:.2f}", f"{recording.fps}"
         info.append((recording.name, duration, fps, recording.frames))
-    for dataset in ("thumos14", "multithumos"):
-        path = root / dataset / "annotations/video_info.csv"
-        archives.write_csv(path, ("video_id", "duration_s", "fps", "frames"), info)
-    archives.write_classes(root / "thumos14/annotations/category_idx.txt", [*CLASSES, "Diving"])
-    _write_features(root, recordings, parts)
-    return recordings, parts
+    return info
 
 
-def _recordings(rng: Generator) -> list[Recording]:
+def _demo_recordings(rng: Generator) -> list[Recording]:
     content = Content(
         CLASSES,
         (9.0, 42.0),
@@ -77,11 +124,11 @@ def _recordings(rng: Generator) -> list[Recording]:
     return recordings
 
 
-def _parts(rng: Generator, recording: Recording) -> tuple[Action, ...]:
-    """The finer labels: what happens within the actions."""
+def parts_of(rng: Generator, recording: Recording, classes: Sequence[str]) -> tuple[Action, ...]:
+    """Finer labels: what happens within the actions."""
     parts = []
     for action in recording.actions:
-        first, second = (PARTS[int(i)] for i in rng.permutation(len(PARTS))[:2])
+        first, second = (classes[int(i)] for i in rng.permutation(len(classes))[:2])
         share = uniform(rng, 0.35, 0.65)
         middle = round(action.start + share * (action.end - action.start), 2)
         parts.append(Action(action.start, middle, first))
@@ -89,43 +136,43 @@ def _parts(rng: Generator, recording: Recording) -> tuple[Action, ...]:
     return tuple(parts)
 
 
-def _write_annotations(root: Path, rng: Generator, recordings: Sequence[Recording]) -> None:
+def _write_annotations(folder: Path, rng: Generator, release: Release) -> None:
     """The two zips of the challenge."""
     official: dict[str, list[str]] = {}
-    for recording in recordings:
+
+    def add(file: str, recording: Recording, start: float, end: float) -> None:
+        line = f"{recording.name}  {start:.1f} {end:.1f}\n"
+        official.setdefault(file, []).append(line)
+
+    for recording in release.recordings:
         subset = "val" if recording.subset == "validation" else "test"
         alone = recording.name == AMBIGUOUS_ALONE
-        for action in () if alone else recording.actions:
-            line = f"{recording.name}  {action.start:.1f} {action.end:.1f}\n"
-            official.setdefault(f"{action.label}_{subset}", []).append(line)
-            if action.label == "CliffDiving":
-                official.setdefault(f"Diving_{subset}", []).append(line)
+        for action in () if alone else _with_diving(recording.actions):
+            add(f"{action.label}_{subset}", recording, action.start, action.end)
         if int(rng.integers(4)) == 0 or alone:
-            line = f"{recording.name}  0.5 1.5\n"
-            official.setdefault(f"Ambiguous_{subset}", []).append(line)
+            add(f"Ambiguous_{subset}", recording, 0.5, 1.5)
     # instances past their video's end, and an exact duplicate, as in the official files
-    for recording, file in ((recordings[3], "HighJump_val"), (recordings[-4], "LongJump_test")):
-        start, end = recording.duration + 2, recording.duration + 5
-        official[file].append(f"{recording.name}  {start:.1f} {end:.1f}\n")
-    official["HammerThrow_val"].append(official["HammerThrow_val"][0])
+    for file, subset, place in (("HighJump_val", "validation", 3), ("LongJump_test", "test", -4)):
+        of_subset = release.of_subset(subset)
+        recording = of_subset[place % len(of_subset)]
+        add(file, recording, recording.duration + 2, recording.duration + 5)
+    twice = official.get("HammerThrow_val", [])
+    twice += twice[:1]
     for subset, zip_name in (("val", "validation"), ("test", "test")):
         members = {}
         for stem, lines in official.items():
             if stem.endswith(f"_{subset}"):
                 members[f"annotation/{stem}.txt"] = "".join(lines).encode()
-        path = root / f"thumos14/annotations/TH14_Temporal_annotations_{zip_name}.zip"
-        archives.write_zip(path, members)
+        path = folder / f"annotations/TH14_Temporal_annotations_{zip_name}.zip"
+        archives.write_archive(path, sorted(members.items()))
 
 
-def _write_features(root: Path, recordings: Sequence[Recording], parts: Parts) -> None:
-    """I3D features, which show the finer actions, too."""
-    missing = [recordings[5].name, recordings[-2].name]
-    arrays = {}
-    for recording in recordings:
-        if recording.name in missing:
-            continue
-        shown = replace(recording, actions=(*recording.actions, *parts[recording.name]))
-        centres_T = at_frames(shown, stride=4, offset=8, fps=shown.fps)
-        arrays[recording.name] = features(shown, "i3d", centres_T, DIM, noise=0.75)
-    members = archives.feature_members(FEATURES, arrays, missing=missing)
-    archives.write_zip(root / f"thumos14/features/{FEATURES}.zip", members)
+def _with_diving(actions: Sequence[Action]) -> list[Action]:
+    """Every CliffDiving as Diving, too, as in the official files."""
+    dived = {(action.start, action.end) for action in actions if action.label == "Diving"}
+    listed = []
+    for action in actions:
+        listed.append(action)
+        if action.label == "CliffDiving" and (action.start, action.end) not in dived:
+            listed.append(replace(action, label="Diving"))
+    return listed
