@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 import shutil
 import tarfile
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import requests
+import yaml
 
 from actionformer.commands.main import main
 from actionformer.data import fetch as module
@@ -277,7 +277,7 @@ def test_a_mirror_is_tried_first_and_then_the_publisher(server, tmp_path, kind):
 
 def test_a_mirror_that_is_not_there_is_named_before_any_publisher_is_asked(server, tmp_path):
     file = File(sources=[source(server + "/whole")])
-    with pytest.raises(InputError, match="mirror .*nowhere: no such folder"):
+    with pytest.raises(InputError, match=r"mirror .*nowhere: no such folder"):
         fetch(tmp_path / "f.bin", file, mirror=str(tmp_path / "nowhere"), name="set/f.bin")
     assert not Handler.calls
 
@@ -317,9 +317,10 @@ def test_a_mirrors_file_goes_on_after_an_interruption(changed, tmp_path, monkeyp
     fetch_it = partial(
         fetch, tmp_path / "f.bin", File(), mirror=str(tmp_path / "mirror"), name="set/f.bin"
     )
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(module, "_shown", interrupted)
-        fetch_it()
+        with pytest.raises(KeyboardInterrupt):
+            fetch_it()
     (part,) = tmp_path.glob("f.bin.*.part")
     assert part.read_bytes() == CONTENT[:3000]
     if changed:
@@ -483,24 +484,29 @@ def test_a_dry_run_begins_with_what_is_planned_per_row_on_one_screen(tmp_path, m
 @pytest.fixture
 def clone(tmp_path) -> Path:
     run_command(tmp_path, "git", "clone", "--quiet", str(CHECKOUT), "clone")
+    # with code of its own it would ask for an environment of its own
+    shutil.rmtree(tmp_path / "clone/src")
     return tmp_path / "clone"
 
 
-def test_a_remote_of_ones_own_takes_fetched_data_and_gives_them_back(clone, tmp_path):
-    """docs/data.md: add the data set's folder, push to a folder or pull over http.
+def test_a_pinned_data_set_goes_to_a_remote_of_its_own_and_comes_back(clone, tmp_path):
+    """docs/data.md: pin the data set, push to a folder, pull over http.
 
-    The demo's store stays as it is.
+    The demo's store stays as it is, and so does all that is in no version.
     """
     store = sorted(p.name for p in (clone / ".dvc/store").rglob("*"))
     run_command(clone, "dvc", "pull", "--quiet")
     path = clone / "data/paper/thumos14/features/f.zip"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(CONTENT)
+    unpinned = [clone / f"data/{part}/f.zip" for part in ("own", "rehearsal/hacs", "paper/hacs")]
+    for file in (path, *unpinned):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(CONTENT)
     run_command(clone, "dvc", "remote", "add", "lab", str(tmp_path / "lab"))
-    run_command(clone, "dvc", "add", "--quiet", "data/paper/thumos14")
-    run_command(clone, "dvc", "push", "--quiet", "--remote", "lab", "data/paper/thumos14")
+    run_command(clone, "actionformer", "pin", "thumos14", "--remote", "lab")
+    assert "up to date" in run_command(clone, "dvc", "status").stdout
+    run_command(clone, "dvc", "push", "--quiet")
     assert sorted(p.name for p in (clone / ".dvc/store").rglob("*")) == store
-    shutil.rmtree(clone / "data/paper")
+    shutil.rmtree(clone / "data/paper/thumos14")
     shutil.rmtree(clone / ".dvc/cache")
     http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "lab")))
     threading.Thread(target=http.serve_forever, daemon=True).start()
@@ -508,23 +514,47 @@ def test_a_remote_of_ones_own_takes_fetched_data_and_gives_them_back(clone, tmp_
     run_command(clone, "dvc", "pull", "--quiet", "--remote", "web", "data/paper/thumos14")
     http.shutdown()
     assert path.read_bytes() == CONTENT
-    assert (clone / "data/demo/thumos14").is_dir()
+    run_command(clone, "dvc", "pull", "--quiet", "--force")
+    for file in (path, *unpinned):
+        assert file.read_bytes() == CONTENT
+
+
+def test_pinning_keeps_the_demo_in_the_version_where_it_was_never_pulled(clone, tmp_path):
+    """And `dvc status` has nothing to say of it then."""
+    before = yaml.safe_load((clone / "data.dvc").read_text())["outs"]
+    (clone / "data/paper/hacs/features").mkdir(parents=True)
+    (clone / "data/paper/hacs/features/f.zip").write_bytes(CONTENT)
+    run_command(clone, "dvc", "remote", "add", "lab", str(tmp_path / "lab"))
+    for _ in range(2):  # a second time, as after a file was added
+        run_command(clone, "actionformer", "pin", "hacs", "--remote", "lab")
+        demo, hacs = yaml.safe_load((clone / "data.dvc").read_text())["outs"]
+        assert [demo] == before
+        assert (hacs["path"], hacs["remote"]) == ("data/paper/hacs", "lab")
+    said = run_command(clone, "dvc", "status", "data/paper/hacs").stdout
+    assert "up to date" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("hacs", "--remote", "lab"), "data/paper/hacs: no such folder; `actionformer fetch hacs`"),
+        (("thumos14", "--remote", "lab"), "no remote for your data .*dvc remote add lab ADDRESS"),
+        (("thumos14", "--remote", "demo"), "no remote for your data"),
+        (("thumos14", "--remote", "lab", "--edition", "demo"), "not yours to pin"),
+    ],
+)
+def test_what_cannot_be_pinned_is_refused_and_the_version_stays(arguments, words, clone):
+    (clone / "data/paper/thumos14").mkdir(parents=True)
+    before = (clone / "data.dvc").read_text()
+    done = run_command(clone, "actionformer", "pin", *arguments, check=False)
+    assert done.returncode == 1
+    assert re.search(words, done.stderr)
+    assert (clone / "data.dvc").read_text() == before
 
 
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
-
-
-def test_adding_one_data_set_keeps_the_others_in_the_version(clone):
-    """The trap: `dvc add data` on a tree that lacks parts of the version would drop them."""
-    before = run_command(clone, "dvc", "list", ".", "data", "--recursive", "--json").stdout
-    path = clone / "data/paper/hacs/features/f.zip"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(CONTENT)
-    run_command(clone, "dvc", "add", "--quiet", "data/paper/hacs")
-    after = run_command(clone, "dvc", "list", ".", "data", "--recursive", "--json").stdout
-    assert {e["path"] for e in json.loads(before)} < {e["path"] for e in json.loads(after)}
 
 
 def test_a_file_that_is_put_there_during_its_download_is_kept(server, tmp_path, monkeypatch):
@@ -533,8 +563,9 @@ def test_a_file_that_is_put_there_during_its_download_is_kept(server, tmp_path, 
     download = module._download
 
     def meanwhile(source, part, file):
-        download(source, part, file)
+        md5 = download(source, part, file)
         target.write_bytes(b"by hand")
+        return md5
 
     monkeypatch.setattr(module, "_download", meanwhile)
     fetched = fetch(target, File(sources=[source(f"{server}/plain")]))

@@ -158,37 +158,53 @@ def lock_md5() -> str:
 # ------------------------------------------------------------------------------------ data version
 
 
-def data_version(checkout: Path = Path(".")) -> str:
-    """md5 of the whole `data/` folder as `data.dvc` pins it; 'none' where nothing is pinned."""
-    return _data_version(checkout.resolve())
+def data_version(files: Iterable[str], checkout: Path = Path(".")) -> str:
+    """Which version of the data these files belong to, by their paths from the checkout.
+
+    md5 of each output of `data.dvc` that holds some of them; 'none' where none does.
+    """
+    outputs = _outputs(checkout.resolve())
+    used = []
+    for path in files:
+        for folder, md5 in outputs.items():
+            if path == folder or path.startswith(f"{folder}/"):
+                used.append(md5)
+    return " ".join(dict.fromkeys(used)) or "none"
 
 
 @cache
-def _data_version(checkout: Path) -> str:
+def _outputs(checkout: Path) -> dict[str, str]:
+    """Folder or file -> its md5, of every output that `data.dvc` pins."""
     entry = checkout / "data.dvc"
     if not entry.exists():
-        return "none"
-    return str(yaml.safe_load(entry.read_text(encoding="utf-8"))["outs"][0]["md5"])
+        return {}
+    listed = yaml.safe_load(entry.read_text(encoding="utf-8"))["outs"]
+    return {str(output["path"]): str(output["md5"]) for output in listed if "md5" in output}
 
 
 def pinned_md5s(checkout: Path = Path(".")) -> dict[str, str]:
     """md5 of every file of the pinned version, by path from the checkout ('data/demo/...').
 
-    Empty where the version's manifest has not been pulled yet.
+    Without those of an output whose list of files has not been pulled yet.
     """
     return _pinned_md5s(checkout.resolve())
 
 
 @cache
 def _pinned_md5s(checkout: Path) -> dict[str, str]:
-    # DVC keeps a folder's list of files like any other file, under its md5
-    version = _data_version(checkout)
-    for store in (checkout / ".dvc/cache/files/md5", checkout / ".dvc/store/files/md5"):
-        manifest = store / version[:2] / version[2:]
-        if manifest.exists():
-            entries = json.loads(manifest.read_text(encoding="utf-8"))
-            return {f"data/{entry['relpath']}": str(entry["md5"]) for entry in entries}
-    return {}
+    pinned = {}
+    for folder, version in _outputs(checkout).items():
+        if not version.endswith(".dir"):
+            pinned[folder] = version
+            continue
+        # DVC keeps a folder's list of files like any other file, under its md5
+        for store in (checkout / ".dvc/cache/files/md5", checkout / ".dvc/store/files/md5"):
+            manifest = store / version[:2] / version[2:]
+            if manifest.exists():
+                for entry in json.loads(manifest.read_text(encoding="utf-8")):
+                    pinned[f"{folder}/{entry['relpath']}"] = str(entry["md5"])
+                break
+    return pinned
 
 
 def source_md5(path: Path) -> str:
@@ -233,4 +249,4 @@ def as_pinned_now(lineage: Mapping[str, Any]) -> Mapping[str, Any]:
     """A lineage whose files may have been pinned since they were used: as `data.dvc` stands now."""
     if lineage["pinned"] or not is_pinned(lineage["files"]):
         return lineage
-    return {**lineage, "pinned": True, "data_version": data_version()}
+    return {**lineage, "pinned": True, "data_version": data_version(lineage["files"])}

@@ -49,6 +49,7 @@ elif MISSING:
         shell:
             "{params.command}"
 
-    AFTERWARDS.append(
-        f"To make fetched files part of the version: dvc add data/{RAW_EDITION}/DATASET (never a whole `dvc add data`)"
-    )
+    if CHOSEN.origin == "publisher":
+        AFTERWARDS.append(
+            "To make fetched files part of the version: actionformer pin DATASET --remote REMOTE (docs/data.md)"
+        )

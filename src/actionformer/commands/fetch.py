@@ -103,6 +103,22 @@ def fetch(args: argparse.Namespace) -> None:
     )
 
 
+def pin_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DATASET", help="a data set of params/datasets")
+    text = "the remote of DVC's that its files go to and come from (`dvc remote add NAME ADDRESS`)"
+    parser.add_argument("--remote", required=True, help=text)
+    edition_options(parser, "paper")
+
+
+def pin(args: argparse.Namespace) -> None:
+    from actionformer.stages import fetch as stage
+
+    if load_edition(args.edition, args.params).origin != "publisher":
+        raise InputError(f"the files of the {args.edition} edition are not yours to pin")
+    dataset = load_dataset(args.dataset, args.edition, args.params)
+    print(stage.pin(dataset, args.dataset, args.edition, args.remote))
+
+
 def plan_options(parser: argparse.ArgumentParser) -> None:
     text = "every file of these rows (default: all rows, a line each)"
     parser.add_argument("rows", metavar="ROW", nargs="*", help=text)
@@ -136,6 +152,12 @@ COMMANDS = (
         fetch_options,
         fetch,
         resumes=True,
+    ),
+    Command(
+        "pin",
+        "make a fetched data set part of the version of the data, with a remote of its own",
+        pin_options,
+        pin,
     ),
     Command(
         "plan",

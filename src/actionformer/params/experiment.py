@@ -184,7 +184,8 @@ class TrainingParams(Params):
 
     @property
     def epochs(self) -> int:
-        return self.schedule_epochs if self.stop_after_epoch is None else self.stop_after_epoch
+        # of a schedule that was shortened on the command line nothing but the schedule is left
+        return min(self.schedule_epochs, self.stop_after_epoch or self.schedule_epochs)
 
 
 class InferenceParams(Params):

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import yaml
 
 from actionformer import layout, provenance
 from actionformer.data import fetch as fetching
 from actionformer.data import plan as plans
 from actionformer.errors import InputError
+from actionformer.files import write_text
 from actionformer.params.dataset import Dataset
 from actionformer.params.experiment import Experiment
 from actionformer.stages import inputs
+
+# the file that pins the data, and the remote of the demo edition, which is part of the repository
+VERSION = Path("data.dvc")
+DEMO_REMOTE = "demo"
 
 
 def fetch(
@@ -61,7 +70,46 @@ def fetch(
         owner = features.dataset
         if owner is not None:
             say(f"features '{key}' are those of {owner}: actionformer fetch {owner}")
-    say(f"to make these files part of the version: dvc add {root}")
+    if not mirror_alone:
+        say(f"to make these files part of the version: actionformer pin {name} --remote REMOTE")
+
+
+def pin(dataset: Dataset, name: str, edition: str, remote: str) -> str:
+    """Make the files of a data set part of the version, as an output with a remote of its own.
+
+    Says what is to be done next.
+
+    Raises:
+        InputError: no files, no such remote, or what DVC says of them.
+    """
+    root = layout.raw_root(dataset, name, edition)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; `actionformer fetch {name}` brings its files")
+    remotes = [line.split()[0] for line in _dvc("remote", "list").splitlines()]
+    if remote not in remotes or remote == DEMO_REMOTE:
+        known = ", ".join(one for one in remotes if one != DEMO_REMOTE) or "none yet"
+        wanted = f"dvc remote add {remote} ADDRESS (a folder, ssh://host/path, s3://bucket/path)"
+        raise InputError(f"--remote {remote}: no remote for your data ({known}); {wanted}")
+    before = VERSION.read_text(encoding="utf-8")
+    content = yaml.safe_load(before)
+    others = [output for output in content["outs"] if output["path"] != root.as_posix()]
+    content["outs"] = [*others, {"path": root.as_posix(), "remote": remote}]
+    write_text(VERSION, yaml.safe_dump(content, sort_keys=False))
+    try:
+        _dvc("add", "--quiet", root.as_posix())
+    except BaseException:
+        write_text(VERSION, before)
+        raise
+    return f"{VERSION}: {root} is pinned; `git commit {VERSION}` keeps that, `dvc push` brings it to {remote}"
+
+
+def _dvc(*arguments: str) -> str:
+    """What a command of DVC prints; its own words where it fails."""
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError(f"dvc {' '.join(arguments)}: {done.stderr.removeprefix('ERROR: ')}")
+    return done.stdout
 
 
 def again(dataset: str, edition: str, file: str, mirror: str | None) -> str:

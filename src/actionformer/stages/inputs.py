@@ -175,7 +175,7 @@ def data_lineage(experiment: Experiment, checkpoint: Path | None = None) -> dict
     used = [layout.classifier_of(experiment), checkpoint]
     files |= provenance.sources([path for path in used if path is not None])
     return {
-        "data_version": provenance.data_version(),
+        "data_version": provenance.data_version(files),
         "files": files,
         "pinned": provenance.is_pinned(files),
     }

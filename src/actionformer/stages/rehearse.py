@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from actionformer.data.publishers import convert_folder
+from actionformer.data.publishers import convert_folder, found_in
 from actionformer.errors import InputError
 from actionformer.files import atomic_path
 from actionformer.params.dataset import Dataset
@@ -66,6 +66,11 @@ def _annotated(
     """What is annotated: really, where the folder has it, else drawn."""
     if annotations is None or not (annotations / name).is_dir():
         return rehearsal.drawn(name, videos)
+    try:
+        found_in(annotations / name, dataset.format, _durations(annotations, name))
+    except InputError as none:
+        say(f"{name}: drawn, since {none}")
+        return rehearsal.drawn(name, videos)
     annotated = _real(name, dataset, annotations, videos)
     say(f"{name}: the annotations of {annotations / name}")
     if name != "thumos14":
@@ -81,10 +86,15 @@ def _real(
 ) -> rehearsal.Annotated:
     """Real annotations, with all that a protocol leaves out."""
     whole = {"excluded_videos": [], "drop_segments_past_end": False}
-    info = sorted((annotations / "thumos14").rglob("*video_info*.csv"))
-    durations = info[0] if name in ("thumos14", "multithumos") and info else None
+    durations = _durations(annotations, name)
     content = convert_folder(dataset.model_copy(update=whole), annotations / name, durations)
     return rehearsal.real(name, dataset, content, videos)
+
+
+def _durations(annotations: Path, name: str) -> Path | None:
+    """The csv of durations that THUMOS-14 and MultiTHUMOS share, if it is there."""
+    found = sorted((annotations / "thumos14").rglob("*video_info*.csv"))
+    return found[0] if name in ("thumos14", "multithumos") and found else None
 
 
 def _copy_real(annotations: Path, out: Path, name: str, dataset: Dataset, say: Say) -> None:

@@ -170,6 +170,10 @@ def real(name: str, dataset: Dataset, content: Mapping[str, Any], videos: int | 
             actions.append(Action(start, end, _label(annotation)))
         subset = subsets.get(entry["subset"], entry["subset"])
         recordings.append(Recording(video, subset, duration, fps, tuple(actions), (), FUZZINESS))
+    classes = content.get("classes")
+    if not isinstance(classes, list):
+        occurring = {action.label for one in recordings for action in one.actions}
+        classes = sorted(occurring)
     if videos is not None:
         kept = []
         for subset in subsets.values():
@@ -177,10 +181,6 @@ def real(name: str, dataset: Dataset, content: Mapping[str, Any], videos: int | 
             of_subset = [one for one in recordings if one.subset == subset and one.actions]
             kept += [one for one in of_subset if one.name not in blocked][:videos]
         recordings, blocked = kept, []
-    classes = content.get("classes")
-    if not isinstance(classes, list):
-        occurring = {action.label for one in recordings for action in one.actions}
-        classes = sorted(occurring)
     return Annotated(recordings, classes, blocked)
 
 
