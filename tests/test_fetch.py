@@ -510,10 +510,12 @@ def test_a_pinned_data_set_goes_to_a_remote_of_its_own_and_comes_back(clone, tmp
     shutil.rmtree(clone / ".dvc/cache")
     http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path / "lab")))
     threading.Thread(target=http.serve_forever, daemon=True).start()
-    run_command(clone, "dvc", "remote", "add", "web", f"http://127.0.0.1:{http.server_port}")
-    run_command(clone, "dvc", "pull", "--quiet", "--remote", "web", "data/paper/thumos14")
+    address = f"http://127.0.0.1:{http.server_port}"
+    run_command(clone, "dvc", "remote", "modify", "--local", "lab", "url", address)
+    run_command(clone, "dvc", "pull", "--quiet", "data/paper/thumos14")
     http.shutdown()
     assert path.read_bytes() == CONTENT
+    run_command(clone, "dvc", "remote", "modify", "--local", "lab", "url", str(tmp_path / "lab"))
     run_command(clone, "dvc", "pull", "--quiet", "--force")
     for file in (path, *unpinned):
         assert file.read_bytes() == CONTENT

@@ -284,7 +284,6 @@ def test_mlflow_has_an_experiment_per_table_a_parent_per_row_and_a_child_per_see
             return {Path(item.path).name for item in found.list_artifacts(run.info.run_id, folder)}
 
         assert artifacts(child) >= {
-            "checkpoint.pt",
             "model.pt",
             "params.yaml",
             "detections.json",

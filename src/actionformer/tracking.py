@@ -46,7 +46,6 @@ from actionformer.training.history import read_history
 
 LOCK = Path("build/mlflow.lock")
 ARTIFACTS = (
-    "checkpoint.pt",
     "model.pt",
     "history.csv",
     "lineage.json",
@@ -80,6 +79,8 @@ ADDRESSES = (
 )
 # the folder of MLflow's artifacts, beside its database
 ARTIFACT_FOLDER = "mlruns"
+# bytes from which an artifact is a hard link, where the store lies here
+LINKED_FROM = 1_000_000
 # MLflow's limits
 LONGEST_PARAM, PARAMS_AT_ONCE, METRICS_AT_ONCE = 6000, 100, 1000
 LONGEST_DIGEST, LONGEST_DESCRIPTION = 36, 5000
@@ -365,9 +366,36 @@ def _upload(client: MlflowClient, run_id: str, files: Sequence[Path], folder: st
             name = f"{folder}/{path.name}" if folder else path.name
             found[name] = file_md5(path)
             if known.get(name) != found[name]:
-                client.log_artifact(run_id, str(path), folder or None)
+                _log_file(client, run_id, path, folder)
     if found != known:
         client.set_tag(run_id, "artifacts", json.dumps(found))
+
+
+def _log_file(client: MlflowClient, run_id: str, path: Path, folder: str) -> None:
+    """A file as an artifact; where the store lies here a large one is a second name of the file.
+
+    Nothing writes into a large file of a run: a new one takes its place. What a person may edit is
+    small, and copied.
+    """
+    address = client.get_run(run_id).info.artifact_uri.removeprefix("file://")
+    if path.stat().st_size >= LINKED_FROM and "://" not in address:
+        target = Path(address) / folder / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if _linked(path, target):
+            return
+    client.log_artifact(run_id, str(path), folder or None)
+
+
+def _linked(path: Path, target: Path) -> bool:
+    """Give a file a second name, in the place of what lies there; not across disks."""
+    beside = target.with_name(f".{target.name}.link")
+    try:
+        beside.unlink(missing_ok=True)
+        beside.hardlink_to(path)
+        beside.replace(target)
+    except OSError:
+        return False
+    return True
 
 
 def _log_model(client: MlflowClient, run_id: str, run: Path, experiment: Experiment) -> None:
@@ -428,10 +456,7 @@ def _link_weights(address: str, weights: Path) -> None:
     stored = Path(address.removeprefix("file://")) / "data" / weights.name
     if "://" in address.removeprefix("file://") or not stored.exists():
         return
-    linked = stored.with_suffix(".link")
-    with suppress(OSError):  # another disk: then it is a copy
-        linked.hardlink_to(weights)
-        linked.replace(stored)
+    _linked(weights, stored)  # on another disk it stays a copy
 
 
 def _signature(experiment: Experiment) -> ModelSignature:

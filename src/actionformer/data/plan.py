@@ -9,8 +9,14 @@ from pathlib import Path
 
 from actionformer import layout
 from actionformer.params.dataset import Dataset, File, Source
-from actionformer.params.experiment import Experiment
-from actionformer.params.files import PARAMS, load_dataset
+from actionformer.params.experiment import OWN, Experiment
+from actionformer.params.files import PARAMS, load_dataset, load_edition
+
+# bytes of one weight, and how many copies of all: in model.pt and in the checkpoint; while it is
+# trained twice in the optimiser's state and once more. What MLflow keeps is a second name of these
+WEIGHT, KEPT, TRAINED = 4, 2, 5
+# bytes of a detection, as it is written
+DETECTION = 80
 
 
 @dataclass(frozen=True)
@@ -19,6 +25,8 @@ class Needed:
 
     path: Path
     file: File
+    # from a mirror alone, which has it already
+    mirrored: bool = False
 
     @property
     def bytes(self) -> int | None:
@@ -32,10 +40,14 @@ class Needed:
 
     def sources(self) -> str:
         """Where it comes from, in the order tried."""
+        if self.mirrored:
+            return "the mirror"
         return ", or ".join(map(_address, self.file.sources)) or "no known source"
 
     def access(self) -> str:
         """What stands between the reader and the file."""
+        if self.mirrored:
+            return "open"
         if self.file.gated:
             return "gated"
         by_hand = all(source.kind == "manual" for source in self.file.sources)
@@ -61,23 +73,29 @@ def needed(experiment: Experiment, *, released: bool = True, params: Path = PARA
     dataset = owner = experiment.dataset
     if experiment.features.dataset is not None:
         owner = load_dataset(experiment.features.dataset, experiment.edition, params)
-    items = [_needed(path, dataset) for path in layout.annotation_files_of(experiment)]
-    items.append(_needed(layout.features_of(experiment), owner))
+    mirrored = False
+    if experiment.edition != OWN:
+        mirrored = load_edition(experiment.edition, params).origin == "mirror"
+    items = []
+    for path in layout.annotation_files_of(experiment):
+        items.append(Needed(path, _facts_of(path, dataset), mirrored))
+    features = layout.features_of(experiment)
+    items.append(Needed(features, _facts_of(features, owner), mirrored))
     more = [layout.classifier_of(experiment)]
     if released:
         more.append(layout.released_checkpoint_of(experiment))
-    for path in more:
-        if path is not None:
-            items.append(_needed(path, dataset))
+    for wanted in more:
+        if wanted is not None:
+            items.append(Needed(wanted, _facts_of(wanted, dataset), mirrored))
     return items
 
 
-def _needed(path: Path, dataset: Dataset) -> Needed:
-    """A path with what the data set's params say of the file, if they say anything."""
+def _facts_of(path: Path, dataset: Dataset) -> File:
+    """What the data set's params say of a file, if they say anything."""
     for name, file in dataset.files.items():
         if path.as_posix().endswith(f"/{name}"):
-            return Needed(path, file)
-    return Needed(path, File())
+            return file
+    return File()
 
 
 def overview(
@@ -100,12 +118,19 @@ def overview(
         to_train += untrained
         trainings = f"{untrained} of {len(seeds)}" if untrained else "nothing"
         files = f"{len(missing)} file{'' if len(missing) == 1 else 's'}" if missing else "nothing"
-        cells = f"{trainings:<10}{files:<10}{_room(items):<18}{_in_the_way(missing)}"
+        room = _room(items, runs_bytes(experiment, len(seeds)))
+        cells = f"{trainings:<10}{files:<10}{room:<18}{_in_the_way(missing)}"
         lines.append(f"{experiment.name:<{width}}  {cells}".rstrip())
     missing = _missing(everything.values())
     trainings = f"{to_train} of {len(experiments) * len(seeds)} runs to train"
     files = f"{len(missing)} of {len(everything)} files to fetch"
-    lines += ["", f"{trainings}; {files}; disk for all of them: {_disk(everything.values())}"]
+    kept = sum(runs_bytes(experiment, len(seeds)) for experiment in experiments)
+    lines += ["", f"{trainings}; {files}; disk for all of them: {_disk(everything.values(), kept)}"]
+    more = max(runs_bytes(experiment, 1, TRAINED - KEPT) for experiment in experiments)
+    lines.append(
+        f"that is files, packed features, runs; {_gigabytes(more)} more while one trains, and what "
+        "is pinned again in DVC's cache"
+    )
     lines.append("files and sources of a row: actionformer plan ROW")
     return "\n".join(lines) + "\n"
 
@@ -185,13 +210,20 @@ def as_markdown(experiments: Sequence[Experiment]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def disk(experiments: Sequence[Experiment]) -> str:
-    """What the files of these rows and their packed stores take, as far as it is known."""
-    items = {}
-    for experiment in experiments:
-        for item in needed(experiment):
-            items[item.path] = item
-    return _disk(items.values())
+def runs_bytes(experiment: Experiment, seeds: int, copies: int = KEPT) -> int:
+    """What the runs of a row keep: weights and detections."""
+    weights = copies * WEIGHT * experiment.model.parameters
+    counts = experiment.dataset.published.get(experiment.dataset.eval_subset)
+    videos = counts.videos if counts is not None and counts.videos is not None else 0
+    classifier = experiment.dataset.classifier
+    fused = classifier.top_k if experiment.inference.use_classifier and classifier else 1
+    detections = videos * fused * experiment.inference.max_segments * DETECTION
+    return seeds * (weights + detections)
+
+
+def disk(experiment: Experiment, seeds: int, params: Path = PARAMS) -> str:
+    """What the files of a row, its packed features and its runs take, as far as it is known."""
+    return _disk(needed(experiment, params=params), runs_bytes(experiment, seeds))
 
 
 def _bytes(items: Collection[Needed]) -> tuple[int, int]:
@@ -208,18 +240,16 @@ def _bytes(items: Collection[Needed]) -> tuple[int, int]:
     return total, unknown
 
 
-def _room(items: Collection[Needed]) -> str:
-    """What these files take, in few words."""
+def _room(items: Collection[Needed], runs: int) -> str:
+    """What these files and runs take, in few words."""
     total, unknown = _bytes(items)
-    if not total:
-        return "unknown"
-    return _gigabytes(total) + (" or more" if unknown else "")
+    return _gigabytes(total + runs) + (" or more" if unknown else "")
 
 
-def _disk(items: Collection[Needed]) -> str:
-    """What these files take, and of how many that is not known."""
+def _disk(items: Collection[Needed], runs: int = 0) -> str:
+    """What these files and runs take, and of how many files that is not known."""
     total, unknown = _bytes(items)
-    known = _gigabytes(total) if total else ""
+    known = _gigabytes(total + runs) if total + runs else ""
     more = f"{unknown} files of unknown size" if unknown else ""
     return f"at least {known}, and {more}" if known and more else known or more
 

@@ -130,6 +130,20 @@ class ModelParams(Params):
             return (self.attention_window,) * (self.branch_blocks + 1)
         return self.attention_window
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers the network learns."""
+        C, K, levels = self.channels, self.num_classes, self.branch_blocks + 1
+        norm, product = 2 * C, C * C + C
+        embedding = 3 * C * (self.in_channels + (self.embed_convs - 1) * C)
+        embedding += self.embed_convs * norm
+        attention = 3 * (3 * C + norm + product) + product
+        block = 2 * norm + attention + (4 * C * C + 4 * C) + (4 * C * C + C) + 2 * C
+        blocks = (self.stem_blocks + self.branch_blocks) * block
+        towers = 2 * self.head_convs * (3 * C * C + norm)
+        heads = (3 * C + 1) * (K + 2) + levels
+        return embedding + blocks + levels * norm + towers + heads
+
     @model_validator(mode="after")
     def _shapes(self) -> ModelParams:
         levels = self.branch_blocks + 1

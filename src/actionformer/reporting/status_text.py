@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from actionformer.data import plan
 from actionformer.params.experiment import Experiment
 from actionformer.progress import clock
 
@@ -62,6 +61,8 @@ class Costs:
     rate: float
     # row -> of one seed; None where nobody says how many videos there are
     hours: Mapping[str, Hours | None]
+    # row -> what its files and runs take, in words
+    disk: Mapping[str, str]
 
 
 def as_text(
@@ -85,7 +86,7 @@ def as_text(
         name = run.experiment.name
         if costs is not None and name not in told:  # once per row
             told.add(name)
-            line += f"  {_hours(run, costs):<22}  {plan.disk([run.experiment])}"
+            line += f"  {_hours(run, costs):<22}  {costs.disk[name]}"
         lines.append(line.rstrip())
     counted = Counter(run.state for run in runs)
     states = ", ".join(f"{number} {state}" for state, number in counted.items())

@@ -100,7 +100,8 @@ def pin(dataset: Dataset, name: str, edition: str, remote: str) -> str:
     except BaseException:
         write_text(VERSION, before)
         raise
-    return f"{VERSION}: {root} is pinned; `git commit {VERSION}` keeps that, `dvc push` brings it to {remote}"
+    keeps = f"`git commit {VERSION}` keeps that, `dvc push` brings it to {remote}"
+    return f"{VERSION}: {root} is pinned; {keeps}"
 
 
 def _dvc(*arguments: str) -> str:

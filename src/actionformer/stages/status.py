@@ -12,11 +12,13 @@ from filelock import FileLock, Timeout
 from actionformer import interrupts, layout, provenance
 from actionformer.data import annotations as databases
 from actionformer.data import features as stores
+from actionformer.data import plan
 from actionformer.data.features import FeatureStore
 from actionformer.errors import InputError
 from actionformer.files import digest, read_json, write_json
 from actionformer.params import keys
 from actionformer.params.experiment import OWN, Experiment
+from actionformer.params.files import PARAMS
 from actionformer.progress import progress
 from actionformer.reporting import status_text
 from actionformer.reporting.status_text import Costs, Hours, RunStatus
@@ -37,6 +39,7 @@ def status(
     released: bool,
     cost: bool,
     measure: bool = False,
+    params: Path = PARAMS,
 ) -> str:
     """A line per row and seed, then what is next; with gigabytes and hours per row if `cost`.
 
@@ -45,7 +48,9 @@ def status(
         measure: reckon hours from steps that are run now, where none have been on this machine.
     """
     runs = [run_status(row, seed) for row in rows for seed in seeds]
-    costs = _costs(runs, measure=measure) if cost or measure else None
+    costs = None
+    if cost or measure:
+        costs = _costs(runs, len(seeds), params, measure=measure)
     others = _others(rows, seeds, released=released)
     return status_text.as_text(runs, calls, others=others, costs=costs)
 
@@ -222,7 +227,7 @@ def _others(rows: Sequence[Experiment], seeds: Sequence[int], *, released: bool)
     return [*lines, f"report: {page}{'' if page.exists() else ' is not there yet'}"]
 
 
-def _costs(runs: Sequence[RunStatus], *, measure: bool) -> Costs:
+def _costs(runs: Sequence[RunStatus], seeds: int, params: Path, *, measure: bool) -> Costs:
     """Hours that one seed takes here, of rows whose first seed is not done.
 
     Args:
@@ -235,8 +240,9 @@ def _costs(runs: Sequence[RunStatus], *, measure: bool) -> Costs:
     from actionformer.training.device import prepare_cpu
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    rows = {}
+    rows, disk = {}, {}
     for run in runs:
+        disk[run.experiment.name] = plan.disk(run.experiment, seeds, params)
         if run.experiment.name not in rows and run.measured_hours is None:
             rows[run.experiment.name] = run.experiment
     rate = cost.matrix_rate(device)
@@ -260,7 +266,7 @@ def _costs(runs: Sequence[RunStatus], *, measure: bool) -> Costs:
             lines = (cost.Line(*known[0]), cost.Line(*known[1]))
         taken = cost.training_seconds(row, batches, *lines) / 3600
         hours[name] = Hours(taken, is_measured=known is not None)
-    return Costs(device, rate, hours)
+    return Costs(device, rate, hours, disk)
 
 
 def _speeds() -> dict[str, Any]:

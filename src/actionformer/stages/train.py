@@ -66,6 +66,7 @@ def train(
             say(f"{run}: trained with these params, data and seed already; `--anew` starts over")
             told = read_json(run / "lineage.json") | training_lineage(experiment, seed, made)
             write_json(run / "lineage.json", told)
+            checkpoint.slim(run / "checkpoint.pt")
             return
         if anew or not goes_on:
             there = _record_of_model(run) or begun
@@ -110,6 +111,7 @@ def train(
         facts = {"seed": seed, "trained_by": log.trained_by, "mlflow_run": log.run_id}
         write_json(run / "lineage.json", facts | lineage)
         inputs.write_manifest(run / "model.pt", made)
+        checkpoint.slim(run / "checkpoint.pt")
 
 
 def _warn_of_initial_weights(experiment: Experiment, videos: int, say: Say) -> None:

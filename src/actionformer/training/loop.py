@@ -62,9 +62,10 @@ class _Training:
         state = checkpoint.load(path) if path.exists() else {}
         if state.get("identity") != origin.weights:
             return
-        self.model.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if "optimizer" in state:  # else the training has ended
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
         self.history, self.trained_by = state["history"], state["trained_by"]
         self.run_id = state["run_id"]
 
