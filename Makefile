@@ -8,7 +8,7 @@ CORES ?= all
 TORCH_INDEX ?=
 PIP := $(BIN)/pip install --disable-pip-version-check --progress-bar off
 
-.PHONY: help tables env test long check parity benchmark mutants resume track lock schemas store clean
+.PHONY: help tables env test long check parity benchmark rehearsal mutants resume track lock schemas store clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,6 +59,12 @@ parity: env  ## write docs/parity.md: how far ours is from the published impleme
 
 benchmark: env  ## write docs/performance.md: speed and memory against the published implementations
 	python benchmarks/benchmark.py
+
+rehearsal: env  ## the paper edition at published size, two epochs of 12 videos of every row; into docs/performance.md
+	actionformer rehearse --videos 12 --out build/rehearsal-mirror $(ARGS)
+	snakemake --cores $(CORES) --config edition=rehearsal mirror=build/rehearsal-mirror \
+		set=training.schedule_epochs=2,training.warmup_epochs=1
+	python benchmarks/rehearsal.py .
 
 mutants: env  ## put 600 faults into the code, one at a time: which ones do the tests not notice? (hours)
 	$(BIN)/pip install --quiet --disable-pip-version-check --target build/cosmic-ray \

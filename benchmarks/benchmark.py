@@ -42,6 +42,8 @@ from actionformer.training.cost import forward_flops, matrix_rate
 from actionformer.training.device import prepare_cpu
 
 GPU = "GPU"
+# the section that `benchmarks/rehearsal.py` writes
+REHEARSAL = "Rehearsal"
 # TriDet and TemporalMaxer report the latency of ActionFormer on (1, 2048, 2304)
 LATENCY_ROW = "thumos14_i3d"
 # how long the machine is looked at before it is measured
@@ -52,7 +54,8 @@ HEADER = """\
 
 Written by `make benchmark`: a section for every instruction set that a processor has, and one for a
 GPU. `ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2` shows a processor without AVX-512 on any
-other. A section stays until a machine with its instruction set is measured again.
+other. A section stays until a machine with its instruction set is measured again. The last section
+is that of `make rehearsal`: whole rows at published size.
 
 Ratios are to the faster of the two published implementations: what the network does through the
 matrix rate of the two machines (`benchmarks/benchmark.py`), the rest as it stands. Medians.
@@ -415,10 +418,15 @@ def main() -> None:
         if not drawn:  # the largest set comes first
             plot(growths, args.out.with_suffix(".png"))
             drawn = True
-    parts = [sections[name] for name in (*LIMITS, GPU) if name in sections]
+    print(write_page(args.out, sections))
+
+
+def write_page(path: Path, sections: Mapping[str, str]) -> str:
+    """The page with these sections, in their order; returns its text."""
+    parts = [sections[name] for name in (*LIMITS, GPU, REHEARSAL) if name in sections]
     text = "\n".join([HEADER, *parts, "![Times against sizes](performance.png)\n"])
-    write_text(args.out, text)
-    print(text)
+    write_text(path, text)
+    return text
 
 
 def refuse_load(wanted: bool) -> None:

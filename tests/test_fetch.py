@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 import shutil
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 import requests
 import yaml
 
+from actionformer import files, provenance
 from actionformer.commands.main import main
 from actionformer.data import fetch as module
 from actionformer.data.fetch import Fetched, fetch, record_md5, record_source, recorded
@@ -416,6 +418,60 @@ def test_a_data_set_comes_through_a_misbehaving_server_with_the_right_bytes(
     assert main(["fetch", "hacs", *options]) == 1
 
 
+@pytest.fixture
+def mirrored(tmp_path, demo_data, monkeypatch) -> Path:
+    """A folder whose edition `mirrored` is the demo, brought from a mirror; the mirror."""
+    shutil.copytree(CHECKOUT / "params", tmp_path / "params")
+    edition = yaml.safe_load((tmp_path / "params/editions/demo.yaml").read_text())
+    edition["origin"] = "mirror"
+    (tmp_path / "params/editions/mirrored.yaml").write_text(yaml.safe_dump(edition))
+    shutil.copytree(demo_data / "hacs", tmp_path / "mirror/hacs")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "mirror"
+
+
+def test_a_whole_archive_is_taken_after_one_that_came_truncated(mirrored, capfd):
+    """What nobody could read to its end is not what the file must be from then on."""
+    name = "features/slowfast101_15fps_stride8_len32_hacs.zip"
+    whole = (mirrored / "hacs" / name).read_bytes()
+    (mirrored / "hacs" / name).write_bytes(whole[: len(whole) // 2])
+    options = ["--edition", "mirrored", "--params", "params"]
+    fetch_it = ["fetch", "hacs", *options, "--mirror", str(mirrored), "--files", name]
+    assert main(fetch_it) == 0
+    assert main(["pack", "hacs", "slowfast", *options]) == 1
+    assert "delete it and fetch it again" in capfd.readouterr().err
+    (Path("data/mirrored/hacs") / name).unlink()
+    (mirrored / "hacs" / name).write_bytes(whole)
+    assert main(fetch_it) == 0
+    assert main(["pack", "hacs", "slowfast", *options]) == 0
+    md5 = hashlib.md5(whole).hexdigest()
+    assert recorded(Path("data/mirrored/hacs"))[name]["md5"] == md5
+
+
+def test_an_edition_from_a_mirror_alone_never_asks_a_publisher(mirrored, capfd, monkeypatch):
+    monkeypatch.setattr(requests, "get", None)
+    options = ["--edition", "mirrored", "--params", "params"]
+    assert main(["fetch", "hacs", *options]) == 1
+    assert "come from a mirror alone: name it with --mirror" in capfd.readouterr().err
+    (mirrored / "hacs/annotations/HACS_segments_v1.1.1.json").unlink()
+    assert main(["fetch", "hacs", *options, "--mirror", str(mirrored)]) == 1
+    said = capfd.readouterr().err
+    assert f"--mirror {mirrored}" in said  # the command to go on with
+    assert "no such file" in said
+
+
+def test_a_fetched_file_is_read_once(mirrored, monkeypatch):
+    """Its md5 is that of the bytes on their way; who asks later is told."""
+    options = ["--edition", "mirrored", "--params", "params"]
+    name = "features/slowfast101_15fps_stride8_len32_hacs.zip"
+    assert main(["fetch", "hacs", *options, "--mirror", str(mirrored), "--files", name]) == 0
+    monkeypatch.setattr(files, "file_md5", lambda path: pytest.fail(f"reads {path} again"))
+    archive = Path("data/mirrored/hacs") / name
+    expected = hashlib.md5(archive.read_bytes()).hexdigest()
+    assert provenance.source_md5(archive) == expected
+    assert main(["pack", "hacs", "slowfast", *options]) == 0
+
+
 def test_a_file_put_there_by_hand_is_checked_and_recorded_at_its_first_use(
     tmp_path, demo_data, monkeypatch, capfd
 ):
@@ -502,7 +558,15 @@ def test_a_pinned_data_set_goes_to_a_remote_of_its_own_and_comes_back(clone, tmp
         file.parent.mkdir(parents=True)
         file.write_bytes(CONTENT)
     run_command(clone, "dvc", "remote", "add", "lab", str(tmp_path / "lab"))
+    lineage = {"pinned": False, "data_version": "none", "files": {}}
+    lineage["files"]["data/paper/thumos14/features/f.zip"] = MD5
+    looks_up = f"from actionformer import provenance; print(provenance.as_pinned_now({lineage}))"
+    assert run_command(clone, sys.executable, "-c", looks_up).stdout.strip() == str(lineage)
     run_command(clone, "actionformer", "pin", "thumos14", "--remote", "lab")
+    # a table that is made now says so of a run of before
+    version = yaml.safe_load((clone / "data.dvc").read_text())["outs"][1]["md5"]
+    now = lineage | {"pinned": True, "data_version": version}
+    assert run_command(clone, sys.executable, "-c", looks_up).stdout.strip() == str(now)
     assert "up to date" in run_command(clone, "dvc", "status").stdout
     run_command(clone, "dvc", "push", "--quiet")
     assert sorted(p.name for p in (clone / ".dvc/store").rglob("*")) == store

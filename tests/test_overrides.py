@@ -27,6 +27,13 @@ def test_a_row_with_other_values_has_folders_of_its_own_and_the_stores_of_the_ro
     assert other.training.schedule_epochs == 4
 
 
+def test_a_shorter_schedule_shortens_a_row_that_stops_early_too():
+    """Ego4D's rows stop after 20 of 25 epochs: of two none is left to go on to."""
+    assert load_experiment("ego4d_slowfast").training.epochs == 20
+    short = load_experiment("ego4d_slowfast", overrides=["training.schedule_epochs=2"])
+    assert short.training.epochs == 2
+
+
 def test_it_says_what_departs_and_is_not_comparable():
     row = load_experiment("thumos14_i3d")
     assert row.comparable

@@ -27,7 +27,7 @@ from actionformer.model.state_dict_adapter import (
     published_model,
 )
 from actionformer.params.files import PARAMS, names
-from actionformer.stages.released import evaluate_released
+from actionformer.stages.released import evaluate_released, refuse_if_far_from_published
 from actionformer.synthetic.checkpoint import opentad_layout
 from actionformer.synthetic.demo import CHECKPOINTS
 from actionformer.training import checkpoint
@@ -240,6 +240,30 @@ def test_a_checkpoint_that_two_rows_share_is_evaluated_for_one_and_the_other_has
         in both["none"]
     )
     assert "percent" not in both
+
+
+@pytest.mark.parametrize(("tolerance", "refused"), [(1.0, True), (100.0, False), (None, False)])
+def test_training_waits_for_what_a_published_checkpoint_scores(
+    tolerance, refused, built, monkeypatch
+):
+    """Far from what was published, data or code must be wrong: minutes tell, not days."""
+    run_command(built, "actionformer", "evaluate-released", "multithumos_i3d_rgb")
+    monkeypatch.chdir(built)
+    experiment = load_experiment("multithumos_i3d_rgb", "demo")
+    if not refused:
+        refuse_if_far_from_published(experiment, tolerance)
+        return
+    words = r"scores 0\.\d+ here, published are 34\.02, .*order of classes.*trust_released=false"
+    with pytest.raises(InputError, match=words):
+        refuse_if_far_from_published(experiment, tolerance)
+
+
+def test_a_checkpoint_of_which_there_is_nothing_to_say_holds_no_training_back(built, monkeypatch):
+    monkeypatch.chdir(built)
+    refuse_if_far_from_published(load_experiment("hacs_slowfast", "demo"), 1.0)  # has none
+    run_command(built, "actionformer", "evaluate-released", "multithumos_i3d")
+    shared = load_experiment("multithumos_i3d", "demo")  # it fits the other row
+    refuse_if_far_from_published(shared, 1.0)
 
 
 def test_a_checkpoint_that_fits_neither_row_is_refused_by_its_first_tensor(built, monkeypatch):

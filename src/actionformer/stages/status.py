@@ -228,7 +228,20 @@ def _others(rows: Sequence[Experiment], seeds: Sequence[int], *, released: bool)
 
 
 def _costs(runs: Sequence[RunStatus], seeds: int, params: Path, *, measure: bool) -> Costs:
-    """Hours that one seed takes here, of rows whose first seed is not done.
+    """Hours and disk of all rows; hours are reckoned of those whose first seed is not done."""
+    disk = {run.experiment.name: plan.disk(run.experiment, seeds, params) for run in runs}
+    rows: dict[str, Experiment] = {}
+    for run in runs:
+        if run.measured_hours is None:
+            rows.setdefault(run.experiment.name, run.experiment)
+    device, rate, hours = hours_of(list(rows.values()), measure=measure)
+    return Costs(device, rate, hours, disk)
+
+
+def hours_of(
+    rows: Sequence[Experiment], *, measure: bool
+) -> tuple[str, float, dict[str, Hours | None]]:
+    """The device, its rate of matrix products, and row -> how long one seed takes on it.
 
     Args:
         measure: run some steps of every row whose speed is not known on this machine.
@@ -240,17 +253,12 @@ def _costs(runs: Sequence[RunStatus], seeds: int, params: Path, *, measure: bool
     from actionformer.training.device import prepare_cpu
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    rows, disk = {}, {}
-    for run in runs:
-        disk[run.experiment.name] = plan.disk(run.experiment, seeds, params)
-        if run.experiment.name not in rows and run.measured_hours is None:
-            rows[run.experiment.name] = run.experiment
     rate = cost.matrix_rate(device)
     hours: dict[str, Hours | None] = {}
-    for name, row in progress(rows.items(), "reckon hours", unit="row"):
+    for row in progress(rows, "reckon hours", unit="row"):
         lengths = _lengths(row)
         if lengths is None:
-            hours[name] = None
+            hours[row.name] = None
             continue
         batches = cost.batches_of(row, *lengths)
         key = _speed_key(row, device)
@@ -265,8 +273,8 @@ def _costs(runs: Sequence[RunStatus], seeds: int, params: Path, *, measure: bool
         else:
             lines = (cost.Line(*known[0]), cost.Line(*known[1]))
         taken = cost.training_seconds(row, batches, *lines) / 3600
-        hours[name] = Hours(taken, is_measured=known is not None)
-    return Costs(device, rate, hours, disk)
+        hours[row.name] = Hours(taken, is_measured=known is not None)
+    return device, rate, hours
 
 
 def _speeds() -> dict[str, Any]:
