@@ -73,7 +73,7 @@ mutants: env  ## put 600 faults into the code, one at a time: which ones do the 
 
 resume: env  ## go on after a kill -9 or a power loss; ARGS="--config edition=paper" as in the call before
 	snakemake --unlock $(ARGS)
-	snakemake --cores $(CORES) --rerun-incomplete $(ARGS)
+	snakemake --cores $(CORES) $(ARGS)
 
 track: env  ## bring finished runs into MLflow, where it lacks them
 	actionformer track

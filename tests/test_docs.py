@@ -132,6 +132,9 @@ def assert_taken(clone: Place, words: list[str]) -> None:
             shutil.copytree(clone.copy / "docs/own-dataset", clone.copy / "sbhar")
             (clone.copy / "sbhar/annotations.json").write_text("{}")
             (clone.copy / "sbhar/features").mkdir()
+        for argument in arguments:
+            if argument.startswith("mirror=") and "://" not in argument:
+                (clone.folder / argument.removeprefix("mirror=")).mkdir(exist_ok=True)
         said = clone.run(*words, "-n").stdout
         assert "This was a dry-run" in said or "Nothing to be done" in said, said
     elif program == "make":

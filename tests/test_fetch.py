@@ -302,6 +302,20 @@ def test_an_unpacked_archive_in_a_mirror_comes_as_a_folder(name, tmp_path):
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["f.zip"]
 
 
+def test_a_mirrors_file_can_be_linked_to_and_is_never_written_to(tmp_path):
+    there = tmp_path / "mirror/set/f.bin"
+    there.parent.mkdir(parents=True)
+    there.write_bytes(CONTENT)
+    there.chmod(0o444)
+    bring = partial(fetch, mirror=str(tmp_path / "mirror"), name="set/f.bin", link=True)
+    assert bring(tmp_path / "data/f.bin", File(md5=MD5)).md5 == MD5
+    assert (tmp_path / "data/f.bin").readlink() == there
+    with pytest.raises(InputError, match="md5 is"):
+        bring(tmp_path / "data/g.bin", File(md5="0" * 32))
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["f.bin"]
+    assert there.read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize("changed", [False, True], ids=["the same", "another one meanwhile"])
 def test_a_mirrors_file_goes_on_after_an_interruption(changed, tmp_path, monkeypatch):
     there = tmp_path / "mirror/set/f.bin"

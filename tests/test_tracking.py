@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from actionformer import layout, load_experiment, tracking
+from actionformer.files import write_text
 from actionformer.run_log import RunLog
 
 
@@ -122,6 +123,25 @@ def test_a_file_is_uploaded_once_and_again_when_it_has_changed(store, tmp_path, 
     assert [found.path for found in store.list_artifacts(run_id, "figures")] == [
         "figures/picture.svg"
     ]
+
+
+def test_a_large_artifact_is_a_second_name_of_the_runs_file_and_never_written_to(
+    store, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tracking, "LINKED_FROM", 10)
+    monkeypatch.setattr(store, "log_artifact", None)  # nothing is copied
+    run_id = store.create_run(store.create_experiment("some")).info.run_id
+    weights = tmp_path / "model.pt"
+    for content in ("the first weights", "the second weights"):
+        write_text(weights, content)
+        for stored in tmp_path.glob("mlruns/*/*/artifacts/model.pt"):
+            # a new file has taken the place of the run's, and not its content
+            assert stored.read_text() == "the first weights"
+        tracking._upload(store, run_id, [weights])
+        (stored,) = tmp_path.glob("mlruns/*/*/artifacts/*")
+        assert stored.samefile(weights)
+    downloaded = store.download_artifacts(run_id, "model.pt", str(tmp_path / "build"))
+    assert Path(downloaded).read_text() == "the second weights"
 
 
 def test_a_run_folder_without_its_lineage_keeps_no_other_from_mlflow(store, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import os
@@ -563,6 +564,32 @@ def test_a_deleted_mlflow_database_is_made_anew_from_the_run_folders(done):
     assert_nothing_planned(done)
 
 
+def mark_as_unfinished(folder: Path, path: str) -> None:
+    """What Snakemake leaves where it or its job was killed."""
+    name = base64.urlsafe_b64encode(path.encode()).decode()
+    mark = folder / ".snakemake/incomplete" / name
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+
+
+def test_after_a_kill_the_next_call_makes_all_that_is_missing_and_refuses_nothing(done):
+    """Files that others read as `ancient()`, too: with Snakemake's marks those alone were made."""
+    audit = "build/demo/audit/thumos14_i3d.json"
+    store = "build/demo/thumos14/i3d.h5"
+    for path in (audit, store, "results/demo/thumos14_i3d/seed0/model.pt"):
+        mark_as_unfinished(done, path)
+    assert_nothing_planned(done)
+    for path in (audit, store):
+        mark_as_unfinished(done, path)
+    table = done / "results/demo/tables/thumos14.md"
+    table.rename(table.with_suffix(".away"))
+    said = snakemake(done, "-n").stdout
+    table.with_suffix(".away").rename(table)
+    assert "Tabulate thumos14" in said
+    assert "Audit" not in said
+    assert_nothing_planned(done)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(done: Path) -> dict[str, torch.Tensor]:
     """Weights of eight epochs of THUMOS with seed 7, trained in one go."""
@@ -646,14 +673,11 @@ def test_an_interrupted_workflow_goes_on_from_its_last_epoch(done, undisturbed, 
         f"{CHECKOUT}/Snakefile",
         "--cores",
         "2",
-        "--rerun-incomplete",
     ]
     target = "results/demo/thumos14_i3d/seed7/model.pt"
     config = [target, "--config", "params=params", "rows=thumos14_i3d", "seeds=7"]
     log = done / "results/demo/logs/train/thumos14_i3d-seed7.log"
     log.unlink(missing_ok=True)
-    if stop == signal.SIGINT:
-        command.remove("--rerun-incomplete")
     assert cut(done, [*command, *config], log, stop, alone=alone) != 0
     assert (done / "results/demo/thumos14_i3d/seed7/checkpoint.pt").exists()
     assert not (done / "results/demo/thumos14_i3d/seed7/model.pt").exists()

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlparse
 
 import numpy as np
 from filelock import FileLock
@@ -377,9 +377,9 @@ def _log_file(client: MlflowClient, run_id: str, path: Path, folder: str) -> Non
     Nothing writes into a large file of a run: a new one takes its place. What a person may edit is
     small, and copied.
     """
-    address = client.get_run(run_id).info.artifact_uri.removeprefix("file://")
-    if path.stat().st_size >= LINKED_FROM and "://" not in address:
-        target = Path(address) / folder / path.name
+    address = urlparse(client.get_run(run_id).info.artifact_uri)
+    if path.stat().st_size >= LINKED_FROM and address.scheme in ("", "file"):
+        target = Path(address.path) / folder / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         if _linked(path, target):
             return

@@ -46,6 +46,7 @@ def planned():
         "released",
         "trust_released",
         "mirror",
+        "link",
         "set",
         "gpu_slots",
     ]
@@ -116,6 +117,7 @@ def is_true(key):
 
 RELEASED = is_true("released")
 TRUST_RELEASED = is_true("trust_released")
+LINK = is_true("link")
 IGNORE_RELEASED = "" if TRUST_RELEASED else " --ignore-released"
 
 TABLES = {}
@@ -239,6 +241,7 @@ def fetch_command(wildcards):
     options = f"--edition {RAW_EDITION} --params {shlex.quote(str(PARAMS))}"
     if config["mirror"]:
         options += f" --mirror {shlex.quote(str(config['mirror']))}"
+        options += " --link" if LINK else ""
     path = shlex.quote(f"data/{RAW_EDITION}/{wildcards.path}")
     # a file that somebody puts there meanwhile is what was wanted, and a job that fails would have it deleted
     return f"{{ actionformer fetch {dataset} {options} --files {shlex.quote(file)} || [ -e {path} ]; }}"
@@ -415,7 +418,28 @@ def interrupted(number, frame):
 if workflow.is_main_process and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, interrupted)
 
+def forget_marks():
+    """Take away Snakemake's marks of jobs that did not end on this machine.
+
+    What a job leaves here is whole, whatever has ended it: files are made beside and moved in, the record of what they were
+    made with last, and a training's checkpoint is no output. With the marks the next call would refuse such files, and
+    with --rerun-incomplete it would make those alone that others read as `ancient()`, and end.
+    """
+    for mark in Path(".snakemake/incomplete").rglob("*"):
+        if mark.is_file() and not of_cluster(mark):
+            mark.unlink(missing_ok=True)
+
+
+def of_cluster(mark):
+    """Is this the mark of a job that a cluster may still run?"""
+    try:
+        return read_json(mark)["external_jobid"] is not None
+    except (InputError, KeyError, TypeError):
+        return False  # an interruption may leave anything
+
+
 if workflow.is_main_process:
+    forget_marks()
     if workflow.dryrun or (MISSING and CHOSEN.origin != "dvc"):
         print(
             plan.overview(list(ROWS.values()), SEEDS, released=RELEASED, params=PARAMS),

@@ -75,6 +75,8 @@ def fetch_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--files", nargs="+", metavar="FILE", help="only these (default: all)")
     text = "folder or http address that holds the same files; tried first"
     parser.add_argument("--mirror", help=text)
+    text = "link to the files of a mirror on this machine instead of copying them"
+    parser.add_argument("--link", action="store_true", help=text)
     text = "you hold the licences that gated files need"
     parser.add_argument("--accepted", action="store_true", help=text)
     edition_options(parser, "paper")
@@ -98,6 +100,7 @@ def fetch(args: argparse.Namespace) -> None:
         args.files or dataset.needed_files(),
         mirror=args.mirror,
         mirror_alone=origin == "mirror",
+        link=args.link,
         accepted=args.accepted,
         say=say,
     )

@@ -53,6 +53,7 @@ def fetch(
     known: Mapping[str, str] | None = None,
     mirror: str | None = None,
     name: str = "",
+    link: bool = False,
     accepted: bool = False,
     again: str = "the same command",
 ) -> Fetched:
@@ -62,6 +63,7 @@ def fetch(
         known: what else says which md5 the file must have: where it says so -> md5.
         mirror: folder or http address that holds the same files, tried first.
         name: the file's name under the mirror.
+        link: let the file be a symbolic link to that of a mirror on this machine.
         accepted: the caller holds the licences that gated files need.
         again: the command to go on with, for messages.
 
@@ -85,7 +87,7 @@ def fetch(
     for source in sources:
         part = _part_of(target, source)
         try:
-            md5 = _brought(source, part, file, wanted)
+            md5 = _brought(source, part, file, wanted, link=link)
         except (InputError, OSError, requests.RequestException) as error:
             failures.append(f"{source.kind} {source.address}: {' '.join(str(error).split())}")
             continue
@@ -109,9 +111,14 @@ def _part_of(target: Path, source: Source) -> Path:
     return target.with_name(f"{target.name}.{label}.part")
 
 
-def _brought(source: Source, part: Path, file: File, wanted: Mapping[str, str]) -> str:
+def _brought(
+    source: Source, part: Path, file: File, wanted: Mapping[str, str], *, link: bool
+) -> str:
     """Bring a file from one source to `part`; returns its md5."""
-    found = _download(source, part, file)
+    if link and source.kind == "local":
+        found: str | None = _link(_origin(source), part)
+    else:
+        found = _download(source, part, file)
     beside = {"published beside it": source.md5}
     if source.member is None:
         return checked(part, {**wanted, **beside}, file.size, found)
@@ -225,7 +232,7 @@ def _download(source: Source, part: Path, file: File) -> str | None:
             datasets = "https://huggingface.co/datasets"
             _https(f"{datasets}/{source.address}/resolve/main/{source.path}", part)
         case "local":
-            return _local(Path(source.address) / (source.path or ""), part)
+            return _local(_origin(source), part)
         case "manual":
             raise InputError("by hand only")
     return None
@@ -234,14 +241,26 @@ def _download(source: Source, part: Path, file: File) -> str | None:
 # ---------------------------------------------------------------------------------------- a folder
 
 
+def _origin(source: Source) -> Path:
+    """Where a file lies in a mirror on this machine."""
+    path = Path(source.address) / (source.path or "")
+    # an archive may lie there unpacked
+    unpacked = path.with_name(path.name.removesuffix(".zip").removesuffix(".tar.gz"))
+    for origin in (path, unpacked):
+        if origin.exists():
+            return origin
+    raise InputError("no such file")
+
+
+def _link(origin: Path, part: Path) -> str:
+    """A symbolic link to a mirror's file or folder, through which nobody writes; its md5."""
+    _give_up(part)
+    part.symlink_to(origin.resolve())
+    return file_md5(origin)
+
+
 def _local(origin: Path, part: Path) -> str:
     """Copy a file, or a folder of features, of a mirror on this machine; returns its md5."""
-    if not origin.exists():
-        # an archive may lie there unpacked
-        unpacked = origin.with_name(origin.name.removesuffix(".zip").removesuffix(".tar.gz"))
-        if not unpacked.is_dir():
-            raise InputError("no such file")
-        origin = unpacked
     if origin.is_file():
         _needs_room(part, origin.stat().st_size)
         return _copied(origin, part)
@@ -384,7 +403,7 @@ def _validator(part: Path) -> Path:
 
 def _give_up(part: Path) -> None:
     """Begin anew next time."""
-    if part.is_dir():
+    if part.is_dir() and not part.is_symlink():
         shutil.rmtree(part)
     part.unlink(missing_ok=True)
     _validator(part).unlink(missing_ok=True)

@@ -33,6 +33,7 @@ def fetch(
     mirror: str | None,
     accepted: bool,
     mirror_alone: bool = False,
+    link: bool = False,
     say: Callable[[str], None],
 ) -> None:
     """Bring files of a data set from their publishers, and remember what came.
@@ -41,6 +42,7 @@ def fetch(
         mirror: folder or http address that holds the same files; tried first.
         accepted: the caller holds the licences that gated files need.
         mirror_alone: never ask the publishers.
+        link: link to a mirror's files on this machine instead of copying them.
     """
     root = layout.raw_root(dataset, name, edition)
     for file in files:
@@ -58,6 +60,7 @@ def fetch(
                 known=inputs.known_md5s(root, file),
                 mirror=mirror,
                 name=f"{name}/{file}",
+                link=link,
                 accepted=accepted,
                 again=again(name, edition, file, mirror),
             )
