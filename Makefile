@@ -64,6 +64,7 @@ rehearsal: env  ## the paper edition at published size, two epochs of 12 videos 
 	actionformer rehearse --videos 12 --out build/rehearsal-mirror $(ARGS)
 	snakemake --cores $(CORES) --config edition=rehearsal mirror=build/rehearsal-mirror \
 		set=training.schedule_epochs=2,training.warmup_epochs=1
+	actionformer status --edition paper --measure
 	python benchmarks/rehearsal.py .
 
 mutants: env  ## put 600 faults into the code, one at a time: which ones do the tests not notice? (hours)

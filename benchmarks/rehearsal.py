@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -19,7 +20,8 @@ from actionformer import load_experiment
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import published_rows
 from actionformer.provenance import commit_text, environment, git_state
-from actionformer.stages.status import hours_of
+from actionformer.stages.status import batches_of, hours_of, speed_of
+from actionformer.training.history import read_history
 
 EDITION = "rehearsal"
 # in the order of the way; those before the audit are a data set's
@@ -42,6 +44,12 @@ GB of memory; MB read and written, as the system counts them for the process: wh
 is not read.
 
 {disk}
+
+### An epoch against its estimate
+
+Seconds of training: what the last epoch took, and what some steps of the row's own say of it.
+
+{estimates}
 
 ### Hours of a seed
 
@@ -136,7 +144,7 @@ def disk_table(taken: dict[str, dict[str, Job | None]]) -> str:
 
 
 def hours_table(rows: Sequence[Experiment]) -> str:
-    _, _, hours = hours_of(rows, measure=True)
+    _, _, hours = hours_of(rows, measure=False)
     lines = []
     for row in rows:
         told = hours[row.name]
@@ -144,6 +152,23 @@ def hours_table(rows: Sequence[Experiment]) -> str:
         many = told.hours * 2 / 16 / PARALLEL
         lines.append([row.name, f"{told.hours:.1f}", f"{many:.1f} (estimated)"])
     return table(["row", "2 cores, h", "16 cores, h"], lines)
+
+
+def estimates_table(rows: Sequence[Experiment]) -> str:
+    """The last epoch of every rehearsed row, beside what `status --measure` reckons."""
+    lines = []
+    for row in rows:
+        (run,) = Path(f"results/{EDITION}").glob(f"{row.name}*/seed0/history.csv")
+        taken = read_history(run)[-1]["seconds"]
+        batches = batches_of(row)
+        assert batches is not None
+        speed = speed_of(row, batches, "cpu", measure=False)
+        if speed is None:
+            sys.exit("first: actionformer status --edition paper --measure")
+        reckoned = speed[0].seconds(batches.training)
+        difference = f"{reckoned / taken - 1:+.0%}"
+        lines.append([row.name, f"{taken:.1f}", f"{reckoned:.1f}", difference])
+    return table(["row", "took, s", "estimate, s", "difference"], lines)
 
 
 def main() -> None:
@@ -155,8 +180,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=page)
     parser.add_argument("--videos", type=int, default=12)
     args = parser.parse_args()
+    page = args.out.resolve()
+    os.chdir(args.folder)
     rows = [load_experiment(name) for name in published_rows()]
-    taken = {row.name: jobs_of(args.folder, row) for row in rows}
+    rehearsed = [load_experiment(name, EDITION) for name in published_rows()]
+    taken = {row.name: jobs_of(Path("."), row) for row in rows}
     where = environment()
     text = TEXT.format(
         date=date.today().isoformat(),
@@ -166,12 +194,13 @@ def main() -> None:
         videos=args.videos,
         seconds=seconds_table(taken),
         disk=disk_table(taken),
+        estimates=estimates_table(rehearsed),
         hours=hours_table(rows),
         parallel=PARALLEL,
     )
-    sections = sections_of(args.out)
+    sections = sections_of(page)
     sections[REHEARSAL] = f"## {REHEARSAL}: {where['processor']}\n\n{text}"
-    print(write_page(args.out, sections))
+    print(write_page(page, sections))
 
 
 if __name__ == "__main__":

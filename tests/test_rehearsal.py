@@ -131,7 +131,7 @@ def test_features_that_do_not_fit_the_disk_are_refused_before_they_begin(
     monkeypatch.chdir(small)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    arguments = ["rehearse", "hacs_slowfast", "--out", str(tmp_path), *OPTIONS]
+    arguments = ["rehearse", "charades_i3d_rgb", "--out", str(tmp_path), *OPTIONS]
     assert main(arguments) == 1
     assert "take fewer videos with --videos" in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []

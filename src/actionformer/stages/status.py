@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -25,6 +25,9 @@ from actionformer.reporting.status_text import Costs, Hours, RunStatus
 from actionformer.stages import inputs
 from actionformer.synthetic.statistics import STATISTICS
 from actionformer.training.history import read_history
+
+if TYPE_CHECKING:  # torch takes seconds, and most of what asks does without
+    from actionformer.training.cost import Batches, Line
 
 # of the rate of matrix products, what a training reaches that nobody has measured here
 REACHED = 0.8
@@ -250,31 +253,47 @@ def hours_of(
     import torch
 
     from actionformer.training import cost
-    from actionformer.training.device import prepare_cpu
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rate = cost.matrix_rate(device)
     hours: dict[str, Hours | None] = {}
     for row in progress(rows, "reckon hours", unit="row"):
-        lengths = _lengths(row)
-        if lengths is None:
+        batches = batches_of(row)
+        if batches is None:
             hours[row.name] = None
             continue
-        batches = cost.batches_of(row, *lengths)
-        key = _speed_key(row, device)
-        known = _speeds().get(key)
-        if known is None and measure:
-            prepare_cpu(row.training.threads)
-            lines = cost.measured(row, batches, device, interrupts.check)
-            known = [list(astuple(line)) for line in lines]
-            write_json(layout.SPEEDS, _speeds() | {key: known})
-        if known is None:
+        lines = speed_of(row, batches, device, measure=measure)
+        is_measured = lines is not None
+        if lines is None:
             lines = cost.reckoned(row, rate * REACHED)
-        else:
-            lines = (cost.Line(*known[0]), cost.Line(*known[1]))
         taken = cost.training_seconds(row, batches, *lines) / 3600
-        hours[row.name] = Hours(taken, is_measured=known is not None)
+        hours[row.name] = Hours(taken, is_measured)
     return device, rate, hours
+
+
+def batches_of(row: Experiment) -> Batches | None:
+    """The batches of a row's epochs and evaluations; None where nobody knows its videos."""
+    from actionformer.training import cost
+
+    lengths = _lengths(row)
+    return None if lengths is None else cost.batches_of(row, *lengths)
+
+
+def speed_of(
+    row: Experiment, batches: Batches, device: str, *, measure: bool
+) -> tuple[Line, Line] | None:
+    """Seconds of a row's training and test batches on this machine, as they were measured."""
+    from actionformer.training import cost
+    from actionformer.training.device import prepare_cpu
+
+    key = _speed_key(row, device)
+    known = _speeds().get(key)
+    if known is None and measure:
+        prepare_cpu(row.training.threads)
+        lines = cost.measured(row, batches, device, interrupts.check)
+        known = [list(astuple(line)) for line in lines]
+        write_json(layout.SPEEDS, _speeds() | {key: known})
+    return None if known is None else (cost.Line(*known[0]), cost.Line(*known[1]))
 
 
 def _speeds() -> dict[str, Any]:

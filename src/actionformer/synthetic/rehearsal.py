@@ -140,11 +140,15 @@ def write_released_checkpoints(root: Path, rows: Collection[Experiment]) -> None
 
 def feature_bytes(release: Release, dataset: Dataset) -> int:
     """How much the features of a release take, within a few percent."""
-    width = sum(extractor.dim for extractor in release.extractors)
-    features = next(iter(dataset.features.values()))
-    seconds_a_step = (features.stride_frames or 16) / (features.fps or 30)
-    steps = sum(one.duration for one in release.with_features()) / seconds_a_step
-    return int(steps * width * np.dtype(release.dtype).itemsize)
+    seconds = sum(one.duration for one in release.with_features())
+    numbers = 0.0
+    for extractor in release.extractors:
+        for features in dataset.features.values():
+            if features.file == extractor.file:
+                # of features without a stride: TSP's and VideoMAE's 16 frames
+                steps = seconds * (features.fps or 30) / (features.stride_frames or 16)
+                numbers += steps * extractor.dim
+    return int(numbers * np.dtype(release.dtype).itemsize)
 
 
 # ------------------------------------------------------------------------- from real annotations
@@ -226,7 +230,8 @@ def drawn(dataset: str, videos: int | None) -> Annotated:
             wanted = min(count, videos) if chosen else 0
         share = wanted / count
         actions = round(statistics.actions[subset] * share)
-        called = _names(rng, dataset, subset, wanted, first=len(recordings))
+        taken = [recording.name for recording in recordings]
+        called = _names(rng, dataset, subset, wanted, taken)
         recordings += _recordings(rng, called, subset, actions, statistics, classes)
     blocked = []
     if dataset in ("activitynet", "hacs", "fineaction"):
@@ -278,8 +283,11 @@ def epic_classes() -> tuple[dict[int, str], dict[int, str]]:
     return verbs, nouns
 
 
-def _names(rng: Generator, dataset: str, subset: str, count: int, *, first: int) -> list[str]:
-    """Names of videos as the publisher gives them; `first` counts those of subsets before."""
+def _names(
+    rng: Generator, dataset: str, subset: str, count: int, taken: Sequence[str]
+) -> list[str]:
+    """Names of videos as the publisher gives them, which those of other subsets have not."""
+    first = len(taken)
     match dataset:
         case "thumos14":
             # one is excluded by the published protocol, of the other nothing but ambiguous
@@ -294,8 +302,19 @@ def _names(rng: Generator, dataset: str, subset: str, count: int, *, first: int)
         case "ego4d":
             return [ego4d.uid(rng) for _ in range(count)]
         case "charades":
-            return names(rng, count, 5, charades.LETTERS)
-    return names(rng, count, 11, YOUTUBE)
+            return _other_names(rng, count, 5, charades.LETTERS, taken)
+    return _other_names(rng, count, 11, YOUTUBE, taken)
+
+
+def _other_names(
+    rng: Generator, count: int, length: int, alphabet: str, taken: Sequence[str]
+) -> list[str]:
+    """So many names, none of them twice or taken."""
+    found = dict.fromkeys(taken)
+    while len(found) < len(taken) + count:
+        missing = len(taken) + count - len(found)
+        found |= dict.fromkeys(names(rng, missing, length, alphabet))
+    return list(found)[len(taken) :]
 
 
 def _recordings(
@@ -311,7 +330,7 @@ def _recordings(
     if not count:
         return []
     # evenly over all durations, so that a few videos are as long on average as all
-    places = [(i + 0.5) / count for i in rng.permutation(count)]
+    places = [(int(i) + 0.5) / count for i in rng.permutation(count)]
     durations = [round(statistics.duration_at(place), 2) for place in places]
     shares = durations if statistics.by_duration else [1.0] * count
     chances = np.cumsum([at(statistics.frequencies, k / len(classes)) for k in range(len(classes))])
