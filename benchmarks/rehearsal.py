@@ -103,11 +103,11 @@ def jobs_of(folder: Path, row: Experiment) -> dict[str, Job | None]:
         "fetch": job(before, f"fetch/{dataset}/**/*.tsv"),
         "convert": job(before, f"convert/{dataset}.tsv"),
         "pack": job(before, f"pack/{owner}-{row.data.features}.tsv"),
-        "audit": job(before, f"audit/{row.name}*.tsv"),
+        "audit": job(before, f"audit/{row.name}[-.]*tsv"),
         "train": job(after, f"train/{row.name}-*seed0.tsv"),
         "detect": job(after, f"detect/{row.name}-*seed0.tsv"),
         "evaluate": job(after, f"evaluate/{row.name}-*seed0.tsv"),
-        "draw": job(after, f"draw/{row.name}*.tsv"),
+        "draw": job(after, f"draw/{row.name}[-.]*tsv"),
     }
 
 
@@ -158,7 +158,13 @@ def estimates_table(rows: Sequence[Experiment]) -> str:
     """The last epoch of every rehearsed row, beside what `status --measure` reckons."""
     lines = []
     for row in rows:
-        (run,) = Path(f"results/{EDITION}").glob(f"{row.name}*/seed0/history.csv")
+        # a row that was shortened on the command line has a longer name
+        results = Path(f"results/{EDITION}")
+        (run, *_) = [
+            path
+            for folder in (row.name, f"{row.name}-*")
+            for path in results.glob(f"{folder}/seed0/history.csv")
+        ]
         taken = read_history(run)[-1]["seconds"]
         batches = batches_of(row)
         assert batches is not None

@@ -21,6 +21,7 @@ import yaml
 from actionformer import files, provenance
 from actionformer.commands.main import main
 from actionformer.data import fetch as module
+from actionformer.data import plan
 from actionformer.data.fetch import Fetched, fetch, record_md5, record_source, recorded
 from actionformer.errors import InputError
 from actionformer.files import file_md5
@@ -460,6 +461,18 @@ def test_a_whole_archive_is_taken_after_one_that_came_truncated(mirrored, capfd)
     assert main(["pack", "hacs", "slowfast", *options]) == 0
     md5 = hashlib.md5(whole).hexdigest()
     assert recorded(Path("data/mirrored/hacs"))[name]["md5"] == md5
+
+
+def test_a_plan_knows_the_sizes_of_a_mirror_and_nothing_is_in_the_way_there(mirrored):
+    row = load_experiment("hacs_slowfast", "mirrored", params=Path("params"))
+    archive = mirrored / "hacs" / row.features.file
+    known = plan.needed(row, params=Path("params"), mirror=str(mirrored))
+    (features,) = [item for item in known if item.path.name == archive.name]
+    assert features.bytes == archive.stat().st_size
+    assert features.access() == "open"
+    without = plan.needed(row, params=Path("params"))
+    (features,) = [item for item in without if item.path.name == archive.name]
+    assert features.bytes is None
 
 
 def test_an_edition_from_a_mirror_alone_never_asks_a_publisher(mirrored, capfd, monkeypatch):

@@ -442,7 +442,13 @@ if workflow.is_main_process:
     forget_marks()
     if workflow.dryrun or (MISSING and CHOSEN.origin != "dvc"):
         print(
-            plan.overview(list(ROWS.values()), SEEDS, released=RELEASED, params=PARAMS),
+            plan.overview(
+                list(ROWS.values()),
+                SEEDS,
+                released=RELEASED,
+                params=PARAMS,
+                mirror=config["mirror"],
+            ),
             file=sys.stderr,
         )
     say_what_is_outdated()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actionformer import layout
+from actionformer.files import files_of
 from actionformer.params.dataset import Dataset, File, Source
 from actionformer.params.experiment import OWN, Experiment
 from actionformer.params.files import PARAMS, load_dataset, load_edition
@@ -27,16 +28,22 @@ class Needed:
     file: File
     # from a mirror alone, which has it already
     mirrored: bool = False
+    # where it lies, here or in a mirror on this machine
+    found: Path | None = None
 
     @property
     def bytes(self) -> int | None:
+        """As it lies there, as published, or reckoned; None where nobody knows."""
+        if self.found is not None:
+            return sum(item.stat().st_size for item in files_of(self.found))
         return self.file.size if isinstance(self.file.size, int) else self.file.estimate
 
     def size(self) -> str:
-        """As published, reckoned (~), or unknown."""
+        """As it is, as published, reckoned (~), or unknown."""
         if self.bytes is None:
             return "size unknown"
-        return f"{'' if isinstance(self.file.size, int) else '~'}{_gigabytes(self.bytes)}"
+        is_known = self.found is not None or isinstance(self.file.size, int)
+        return f"{'' if is_known else '~'}{_gigabytes(self.bytes)}"
 
     def sources(self) -> str:
         """Where it comes from, in the order tried."""
@@ -46,7 +53,7 @@ class Needed:
 
     def access(self) -> str:
         """What stands between the reader and the file."""
-        if self.mirrored:
+        if self.mirrored or self.found is not None:
             return "open"
         if self.file.gated:
             return "gated"
@@ -64,29 +71,40 @@ class Needed:
         return ", ".join(of_sources) or "unknown"
 
 
-def needed(experiment: Experiment, *, released: bool = True, params: Path = PARAMS) -> list[Needed]:
+def needed(
+    experiment: Experiment,
+    *,
+    released: bool = True,
+    params: Path = PARAMS,
+    mirror: str | None = None,
+) -> list[Needed]:
     """Every file that a row reads, in its own data set's folder or another's.
 
     Args:
         released: with the published checkpoint.
+        mirror: a folder that holds the same files, if there is one.
     """
     dataset = owner = experiment.dataset
     if experiment.features.dataset is not None:
         owner = load_dataset(experiment.features.dataset, experiment.edition, params)
-    mirrored = False
-    if experiment.edition != OWN:
-        mirrored = load_edition(experiment.edition, params).origin == "mirror"
-    items = []
-    for path in layout.annotation_files_of(experiment):
-        items.append(Needed(path, _facts_of(path, dataset), mirrored))
-    features = layout.features_of(experiment)
-    items.append(Needed(features, _facts_of(features, owner), mirrored))
+    paths = [(path, dataset) for path in layout.annotation_files_of(experiment)]
+    paths.append((layout.features_of(experiment), owner))
     more = [layout.classifier_of(experiment)]
     if released:
         more.append(layout.released_checkpoint_of(experiment))
-    for wanted in more:
-        if wanted is not None:
-            items.append(Needed(wanted, _facts_of(wanted, dataset), mirrored))
+    paths += [(path, dataset) for path in more if path is not None]
+
+    mirrored = False
+    if experiment.edition != OWN:
+        mirrored = load_edition(experiment.edition, params).origin == "mirror"
+    root = Path("data") / layout.raw_edition(experiment.edition)
+    items = []
+    for path, facts in paths:
+        places = [path]
+        if mirror is not None and path.is_relative_to(root):
+            places.append(Path(mirror) / path.relative_to(root))
+        found = next((place for place in places if place.exists()), None)
+        items.append(Needed(path, _facts_of(path, facts), mirrored, found))
     return items
 
 
@@ -104,6 +122,7 @@ def overview(
     *,
     released: bool = True,
     params: Path = PARAMS,
+    mirror: str | None = None,
 ) -> str:
     """What is to be done, on one screen: of every row what it trains, fetches and waits for."""
     width = max(len(experiment.name) for experiment in experiments)
@@ -111,7 +130,7 @@ def overview(
     everything: dict[Path, Needed] = {}
     to_train = 0
     for experiment in experiments:
-        items = needed(experiment, released=released, params=params)
+        items = needed(experiment, released=released, params=params, mirror=mirror)
         everything.update({item.path: item for item in items})
         missing = _missing(items)
         untrained = _untrained(experiment, seeds)
@@ -191,7 +210,8 @@ def as_markdown(experiments: Sequence[Experiment]) -> str:
     readers: dict[Path, list[str]] = {}
     for experiment in experiments:
         for item in needed(experiment):
-            items[item.path] = item
+            # as published, whatever lies here
+            items[item.path] = replace(item, found=None)
             readers.setdefault(item.path, []).append(experiment.name)
     lines = [
         "| file | read by | size | md5 | access | sources, in order |",

@@ -158,7 +158,7 @@ def measured(
         for length in dict.fromkeys(chosen):
             batch = batch_of(experiment, [length] * batch_size, generator)
             batch = batch.each(lambda tensor: tensor.to(device))
-            seconds.append(_fastest(lambda: run(batch)))  # noqa: B023
+            seconds.append(_typical(lambda: run(batch)))  # noqa: B023
             tell()
         return Line.through(list(dict.fromkeys(chosen)), seconds)
 
@@ -174,14 +174,14 @@ def measured(
     return step, line(batches.test, experiment.inference.batch_size, forward)
 
 
-def _fastest(work: Callable[[], object]) -> float:
-    """Seconds of the fastest of a few calls after one that warms up."""
+def _typical(work: Callable[[], object]) -> float:
+    """Seconds of a call after one that warms up, in the mean over a few."""
     times = []
     for _ in range(1 + REPEATS):
         began = time.perf_counter()
         work()
         times.append(time.perf_counter() - began)
-    return min(times[1:])
+    return statistics.fmean(times[1:])
 
 
 # ---------------------------------------------------------------------------------------- reckoned
