@@ -303,6 +303,22 @@ def test_an_unpacked_archive_in_a_mirror_comes_as_a_folder(name, tmp_path):
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["f.zip"]
 
 
+def test_a_mirrors_file_needs_the_room_that_it_has_itself(tmp_path, monkeypatch):
+    """Not what is reckoned of the published one: that of a rehearsal can be a hundredth."""
+    there = tmp_path / "mirror/set/f.bin"
+    there.parent.mkdir(parents=True)
+    there.write_bytes(CONTENT)
+    usage = shutil.disk_usage(tmp_path)
+    bring = partial(
+        fetch, file=File(estimate=10**12), mirror=str(tmp_path / "mirror"), name="set/f.bin"
+    )
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage._replace(free=10**7))
+    assert bring(tmp_path / "f.bin").md5 == MD5
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(InputError, match=r"needs 0\.0 GB more"):
+        bring(tmp_path / "g.bin")
+
+
 def test_a_mirrors_file_can_be_linked_to_and_is_never_written_to(tmp_path):
     there = tmp_path / "mirror/set/f.bin"
     there.parent.mkdir(parents=True)

@@ -418,6 +418,7 @@ def interrupted(number, frame):
 if workflow.is_main_process and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, interrupted)
 
+
 def forget_marks():
     """Take away Snakemake's marks of jobs that did not end on this machine.
 

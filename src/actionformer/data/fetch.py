@@ -219,8 +219,9 @@ def _of_mirror(mirror: str, name: str) -> Source:
 
 def _download(source: Source, part: Path, file: File) -> str | None:
     """Bring what lies at an address; its md5, where that is known without reading it again."""
-    size = file.size if isinstance(file.size, int) else file.estimate or 0
-    _needs_room(part, size - (part.stat().st_size if part.exists() else 0))
+    if source.kind != "local":  # whose size is there to be read
+        size = file.size if isinstance(file.size, int) else file.estimate or 0
+        _needs_room(part, size - (part.stat().st_size if part.exists() else 0))
     match source.kind:
         case "google_drive":
             _google_drive(source.address, part)
