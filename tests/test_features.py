@@ -215,6 +215,9 @@ import os, signal, sys
 from actionformer.commands.main import main
 from actionformer.data import features
 
+# what a shell starts in the background ignores Ctrl-C
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 class Swallowing:
     def __del__(self):  # an exception in here is printed and forgotten, as in h5py's callbacks
         os.kill(os.getpid(), signal.{signal})
