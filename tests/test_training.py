@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import oracle
 from actionformer import ActionFormer, load_experiment
-from actionformer.data.loader import Batch
+from actionformer.data.loader import Batch, training_batches
 from actionformer.data.view import Sample
 from actionformer.errors import InputError
 from actionformer.model.attention import MaskedSelfAttention, windowed_attention
@@ -207,6 +207,21 @@ def test_a_checkpoint_keeps_the_history_of_who_trained_which_epochs(short_traini
             {"first_epoch": 2, "last_epoch": 2, "commit": "second"},
         ]
     assert checkpoint.load(tmp_path / "checkpoint.pt")["trained_by"] == looker.trained_by
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_batches_are_the_same_bytes_however_many_threads_read_them_ahead(workers, short_training):
+    """Crops come from seed, epoch and video, and batches in their order."""
+    _, training_views, _ = short_training
+
+    def batches(count):
+        return list(training_batches(training_views, batch_size=3, epoch=1, seed=7, workers=count))
+
+    for one, many in zip(batches(1), batches(workers), strict=True):
+        assert torch.equal(one.features_BCT, many.features_BCT)
+        assert torch.equal(one.mask_BT, many.mask_BT)
+        for ours, theirs in ((one.segments, many.segments), (one.labels, many.labels)):
+            assert all(map(torch.equal, ours, theirs))
 
 
 def test_training_leaves_the_callers_random_numbers_alone(short_training, tmp_path):
