@@ -61,7 +61,7 @@ benchmark: env  ## write docs/performance.md: speed and memory against the publi
 	python benchmarks/benchmark.py
 
 rehearsal: env  ## the paper edition at published size, two epochs of 12 videos of every row; into docs/performance.md
-	actionformer rehearse --videos 12 --out build/rehearsal-mirror $(ARGS)
+	actionformer rehearse --videos 12 $(ARGS)
 	snakemake --cores $(CORES) --config edition=rehearsal mirror=build/rehearsal-mirror \
 		set=training.schedule_epochs=2,training.warmup_epochs=1
 	actionformer status --edition paper --measure

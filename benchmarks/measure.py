@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from peers import PEERS
-from step_memory import Trainer, batch_of
 from torch.utils.flop_counter import FlopCounterMode
 
 from actionformer import ActionFormer, load_experiment
@@ -32,6 +31,7 @@ from actionformer.detection.nms import batched_nms
 from actionformer.detection.predict import in_seconds, of_video
 from actionformer.evaluation import mean_average_precision
 from actionformer.params.experiment import Experiment
+from actionformer.training.cost import Trainer, batch_of
 
 THREADS = 2
 

@@ -134,7 +134,7 @@ def assert_taken(clone: Place, words: list[str]) -> None:
             (clone.copy / "sbhar/features").mkdir()
         for argument in arguments:
             if argument.startswith("mirror=") and "://" not in argument:
-                (clone.folder / argument.removeprefix("mirror=")).mkdir(exist_ok=True)
+                (clone.folder / argument.removeprefix("mirror=")).mkdir(parents=True, exist_ok=True)
         said = clone.run(*words, "-n").stdout
         assert "This was a dry-run" in said or "Nothing to be done" in said, said
     elif program == "make":

@@ -27,7 +27,11 @@ from actionformer.model.state_dict_adapter import (
     published_model,
 )
 from actionformer.params.files import PARAMS, names
-from actionformer.stages.released import evaluate_released, refuse_if_far_from_published
+from actionformer.stages.released import (
+    beside_published,
+    evaluate_released,
+    refuse_if_far_from_published,
+)
 from actionformer.synthetic.checkpoint import opentad_layout
 from actionformer.synthetic.demo import CHECKPOINTS
 from actionformer.training import checkpoint
@@ -260,10 +264,12 @@ def test_training_waits_for_what_a_published_checkpoint_scores(
 
 def test_a_checkpoint_of_which_there_is_nothing_to_say_holds_no_training_back(built, monkeypatch):
     monkeypatch.chdir(built)
-    refuse_if_far_from_published(load_experiment("hacs_slowfast", "demo"), 1.0)  # has none
     run_command(built, "actionformer", "evaluate-released", "multithumos_i3d")
-    shared = load_experiment("multithumos_i3d", "demo")  # it fits the other row
-    refuse_if_far_from_published(shared, 1.0)
+    # the one has none, that of the other fits another row
+    for row in ("hacs_slowfast", "multithumos_i3d"):
+        experiment = load_experiment(row, "demo")
+        assert beside_published(experiment, 1.0) == ("", False)
+        refuse_if_far_from_published(experiment, 1.0)
 
 
 def test_a_checkpoint_that_fits_neither_row_is_refused_by_its_first_tensor(built, monkeypatch):

@@ -137,7 +137,7 @@ def evaluate_released(args: argparse.Namespace) -> None:
     _print_percent(percent)
     tolerance = load_edition(experiment.edition, args.params).released_tolerance
     beside, is_far = stage.beside_published(experiment, tolerance)
-    if experiment.comparable and beside:
+    if experiment.comparable and beside and not is_far:
         print(beside)
     if is_far:
         # into the log, and to whoever started the job

@@ -6,8 +6,9 @@ import argparse
 import shlex
 from pathlib import Path
 
-from actionformer.commands.options import Command, edition_options, say
+from actionformer.commands.options import Command, edition_options, say, whole_number
 from actionformer.errors import InputError
+from actionformer.params.experiment import Experiment
 from actionformer.params.files import (
     load_dataset,
     load_edition,
@@ -31,10 +32,10 @@ def demo_data(args: argparse.Namespace) -> None:
 def rehearse_options(parser: argparse.ArgumentParser) -> None:
     text = "rows of params/experiments (default: all)"
     parser.add_argument("rows", metavar="ROW", nargs="*", help=text)
-    text = "the mirror to write: a folder (default: rehearsal-mirror)"
-    parser.add_argument("--out", type=Path, default=Path("rehearsal-mirror"), help=text)
+    text = "the mirror to write: a folder (default: build/rehearsal-mirror)"
+    parser.add_argument("--out", type=Path, default=Path("build/rehearsal-mirror"), help=text)
     text = "only so many training and so many evaluated videos of every data set (default: all)"
-    parser.add_argument("--videos", type=_count, metavar="N", help=text)
+    parser.add_argument("--videos", type=whole_number, metavar="N", help=text)
     text = (
         "folder with real annotations, one folder per data set; what it lacks is drawn to the "
         "published counts"
@@ -43,22 +44,13 @@ def rehearse_options(parser: argparse.ArgumentParser) -> None:
     edition_options(parser, "rehearsal")
 
 
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}': expected a whole number from 1 on")
-    return int(text)
-
-
 def rehearse(args: argparse.Namespace) -> None:
     from actionformer.stages.rehearse import rehearse as stage
 
     if args.annotations is not None and not args.annotations.is_dir():
         raise InputError(f"{args.annotations}: no such folder")
-    rows = []
-    for name in args.rows or published_rows(args.params):
-        rows.append(load_experiment(name, args.edition, params=args.params))
     stage(
-        rows,
+        _named_rows(args),
         args.out,
         videos=args.videos,
         annotations=args.annotations,
@@ -68,6 +60,12 @@ def rehearse(args: argparse.Namespace) -> None:
     named = f" rows={','.join(args.rows)}" if args.rows else ""
     config = f"edition={args.edition} mirror={shlex.quote(str(args.out))}{named}"
     say(f"to run them: snakemake --cores all --config {config}")
+
+
+def _named_rows(args: argparse.Namespace) -> list[Experiment]:
+    """The rows of the command line, or all."""
+    names = args.rows or published_rows(args.params)
+    return [load_experiment(name, args.edition, params=args.params) for name in names]
 
 
 def fetch_options(parser: argparse.ArgumentParser) -> None:
@@ -132,9 +130,7 @@ def plan_options(parser: argparse.ArgumentParser) -> None:
 def plan(args: argparse.Namespace) -> None:
     from actionformer.stages import fetch as stage
 
-    rows = []
-    for name in args.rows or published_rows(args.params):
-        rows.append(load_experiment(name, args.edition, params=args.params))
+    rows = _named_rows(args)
     if args.rows or args.markdown:
         print(stage.plan(rows, markdown=args.markdown), end="")
     else:

@@ -94,10 +94,11 @@ def device_option(parser: argparse.ArgumentParser) -> None:
     text = "auto, cpu, cuda:0, ... (default: a free GPU, or the CPU)"
     parser.add_argument("--device", default="auto", help=text)
     text = "how many jobs may share a GPU (default: as many as fit its memory, 8 GB each)"
-    parser.add_argument("--gpu-slots", type=_slots, metavar="N", help=text)
+    parser.add_argument("--gpu-slots", type=whole_number, metavar="N", help=text)
 
 
-def _slots(text: str) -> int:
+def whole_number(text: str) -> int:
+    """A number of things, of which there is at least one."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}': expected a whole number from 1 on")
     return int(text)

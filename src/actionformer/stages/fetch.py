@@ -62,7 +62,7 @@ def fetch(
                 name=f"{name}/{file}",
                 link=link,
                 accepted=accepted,
-                again=again(name, edition, file, mirror),
+                again=_again(name, edition, file, mirror),
             )
         provenance.remember_md5(target, fetched.md5)
         if fetched.source != fetching.THERE:
@@ -116,7 +116,7 @@ def _dvc(*arguments: str) -> str:
     return done.stdout
 
 
-def again(dataset: str, edition: str, file: str, mirror: str | None) -> str:
+def _again(dataset: str, edition: str, file: str, mirror: str | None) -> str:
     """The command that goes on with a file."""
     words = ["actionformer", "fetch", dataset, "--edition", edition, "--files", file]
     if mirror is not None:

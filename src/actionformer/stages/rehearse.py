@@ -43,7 +43,7 @@ def rehearse(
     for name, of_dataset in needed.items():
         dataset = load_dataset(name, edition, params)
         annotated = _annotated(name, dataset, annotations, videos, params, edition, say)
-        release = rehearsal.released(annotated, name, of_dataset)
+        release = rehearsal.release_of(annotated, name, of_dataset)
         _check_room(out, name, rehearsal.feature_bytes(release, dataset))
         rehearsal.write(out, name, annotated, release)
         if annotations is not None and videos is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from actionformer import interrupts, layout, provenance
+from actionformer import layout, provenance
 from actionformer.data import annotations as databases
 from actionformer.data import features as stores
 from actionformer.data import plan
@@ -290,7 +290,7 @@ def speed_of(
     known = _speeds().get(key)
     if known is None and measure:
         prepare_cpu(row.training.threads)
-        lines = cost.measured(row, batches, device, interrupts.check)
+        lines = cost.measured(row, batches, device)
         known = [list(astuple(line)) for line in lines]
         write_json(layout.SPEEDS, _speeds() | {key: known})
     return None if known is None else (cost.Line(*known[0]), cost.Line(*known[1]))

@@ -77,7 +77,7 @@ class Annotated:
     finer_classes: Sequence[str] = ()
 
 
-def released(annotated: Annotated, dataset: str, rows: Collection[Experiment]) -> Release:
+def release_of(annotated: Annotated, dataset: str, rows: Collection[Experiment]) -> Release:
     """What is published of a data set, with the features that these rows read."""
     extractors = []
     for extractor in EXTRACTORS[dataset]:

@@ -12,13 +12,14 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.flop_counter import FlopCounterMode
 
+from actionformer import interrupts
 from actionformer.data.loader import Batch
 from actionformer.model.actionformer import ActionFormer
 from actionformer.params.experiment import Experiment, ModelParams
@@ -100,9 +101,8 @@ def training_seconds(experiment: Experiment, batches: Batches, step: Line, test:
     """Of one seed: all epochs, and an evaluation after each from `first_eval_epoch` on."""
     training = experiment.training
     evaluations = max(training.epochs - training.first_eval_epoch, 0)
-    return training.epochs * step.seconds(batches.training) + evaluations * test.seconds(
-        batches.test
-    )
+    trained = training.epochs * step.seconds(batches.training)
+    return trained + evaluations * test.seconds(batches.test)
 
 
 # ---------------------------------------------------------------------------------------- measured
@@ -141,26 +141,21 @@ class Trainer:
         float(losses.total.detach()), float(norm)
 
 
-def measured(
-    experiment: Experiment, batches: Batches, device: str, tell: Callable[[], Any]
-) -> tuple[Line, Line]:
-    """Seconds of a training batch and of a test batch of this row on this device.
-
-    Args:
-        tell: called after every measured length.
-    """
+def measured(experiment: Experiment, batches: Batches, device: str) -> tuple[Line, Line]:
+    """Seconds of a training batch and of a test batch of this row on this device."""
     trainer = Trainer(experiment, device)
     generator = torch.Generator().manual_seed(0)
 
-    def line(lengths: Sequence[int], batch_size: int, run: Callable[[Batch], object]) -> Line:
-        chosen = [sorted(lengths)[int(place * (len(lengths) - 1))] for place in MEASURED_AT]
+    def line(lengths: Sequence[int], batch_size: int, run: Callable[[Batch], None]) -> Line:
+        ordered = sorted(lengths)
+        chosen = sorted({ordered[int(place * (len(ordered) - 1))] for place in MEASURED_AT})
         seconds = []
-        for length in dict.fromkeys(chosen):
+        for length in chosen:
             batch = batch_of(experiment, [length] * batch_size, generator)
             batch = batch.each(lambda tensor: tensor.to(device))
-            seconds.append(_typical(lambda: run(batch)))  # noqa: B023
-            tell()
-        return Line.through(list(dict.fromkeys(chosen)), seconds)
+            seconds.append(_typical(partial(run, batch)))
+            interrupts.check()
+        return Line.through(chosen, seconds)
 
     step = line(batches.training, experiment.training.batch_size, trainer.step)
     network = trainer.model.eval()
@@ -168,8 +163,7 @@ def measured(
     @torch.inference_mode()
     def forward(batch: Batch) -> None:
         levels = network(batch.features_BCT, batch.mask_BT)
-        for level in levels:
-            float(level.logits_BTK.flatten()[0])
+        float(levels[-1].logits_BTK.sum())  # waits for a GPU
 
     return step, line(batches.test, experiment.inference.batch_size, forward)
 
