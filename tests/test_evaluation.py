@@ -172,7 +172,6 @@ def test_the_order_of_equals_alone_moves_map_by_more_than_the_published_orders_d
         ([1.0, 5.0011], "a", 2),
         ([1.0, 5.0], "b", 2),  # of another class
         ([3.0, 3.0], "a", 1),  # no extent
-        ([4.0, 3.0], "a", 1),
     ],
 )
 def test_ground_truth_without_extent_or_said_twice_does_not_count(segment, label, counted):

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import actionformer
 from actionformer import (
@@ -214,7 +215,7 @@ def test_a_damaged_folder_of_the_hub_is_one_line(row, tmp_path, damage):
     elif damage == "none":
         path.unlink()
     else:
-        weights.save_file({"x": torch.zeros(1)}, path)
+        save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(InputError, match=weights.WEIGHTS) as caught:
         ActionFormer.from_pretrained(tmp_path / "hub")
     assert "\n" not in str(caught.value)

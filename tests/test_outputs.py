@@ -208,7 +208,7 @@ def test_features_of_another_kind_are_refused(thumos, tmp_path):
         predict(path, tmp_path / "x.npy", fps=30)
     with h5py.File(tmp_path / "store.h5", "w") as file:
         file["videos/x"], file["index"] = np.zeros((10, 7), np.float32), json.dumps({"x": 10})
-    with pytest.raises(InputError, match="video 'x' has 7 channels, the weights expect 48"):
+    with pytest.raises(InputError, match=r"video 'x': shape \(10, 7\), expected \(steps, 48\)"):
         predict(path, tmp_path / "store.h5", fps=30)
     with pytest.raises(InputError, match="no such file"):
         predict(path, tmp_path / "absent.npy", fps=30)

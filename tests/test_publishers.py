@@ -187,7 +187,7 @@ def test_epic_nouns_and_verbs_of_two_json_files_are_put_together(tmp_path):
     [
         ("'label'", {"annotations": [{"segment": [1.0, 2.5], "label_id": 3}]}),
         ("'annotations'", {}),
-        ("'NoneType' object is not iterable", {"annotations": None}),
+        ("expected a list, found null", {"annotations": None}),
     ],
 )
 def test_an_epic_json_file_that_has_lost_something_is_refused(tmp_path, lost, annotations):

@@ -1,5 +1,20 @@
 """The one error that users see: bad input, said in one line."""
 
+# a message may quote what a file holds, and a file may hold anything
+LONGEST = 2000
+
 
 class InputError(Exception):
     """Something outside the program is wrong; the message names the file and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_shortened(message))
+
+
+def _shortened(message: str) -> str:
+    """A message with its beginning and its end, where it is too long to be read."""
+    if len(message) <= LONGEST:
+        return message
+    half = LONGEST // 2
+    left_out = len(message) - 2 * half
+    return f"{message[:half]} [{left_out:,} characters] {message[-half:]}"

@@ -1,50 +1,199 @@
-"""Writing files so that a reader sees the old one or the new one, never half of it; checksums."""
+"""Files: written whole or not at all, read in one line's words where something is wrong; checksums.
+
+The one reader of every text format stands here, so that damage of any kind (nesting without end,
+numbers of 5,000 digits, a key that stands twice, encrypted archives) is one line wherever it comes.
+Arrays are read by `data.feature_files`, weights by `training.checkpoint`.
+"""
 
 from __future__ import annotations
 
+import csv
+import errno
+import fcntl
+import glob
 import hashlib
+import io
 import json
+import math
 import os
+import re
+import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 from filelock import FileLock
 
 from actionformer.errors import InputError
 
+# a text of an archive of annotations: the largest published one has 4 MB
+LARGEST_TEXT = 200_000_000
+# a number as text: float() would take `1_0` and the digits of every script
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+# what is read at once of a file that is only checked
+BLOCK = 1 << 20
+# what makes a disk refuse bytes, whatever file it is
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+# of a JSON text, the end of every key; at times of a value that begins with a colon
+KEY_END = re.compile(rb'"\s*:')
+
+
+# ----------------------------------------------------------------------------------------- writing
+
+
+class NoRoom(InputError):
+    """A file that the disk didn't take; what was there before still is."""
+
 
 @contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
-    """A temporary path that becomes `target` on success and disappears on failure."""
+def atomic_path(target: Path, size: int = 0) -> Iterator[Path]:
+    """A temporary path that becomes `target` on success and disappears on failure.
+
+    A link is replaced, never what it points to. What is no file but a device or a pipe, such as
+    /dev/stdout, is written to. What a killed process has left goes with the next call.
+
+    Args:
+        size: bytes that the file will have, as far as that is known: refused beforehand where the
+            disk has less.
+
+    Raises:
+        NoRoom: the disk is full or fails.
+        InputError: the target is a folder.
+    """
+    if _is_stream(target):
+        with _streamed(target) as part:
+            yield part
+        return
+    if target.is_dir() and not target.is_symlink():
+        raise InputError(f"{target}: a folder, expected the name of a file")
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    os.close(handle)
-    part = Path(name)
+    needs_room(target, size)
+    _remove_abandoned(target)
+    handle, part = _new_part(target)
     try:
         yield part
         # mkstemp makes files that only their owner can read
         umask = os.umask(0)
         os.umask(umask)
         part.chmod(0o666 & ~umask)
-        # a power loss must not leave an empty file under the final name
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(target)
+        put_in_place(part, target)
+    except OSError as error:
+        raise not_written(target, error) from None
     finally:
         part.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def put_in_place(part: Path, target: Path) -> None:
+    """Give a finished file its name, so that a power loss leaves the old one or the new one."""
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(target)
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder outlive a power loss."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        # some network file systems sync no folders
+        with suppress(OSError):
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def needs_room(target: Path, size: int) -> None:
+    """Refuse what doesn't fit on the disk before it begins.
+
+    Raises:
+        NoRoom: fewer than `size` bytes are free where the target will lie.
+    """
+    free = shutil.disk_usage(target.parent).free
+    if size > free:
+        raise NoRoom(
+            f"{target}: needs {_megabytes(size)}, {_megabytes(free)} are free there; "
+            "free some, then run the same command again"
+        )
+
+
+def not_written(target: Path, error: OSError) -> OSError | NoRoom:
+    """What to say of a write that failed; an error about another file stays as it is."""
+    if error.errno not in NO_ROOM or error.filename is not None:
+        return error
+    free = shutil.disk_usage(target.parent).free
+    return NoRoom(
+        f"{target}: not written ({os.strerror(error.errno)}; {_megabytes(free)} are free there); "
+        "free some, then run the same command again"
+    )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _is_stream(target: Path) -> bool:
+    """Is this a device, a pipe, or a name for one, which nothing may replace?"""
+    # /dev/stdout is a link, which leads to a plain file where a shell sends it to one
+    if target.absolute().parts[1:2] in (("dev",), ("proc",)) and target.exists():
+        return not target.is_dir() and not _is_shared_memory(target)
+    if not target.exists():
+        return False
+    mode = target.stat().st_mode
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _is_shared_memory(target: Path) -> bool:
+    """Does this lie in the file system of memory that Linux has under /dev?"""
+    return target.absolute().parts[1:3] == ("dev", "shm")
+
+
+@contextmanager
+def _streamed(target: Path) -> Iterator[Path]:
+    """A temporary path whose content goes to a device or a pipe in the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / target.name
+        yield part
+        with part.open("rb") as content, target.open("ab", buffering=0) as stream:
+            shutil.copyfileobj(content, stream)
+
+
+def _new_part(target: Path) -> tuple[int, Path]:
+    """A temporary file beside the target, locked for as long as the handle is open."""
+    while True:
+        handle, name = tempfile.mkstemp(
+            prefix=f".{target.name}.", suffix=".part", dir=target.parent
+        )
+        # file systems without locks: nothing will be removed there either
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.path.exists(name):
+            return handle, Path(name)
+        # another process took it for abandoned before it was locked
+        os.close(handle)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove what killed processes have left of this target: files that nobody has locked."""
+    for part in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+        with suppress(OSError), part.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
 
 
 def write_text(target: Path, text: str) -> None:
-    with atomic_path(target) as part:
-        part.write_text(text, encoding="utf-8")
+    write_bytes(target, text.encode("utf-8"))
 
 
 def write_bytes(target: Path, content: bytes) -> None:
-    with atomic_path(target) as part:
+    with atomic_path(target, len(content)) as part:
         part.write_bytes(content)
 
 
@@ -52,34 +201,239 @@ def write_json(target: Path, content: Any, *, indent: int | None = 1) -> None:
     write_text(target, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file, or one line that says why not."""
+# ----------------------------------------------------------------------------------------- reading
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, or one line that says why not."""
     try:
-        text = path.read_bytes()
-        try:
-            # several times faster than json, and the same value bit for bit
-            return orjson.loads(text)
-        except orjson.JSONDecodeError:
-            # json takes NaN: whoever checks the content says in one line where it stands
-            return json.loads(text.decode("utf-8"))
+        return path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise InputError(f"{path}: a folder, expected a JSON file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error}); get the file again") from None
+        raise InputError(f"{path}: a folder, expected a file") from None
+    except ValueError as error:
+        raise InputError(f"{str(path)!r}: no name of a file ({error})") from None
 
 
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file, or one line that says why not."""
+    return decoded(read_bytes(path), str(path))
+
+
+def decoded(content: bytes, where: str) -> str:
+    """Bytes as UTF-8 text; a mark of the byte order is left out."""
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path}: not readable as UTF-8 text ({error}); get the file again"
+            f"{where}: not readable as UTF-8 text ({error.reason}); get the file again"
         ) from None
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, or one line that says why not.
+
+    A key that stands twice is an error, NaN is not: who checks the content says where it stands.
+    """
+    text = read_bytes(path)
+    try:
+        # several times faster than json, and the same value bit for bit
+        content = orjson.loads(text)
+        if len(KEY_END.findall(text)) == _keys_in(content):
+            return content
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        content = json.loads(text.decode("utf-8"), object_pairs_hook=_one_of_each)
+        # half of a pair of surrogates is no text, which nothing could write
+        json.dumps(content, ensure_ascii=False).encode("utf-8")
+        return content
+    except RecursionError:
+        reason = "nested too deep"
+    except UnicodeEncodeError:
+        reason = "a string holds half of a character"
+    # json's own and those of digits without end are ValueErrors
+    except ValueError as error:
+        reason = str(error)
+    raise InputError(f"{path}: not readable as JSON ({reason}); get the file again")
+
+
+def _keys_in(content: Any) -> int:
+    """How many keys the objects of a JSON value have in all."""
+    count = 0
+    level = [content]
+    # level by level: value by value it would take as long as reading them
+    while level:
+        objects = [value for value in level if type(value) is dict]
+        lists = [value for value in level if type(value) is list]
+        count += sum(map(len, objects))
+        below = chain(chain.from_iterable(map(dict.values, objects)), chain.from_iterable(lists))
+        level = [value for value in below if type(value) in (dict, list)]
+    return count
+
+
+def _one_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"the key {key!r} stands twice in one object")
+            seen.add(key)
+    return content
+
+
+def read_object(path: Path, *keys: str) -> dict[str, Any]:
+    """The object that a JSON file holds, with at least these keys."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds {type(content).__name__}, expected a JSON object")
+    for key in keys:
+        if key not in content:
+            raise InputError(f"{path}: lacks the key '{key}'; make or get the file again")
+    return content
+
+
+def read_table(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+    """Lines of a csv file with a header: where each stands, for messages, and its values.
+
+    Raises:
+        InputError: a column that isn't there, no line, one with too few or too many values.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    lines = []
+    try:
+        named = reader.fieldnames or []
+        lacking = [column for column in columns if column not in named]
+        if lacking:
+            wanted = f"expected the columns {', '.join(columns)}"
+            raise InputError(f"{path}: {wanted}; missing {', '.join(lacking)}")
+        for values in reader:
+            where = f"{path}, line {reader.line_num}"
+            if None in values or None in values.values():
+                raise InputError(f"{where}: expected {len(named)} values, as the header has")
+            lines.append((where, values))
+    except csv.Error as error:
+        wrong = f"not readable as csv ({error})"
+        raise InputError(f"{path}, line {reader.line_num}: {wrong}; get the file again") from None
+    if not lines:
+        raise InputError(f"{path}: no line below its header; get the file again")
+    return lines
+
+
+def read_zip(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
+    """(name, text) of some members of a zip archive.
+
+    Raises:
+        InputError: a damaged or encrypted archive, a member that occurs twice, or one that says of
+            itself that it is larger than any text of annotations.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [info for info in archive.infolist() if wanted(info.filename)]
+            _refuse_unusual(path, members)
+            for info in members:
+                yield info.filename, decoded(archive.read(info), f"{path}: {info.filename}")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except BROKEN_ZIP as error:
+        wrong = f"corrupt, truncated or encrypted archive ({error})"
+        raise InputError(f"{path}: {wrong}; delete it and fetch it again") from None
+
+
+def check_sums(path: Path | IO[bytes], wanted: Callable[[str], bool]) -> None:
+    """Compare parts of a zip archive, such as torch writes, with the checksums that it has of them.
+
+    torch itself reads a file in which a byte has changed as if nothing were wrong. Files of the
+    years before it wrote archives have no checksums, and pass.
+
+    Raises:
+        BROKEN_ZIP: a part that differs from its checksum, or other damage.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if wanted(info.filename):
+                with archive.open(info) as part:
+                    while part.read(BLOCK):
+                        pass
+
+
+# what `zipfile` raises of damage: NotImplementedError of methods that it doesn't know
+BROKEN_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+)
+
+
+def _refuse_unusual(path: Path, members: Iterable[zipfile.ZipInfo]) -> None:
+    seen: set[str] = set()
+    total = 0
+    for info in members:
+        if info.filename in seen:
+            raise InputError(f"{path}: {info.filename} occurs twice; get the archive again")
+        seen.add(info.filename)
+        total += info.file_size
+    if total > LARGEST_TEXT:
+        size = f"{_megabytes(total)} of text, expected at most {_megabytes(LARGEST_TEXT)}"
+        raise InputError(f"{path}: holds {size}; get the archive again")
+
+
+def number(value: Any) -> float:
+    """A finite number from a JSON number or from the text of one.
+
+    Raises:
+        ValueError: anything else, also a truth value, which Python takes for 0 or 1.
+    """
+    if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"expected a number, found {_as_said(value)}")
+    try:
+        found = float(value)
+    except OverflowError:
+        found = math.inf
+    if not math.isfinite(found):
+        raise ValueError(f"expected a finite number, found {_as_said(value)}")
+    return found
+
+
+def text_of(value: Any, *, empty: bool = False) -> str:
+    """A name or label that is a text, and not empty unless it may be.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if not isinstance(value, str) or not (empty or value.strip()):
+        raise ValueError(f"expected a text, found {_as_said(value)}")
+    return value
+
+
+def items_of(value: Any) -> list[Any]:
+    """A list that is one.
+
+    Raises:
+        ValueError: anything else, also a text, of which Python would give the letters.
+    """
+    if not isinstance(value, list):
+        raise ValueError(f"expected a list, found {_as_said(value)}")
+    return value
+
+
+def _as_said(value: Any) -> str:
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+# --------------------------------------------------------------------------------------- checksums
 
 
 def digest(content: Any) -> str:
@@ -118,7 +472,7 @@ def cached_md5(path: Path, cache: Path) -> str:
     """`file_md5`, remembered by path, size, mtime and inode: large files are read once."""
     stamp = _stamp(path)
     known = _read_cache(cache).get(str(path))
-    if known is not None and known[0] == stamp:
+    if isinstance(known, list) and known[:1] == [stamp]:
         return str(known[1])
     md5 = file_md5(path)
     _remember(path, stamp, md5, cache)
@@ -137,11 +491,10 @@ def _remember(path: Path, stamp: list[list[Any]], md5: str, cache: Path) -> None
 
 
 def _read_cache(cache: Path) -> dict[str, list[Any]]:
-    try:
-        entries: dict[str, list[Any]] = json.loads(cache.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
-    return entries
+    # a damaged one is made anew
+    with suppress(InputError):
+        return read_object(cache)
+    return {}
 
 
 def _stamp(path: Path) -> list[list[Any]]:

@@ -11,7 +11,6 @@ Times are seconds. EPIC's annotations carry `noun` and `verb` instead of `label`
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionformer.errors import InputError
-from actionformer.files import file_md5, read_json, write_json
+from actionformer.files import file_md5, items_of, number, read_object, text_of, write_json
 
 # THUMOS-14's label for stretches that the challenge leaves out; no published row counts it
 AMBIGUOUS = "Ambiguous"
@@ -84,12 +83,13 @@ def load_database(
         where: the mapping's origin, for messages.
 
     Raises:
-        InputError: a missing key, a NaN or infinite time, a duration that is not positive, a label
-            that is not in the published class list.
+        InputError: a missing key, a time that is no finite number, a segment that ends before it
+            starts, a duration that is not positive, a label that is not in the published class
+            list.
     """
     origin = str(where or ("database" if isinstance(source, Mapping) else source))
-    content = source if isinstance(source, Mapping) else read_json(Path(source))
-    if not isinstance(content, Mapping) or not isinstance(content.get("database"), Mapping):
+    content = source if isinstance(source, Mapping) else read_object(Path(source))
+    if not isinstance(content.get("database"), Mapping):
         raise InputError(f"{origin}: expected a JSON object with the key 'database'")
     videos = {}
     for name, entry in content["database"].items():
@@ -97,6 +97,8 @@ def load_database(
     published = content.get("classes")
     if isinstance(published, Mapping):
         published = published.get(label_field)
+    if published is not None:
+        published = _class_names(published, origin)
     classes = _classes(videos, published, origin)
     blocked = content.get("blocked", [])
     if not isinstance(blocked, list) or not all(isinstance(name, str) for name in blocked):
@@ -123,40 +125,61 @@ def _classes(
     return classes
 
 
+def _class_names(published: Any, origin: str) -> list[str]:
+    try:
+        names = [text_of(name) for name in items_of(published)]
+    except ValueError as error:
+        raise InputError(f"{origin}: its classes are no list of names ({error})") from None
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(f"{origin}: class {twice[0]!r} occurs twice")
+    return names
+
+
 def _video(name: str, entry: Any, label_field: str, origin: str) -> Video:
     where = f"{origin}: video '{name}'"
     labels, segments = [], []
     try:
-        subset, duration = str(entry["subset"]), float(entry["duration"])
-        frame = None if entry.get("frame") is None else float(entry["frame"])
-        for annotation in entry.get("annotations", []):
+        subset, duration = text_of(entry["subset"], empty=True), number(entry["duration"])
+        frame = None if entry.get("frame") is None else number(entry["frame"])
+        for annotation in items_of(_annotations_of(entry)):
             # a database of one field may call it 'label' whatever the row calls it
             field_there = label_field if label_field in annotation else "label"
-            label, segment = str(annotation[field_there]), annotation["segment"]
-            start, end = float(segment[0]), float(segment[1])
+            label = text_of(annotation[field_there])
+            start, end = map(number, items_of(annotation["segment"]))
+            if end < start:
+                raise ValueError(f"reversed segment [{start}, {end}]")
             if label != AMBIGUOUS:
                 labels.append(label)
                 segments.append((start, end))
     except KeyError as error:
         raise InputError(f"{where} lacks the key {error}{_other_fields(entry)}") from None
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{where} is malformed: {error}") from None
-    if not (math.isfinite(duration) and duration > 0):
+    if duration <= 0:
         raise InputError(f"{where} has duration {duration}, expected seconds above 0")
-    if frame is not None and not (math.isfinite(frame) and frame > 0):
+    if frame is not None and frame <= 0:
         raise InputError(f"{where} has {frame} frames, expected a number above 0")
     segments_G2 = np.array(segments, dtype=np.float64).reshape(-1, 2)
-    if not np.isfinite(segments_G2).all():
-        bad = segments_G2[~np.isfinite(segments_G2).all(1)][0].tolist()
-        raise InputError(f"{where} has the segment {bad}; times must be finite seconds")
     return Video(name, subset, duration, frame, segments_G2, tuple(labels))
+
+
+def _annotations_of(entry: Mapping[str, Any]) -> Any:
+    """What a video's entry has of annotations; a misspelt key must not pass for none."""
+    if "annotations" in entry:
+        return entry["annotations"]
+    lists = [key for key, value in entry.items() if isinstance(value, list)]
+    if lists:
+        raise ValueError(f"it has no 'annotations', but {lists[0]!r}; rename that")
+    return []
 
 
 def _other_fields(entry: Any) -> str:
     """A hint where annotations have other label fields than the one asked for."""
     found = []
+    annotations = entry.get("annotations", []) if isinstance(entry, Mapping) else []
     for field_name in ("noun", "verb"):
-        if any(field_name in annotation for annotation in entry.get("annotations", [])):
+        if any(field_name in annotation for annotation in annotations):
             found.append(field_name)
     return f"; it has {' and '.join(found)}: say which as label field" if found else ""
 
@@ -181,20 +204,12 @@ def save_database(
         made_with: gives, from those, the record of what the database is made with.
 
     Raises:
-        InputError: what `load_database` raises, and a segment that ends before it starts.
+        InputError: what `load_database` raises.
     """
     # read back as a row will read it, before it takes the place of another
     for label_field in label_fields:
-        for video in load_database(content, label_field, path).videos.values():
-            _refuse_reversed(video, path)
+        load_database(content, label_field, path)
     write_json(path, content, indent=None)
     md5s = dict(sources())
     manifest = {"md5": file_md5(path), "sources": md5s, "made_with": dict(made_with(md5s))}
     write_json(manifest_path(path), manifest)
-
-
-def _refuse_reversed(video: Video, path: Path) -> None:
-    backwards = video.segments_G2[:, 1] < video.segments_G2[:, 0]
-    if backwards.any():
-        segment = video.segments_G2[backwards][0].tolist()
-        raise InputError(f"{path}: video '{video.name}' has the reversed segment {segment}")

@@ -10,9 +10,9 @@ import bz2
 import gzip
 import io
 import lzma
+import math
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,14 +22,16 @@ from typing import IO, Any
 
 import h5py
 import numpy as np
+from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from actionformer.errors import InputError
-from actionformer.files import brings, files_of
+from actionformer.files import BROKEN_ZIP, brings, check_sums, decoded, files_of
 
 MISSING_LIST = "missing_files.txt"
 # keys of arrays in npz and pt files that hold more than one
 KEYS = ("feats", "features")
+_NPY = b"\x93NUMPY"
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", (b"PK\x03\x04", b"PK\x05\x06")
 _MAGIC: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 # how names end: of files with arrays, of archives, of what is never read, of what features are made
@@ -38,15 +40,12 @@ ARRAYS = (".npy", ".npz", ".pt", ".pth")
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz")
 _PICKLES = (".pkl", ".pickle")
 _VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts")
-_BROKEN = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    EOFError,
-    OSError,
-    RuntimeError,
-    zlib.error,
-    lzma.LZMAError,
-)
+_BROKEN_HDF5 = (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError)
+_BROKEN = (*BROKEN_ZIP, tarfile.TarError, lzma.LZMAError)
+# bytes of a video's features: at 2,048 channels and 4 steps a second, 17 hours
+LARGEST = 2_000_000_000
+# zeros after the last member of a tar: a block of the largest size that tar pads to
+LONGEST_END = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -55,17 +54,27 @@ class Member:
 
     source: Path
     name: str
+    # bytes, as the archive has it
+    size: int
     open: Callable[[], IO[bytes]]
 
     @classmethod
     def of_file(cls, path: Path, source: Path | None = None, name: str = "") -> Member:
         """A file that lies by itself, or in a folder `source`; `name`, if not its own."""
-        return cls(source or path, name or path.name, lambda: path.open("rb"))
+        return cls(source or path, name or path.name, path.stat().st_size, lambda: path.open("rb"))
 
     def read(self) -> bytes:
         """All of it; archives check their checksums here."""
+        refuse_huge(self.size, f"{self.source}: {self.name}")
         with _complete(self.source), self.open() as file:
             return file.read()
+
+
+def refuse_huge(size: int, where: str) -> None:
+    """Refuse what says of itself that it is larger than any video's features."""
+    if size > LARGEST:
+        wanted = f"expected at most {LARGEST / 1e9:g} GB for the features of a video"
+        raise InputError(f"{where}: holds {size / 1e9:,.1f} GB, {wanted}")
 
 
 @dataclass(frozen=True)
@@ -97,12 +106,7 @@ class Features:
 
 def missing_list(member: Member, form: Form) -> list[str]:
     """Videos that the publisher lists as missing."""
-    try:
-        lines = member.read().decode().splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{member.source}: {member.name}: not readable as UTF-8 text ({error})"
-        ) from None
+    lines = decoded(member.read(), f"{member.source}: {member.name}").splitlines()
     return sorted(form.video(line.strip()) for line in lines if line.strip())
 
 
@@ -192,7 +196,7 @@ def shapes_in(source: Path) -> Iterator[tuple[str, dict[str, tuple[int, ...]]]]:
             case ".pt" | ".pth":
                 yield path.stem, _shapes(_loaded_torch(member, where))
             case ".h5" | ".hdf5":
-                with member.open() as stream, h5py.File(stream, "r") as file:
+                with _opened_hdf5(member) as file:
                     for name in _datasets(file):
                         yield PurePosixPath(name).name, {name: file[name].shape}
 
@@ -227,7 +231,7 @@ def _zip_members(source: Path) -> Iterator[Member]:
         for info in archive.infolist():
             if not info.is_dir():
                 name = _inside(info.filename, source)
-                yield Member(source, name, partial(archive.open, info))
+                yield Member(source, name, info.file_size, partial(archive.open, info))
 
 
 def _tar_members(source: Path, start: bytes) -> Iterator[Member]:
@@ -246,12 +250,14 @@ def _tar_members(source: Path, start: bytes) -> Iterator[Member]:
                 if reader is None:
                     wrong = f"member '{name}' is not a plain file; get the archive again"
                     raise InputError(f"{source}: {wrong}")
-                yield Member(source, name, partial(_itself, reader))
+                yield Member(source, name, member.size, partial(_itself, reader))
                 # it would keep a record of every member
                 archive.members = []  # type: ignore[attr-defined]
         # to the very end: the checksum of the compression stands there
+        after = 0
         while rest := stream.read(1 << 20):
-            if rest.strip(b"\0"):
+            after += len(rest)
+            if rest.strip(b"\0") or after > LONGEST_END:
                 raise tarfile.TarError("something that is no member follows the last one")
 
 
@@ -279,34 +285,75 @@ def _loaded_numpy(
     member: Member, where: str, choose: Callable[[Sequence[str]], Sequence[str]] = list
 ) -> dict[str, NDArray[Any]]:
     """Arrays of an npz file by their keys, of which some are chosen; an npy file's has none."""
-    content = io.BytesIO(member.read())
-    if not content.getbuffer()[:6].tobytes().startswith((b"\x93NUMPY", *_ZIP)):
+    content = member.read()
+    if not content.startswith((_NPY, *_ZIP)):
         raise InputError(f"{where}: not an npy or npz file; fetch it again")
     try:
-        loaded = np.load(content, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"": loaded}
-        return {key: np.asarray(loaded[key]) for key in choose(loaded.files)}
-    except (ValueError, EOFError, OSError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        if "pickle" in str(error):
-            raise InputError(f"{where}: {_PICKLED}") from None
-        raise InputError(f"{where}: not a complete array ({error}); fetch it again") from None
+        if content.startswith(_NPY):
+            return {"": _array(content)}
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            if len(infos) < len(archive.infolist()):
+                raise ValueError("an array occurs twice")
+            chosen = {key: infos[key] for key in choose(list(infos))}
+            for key, info in chosen.items():
+                refuse_huge(info.file_size, f"{where}: {key}")
+            return {key: _array(archive.read(info)) for key, info in chosen.items()}
+    except InputError:
+        raise
+    except _Pickled:
+        raise InputError(f"{where}: {_PICKLED}") from None
+    except Exception as error:  # a damaged header can raise anything
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{where}: not a complete array ({reason}); fetch it again") from None
+
+
+class _Pickled(Exception):
+    """An array of Python objects."""
+
+
+def _array(content: bytes) -> NDArray[Any]:
+    """The array of an npy file, which holds what its header promises and nothing else."""
+    stream = io.BytesIO(content)
+    is_first = npy_format.read_magic(stream) == (1, 0)
+    read_header = npy_format.read_array_header_1_0 if is_first else npy_format.read_array_header_2_0
+    shape, is_fortran, dtype = read_header(stream)
+    if dtype.hasobject:
+        raise _Pickled
+    promised, found = math.prod(shape) * dtype.itemsize, len(content) - stream.tell()
+    if promised != found:
+        raise ValueError(f"its header promises {promised:,} bytes, it holds {found:,}")
+    flat = np.frombuffer(content, dtype, offset=stream.tell()).copy()
+    return flat.reshape(shape, order="F" if is_fortran else "C")
 
 
 def _torch(member: Member, form: Form, where: str) -> NDArray[Any]:
-    import torch
-
     loaded = _loaded_torch(member, where)
     arrays = []
     for key in _chosen(list(loaded), form, where):
-        tensor = loaded[key]
-        if not isinstance(tensor, torch.Tensor):
-            raise InputError(f"{where}: holds {type(tensor).__name__}, expected one tensor")
-        if tensor.layout != torch.strided:
-            raise InputError(f"{where}: a sparse tensor, expected a dense one")
-        tensor = tensor.detach()
-        arrays.append(tensor.float().numpy() if tensor.dtype is torch.bfloat16 else tensor.numpy())
+        arrays.append(_of_tensor(loaded[key], where))
     return _side_by_side(arrays, form, where)
+
+
+def _of_tensor(tensor: Any, where: str) -> NDArray[Any]:
+    """The array that a tensor is, where it is a plain one."""
+    import torch
+
+    if not isinstance(tensor, torch.Tensor):
+        raise InputError(f"{where}: holds {type(tensor).__name__}, expected one tensor")
+    if tensor.layout != torch.strided:
+        raise InputError(f"{where}: a sparse tensor, expected a dense one")
+    if tensor.is_quantized or tensor.is_meta or tensor.dtype not in _torch_floats():
+        wanted = "expected float64, float32, float16 or bfloat16"
+        raise InputError(f"{where}: a {tensor.device} tensor of {tensor.dtype}, {wanted}")
+    tensor = tensor.detach()
+    return np.asarray(tensor.float() if tensor.dtype is torch.bfloat16 else tensor)
+
+
+def _torch_floats() -> tuple[Any, ...]:
+    import torch
+
+    return torch.float64, torch.float32, torch.float16, torch.bfloat16
 
 
 def _loaded_torch(member: Member, where: str) -> dict[str, Any]:
@@ -315,6 +362,8 @@ def _loaded_torch(member: Member, where: str) -> dict[str, Any]:
 
     content = io.BytesIO(member.read())
     try:
+        check_sums(content, lambda part: True)
+        content.seek(0)
         loaded = torch.load(content, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise anything
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -367,22 +416,37 @@ def _without_batch(array: NDArray[Any]) -> NDArray[Any]:
 
 def _hdf5(member: Member, form: Form) -> Iterator[Features]:
     """One video per data set, as TSP's official release has them; the file's own order."""
-    with member.open() as stream:
-        try:
-            file = h5py.File(stream, "r")
-        except OSError as error:
-            wrong = f"not a complete h5 file ({error})"
-            raise InputError(f"{member.source}: {member.name}: {wrong}; fetch it again") from None
-        with file:
-            for name in _datasets(file):
-                video = form.video(PurePosixPath(name).name)
-                where = f"{member.source}: video '{video}' ({member.name}/{name})"
+    with _opened_hdf5(member) as file:
+        for name in _datasets(file):
+            video = form.video(PurePosixPath(name).name)
+            where = f"{member.source}: video '{video}' ({member.name}/{name})"
 
-                def load(name: str = name, where: str = where) -> NDArray[Any]:
-                    with _complete(member.source):
-                        return checked(np.asarray(file[name][()]), form, where)
+            def load(name: str = name, where: str = where) -> NDArray[Any]:
+                return checked(_of_hdf5(file, name, where), form, where)
 
-                yield Features(video, load)
+            yield Features(video, load)
+
+
+@contextmanager
+def _opened_hdf5(member: Member) -> Iterator[h5py.File]:
+    """An h5 file; whatever HDF5 says of damage is one line."""
+    try:
+        with member.open() as stream, h5py.File(stream, "r") as file:
+            yield file
+    except _BROKEN_HDF5 as error:
+        wrong = f"not a complete h5 file ({error})"
+        raise InputError(f"{member.source}: {member.name}: {wrong}; fetch it again") from None
+
+
+def _of_hdf5(file: h5py.File, name: str, where: str) -> NDArray[Any]:
+    """A data set, which is looked at before it is read."""
+    try:
+        found = file[name]
+        refuse_huge(found.size * found.dtype.itemsize, where)
+        return np.asarray(found[()])
+    except _BROKEN_HDF5 as error:
+        wrong = f"damaged ({error})"
+        raise InputError(f"{where}: {wrong}; fetch it again") from None
 
 
 def _datasets(file: h5py.File) -> list[str]:
@@ -412,6 +476,12 @@ def checked(array: NDArray[Any], form: Form, where: str) -> NDArray[Any]:
     if len(array) == 0 or array.dtype.kind != "f":
         found = f"{len(array)} steps of type {array.dtype}"
         raise InputError(f"{where}: {found}, expected floats and at least one step")
+    # in the byte order of this machine, which torch wants
+    kept = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 4 else np.dtype(np.float32)
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(array, kept)
+    # only now: 1e300 is finite, and infinite in single precision
     if not np.isfinite(array).all():
-        raise InputError(f"{where}: contains NaN or infinite values")
-    return np.ascontiguousarray(array if array.dtype.itemsize <= 4 else array.astype(np.float32))
+        wrong = "contains NaN or infinite values, or such as single precision cannot hold"
+        raise InputError(f"{where}: {wrong}")
+    return array

@@ -14,15 +14,18 @@ The manifest stays small, so that Snakemake compares its content and not its tim
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import h5py
+import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
@@ -34,7 +37,16 @@ from actionformer.data.feature_files import (
     missing_list,
 )
 from actionformer.errors import InputError
-from actionformer.files import files_of, read_json, write_json
+from actionformer.files import (
+    NoRoom,
+    files_of,
+    needs_room,
+    not_written,
+    put_in_place,
+    read_json,
+    read_object,
+    write_json,
+)
 from actionformer.progress import progress
 
 # A crop reads whole chunks: smaller ones are more calls, larger ones more bytes that nobody wants.
@@ -42,6 +54,8 @@ from actionformer.progress import progress
 CHUNK_STEPS, CHUNK_CHANNELS = 256, 1024
 # how much may have to be packed again after an interruption
 FLUSH_BYTES = 64_000_000
+# bytes that a store and its journal take beside a video
+ROOM_BESIDE = 4_000_000
 
 
 def manifest_path(store: Path) -> Path:
@@ -74,19 +88,24 @@ def pack(
     Raises:
         InputError: what `feature_files` raises, a video that occurs twice, no features at all, or
             another process that packs the same store.
+        NoRoom: a full disk. The store that was there stays; the next call goes on.
     """
     form = Form(dim, prefix, suffix, transposed, arrays)
     store.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(store.with_name(f".{store.name}.lock"))
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
     except Timeout:
         raise InputError(f"{store}: another process packs it; wait for it, or end it") from None
-    with lock:
+    with held:
         partial = _Partial(store, _stamp(source, form))
         try:
             missing = _pack_members(source, partial, form)
             made_from = dict(sources())
+            digests = partial.finish()
+        except NoRoom:
+            partial.keep()
+            raise
         except InputError:
             partial.discard()  # what is wrong with the source will have to be mended first
             Path(lock.lock_file).unlink(missing_ok=True)
@@ -95,7 +114,7 @@ def pack(
             partial.keep()
             raise
         manifest_path(store).unlink(missing_ok=True)  # it must never lie beside another store
-        digests = partial.finish()
+        partial.put_in_place()
         Path(lock.lock_file).unlink(missing_ok=True)
     whole = "".join(f"{video} {digests[video]}\n" for video in sorted(digests))
     manifest = {
@@ -144,7 +163,10 @@ class _Partial:
         self.digests: dict[str, str] = {}
         self._pending = 0
         self._stamp = stamp
-        self._file: Any = self._reopened() or h5py.File(self._path, "w")
+        self._file: Any = self._reopened()
+        if self._file is None:
+            self._disk = _Disk(self._path, "w+b")
+            self._file = h5py.File(self._disk, "w")
 
     def _reopened(self) -> h5py.File | None:
         """The file of an interrupted call on the same source, if its journal vouches for it."""
@@ -154,7 +176,8 @@ class _Partial:
         try:
             journal = read_json(self._journal)
             if journal["stamp"] == self._stamp:
-                file = h5py.File(self._path, "a")
+                self._disk = _Disk(self._path, "r+b")
+                file = h5py.File(self._disk, "r+")
                 _remove_others(file, journal["digests"])
                 if _holds(file, journal["digests"]):
                     self.digests = dict(journal["digests"])
@@ -166,11 +189,13 @@ class _Partial:
         return None
 
     def add(self, video: str, array_TC: NDArray[Any]) -> None:
+        needs_room(self._path, array_TC.nbytes + ROOM_BESIDE)
         T, C = array_TC.shape
         # chunks of one size, so that the last isn't mostly empty
         count = math.ceil(T / CHUNK_STEPS)
         chunks = math.ceil(T / count), min(C, CHUNK_CHANNELS)
         self._file.create_dataset(f"videos/{video}", data=array_TC, chunks=chunks)
+        self._disk.check()
         self.digests[video] = _digest(array_TC)
         self._pending += array_TC.nbytes
         if self._pending > FLUSH_BYTES:
@@ -179,37 +204,73 @@ class _Partial:
     def _flush(self) -> None:
         # first the videos, then the journal that vouches for them
         self._file.flush()
-        with self._path.open("rb") as file:
-            os.fsync(file.fileno())
+        self._disk.check()
+        os.fsync(self._disk.fileno())
         write_json(self._journal, {"stamp": self._stamp, "digests": self.digests}, indent=None)
         self._pending = 0
 
     def keep(self) -> None:
         """Leave what there is for the next call."""
-        self._flush()
+        with suppress(NoRoom):  # what was written out before stays
+            self._flush()
+        self._close()
+
+    def _close(self) -> None:
         self._file.close()
+        self._disk.close()
 
     def discard(self) -> None:
-        self._file.close()
+        self._close()
         self._path.unlink()
         self._journal.unlink(missing_ok=True)
 
     def finish(self) -> dict[str, str]:
-        """Make it the store; returns the md5 of every video."""
+        """Write it out; returns the md5 of every video."""
         # sorted, so that the order of an archive changes nothing
         lengths = {video: len(self._file["videos"][video]) for video in sorted(self.digests)}
         self._file["index"] = json.dumps(lengths)
-        self._file.close()
-        # a power loss must not leave a store under its name whose bytes never reached the disk
-        with self._path.open("rb") as file:
-            os.fsync(file.fileno())
-        self._path.replace(self._store)
-        self._journal.unlink(missing_ok=True)
+        self._flush()
         return self.digests
+
+    def put_in_place(self) -> None:
+        """Make it the store."""
+        self._close()
+        put_in_place(self._path, self._store)
+        self._journal.unlink(missing_ok=True)
+
+
+class _Disk(io.FileIO):
+    """A file for HDF5, which dies of a write that fails (SIGSEGV): so failure is remembered."""
+
+    _failed: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        size = len(left)
+        try:
+            while left and self._failed is None:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self._failed = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self._failed = error
+            return size or 0
+
+    def check(self) -> None:
+        """Raise what a write should have raised."""
+        if self._failed is not None:
+            raise not_written(Path(str(self.name)), self._failed)
 
 
 def _remove_others(file: h5py.File, digests: Mapping[str, str]) -> None:
-    """Remove videos that the journal does not vouch for: the process ended while it wrote them."""
+    """Remove what the journal does not vouch for: the process ended while it wrote that."""
+    if "index" in file:
+        del file["index"]
     for video in list(file.get("videos", {})):
         if video not in digests:
             del file["videos"][video]
@@ -249,14 +310,24 @@ class FeatureStore(Mapping[str, Any]):
         try:
             self._file = h5py.File(store, "r")
             self.lengths: dict[str, int] = json.loads(self._file["index"][()])
-        except (OSError, KeyError) as error:
+            self._videos = self._file["videos"]
+            if list(map(type, self.lengths.values())) != [int] * len(self._videos):
+                raise ValueError("its index doesn't fit its videos")
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             raise InputError(
                 f"{store}: not readable ({error}); delete it and pack it again"
             ) from None
-        self._videos = self._file["videos"]
 
     def __getitem__(self, video: str) -> Any:
         return self._videos[video]
+
+    def array(self, video: str) -> NDArray[Any]:
+        """All of a video's features; of a damaged store one line that says so."""
+        try:
+            return np.asarray(self._videos[video])
+        except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            wrong = f"video '{video}' is not readable ({error})"
+            raise InputError(f"{self.path}: {wrong}; delete it and pack it again") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.lengths)
@@ -270,4 +341,4 @@ class FeatureStore(Mapping[str, Any]):
 
 def read_manifest(store: Path) -> dict[str, Any]:
     """The manifest of a store."""
-    return dict(read_json(manifest_path(store)))
+    return read_object(manifest_path(store), "md5", "missing", "sources")

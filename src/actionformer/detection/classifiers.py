@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionformer.errors import InputError
-from actionformer.files import read_json
+from actionformer.files import items_of, read_object, text_of
 
 Kind = Literal["cuhk", "tcanet", "standard"]
 
@@ -52,12 +52,43 @@ class VideoClassifier:
         return np.tile(segments_N2, (len(best), 1)), np.concatenate(scores), labels
 
 
-def load_classifier(path: Path, kind: Kind, top_k: int) -> VideoClassifier:
-    """Read a classifier's file."""
-    content = read_json(path)
-    classes = None
-    if isinstance(content, dict):
-        classes = content.get("class", content.get("classes"))
-    if classes is None or "results" not in content:
-        raise InputError(f"{path}: expected the keys 'results' and 'class' or 'classes'")
-    return VideoClassifier(kind, top_k, content["results"], list(classes), path)
+def load_classifier(
+    path: Path, kind: Kind, top_k: int, num_classes: int | None = None
+) -> VideoClassifier:
+    """Read a classifier's file.
+
+    Args:
+        num_classes: how many classes the data set has; a list with one more or less would give
+            every later score to another class.
+
+    Raises:
+        InputError: a missing key, another number of classes, a video with another number of scores,
+            a score that is no finite number.
+    """
+    content = read_object(path, "results")
+    results = content["results"]
+    try:
+        classes = [text_of(name) for name in items_of(content.get("class", content.get("classes")))]
+    except ValueError as error:
+        raise InputError(f"{path}: 'class' or 'classes': {error}") from None
+    if len(set(classes)) < len(classes):
+        raise InputError(f"{path}: a class occurs twice")
+    if num_classes not in (None, len(classes)):
+        raise InputError(f"{path}: has {len(classes)} classes, the data set {num_classes}")
+    if not isinstance(results, dict):
+        raise InputError(f"{path}: 'results' is no object of scores by video")
+    shape = (1, len(classes)) if kind == "tcanet" else (len(classes),)
+    for video, scores in results.items():
+        _check_scores(scores, shape, f"{path}: video '{video}'")
+    return VideoClassifier(kind, top_k, results, classes, path)
+
+
+def _check_scores(scores: Any, shape: tuple[int, ...], where: str) -> None:
+    try:
+        values = np.array(scores)
+    except ValueError:  # lists of different lengths
+        values = np.array(None)
+    if values.dtype.kind not in "fiu" or values.shape != shape:
+        raise InputError(f"{where}: expected {shape[-1]} scores, one for each class")
+    if not np.isfinite(values).all():
+        raise InputError(f"{where}: a score that is no finite number")

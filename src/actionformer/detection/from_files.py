@@ -30,7 +30,7 @@ from actionformer.detection.classifiers import VideoClassifier, load_classifier
 from actionformer.detection.predict import predict
 from actionformer.detection.timing import Timing, with_grid
 from actionformer.errors import InputError
-from actionformer.files import read_json
+from actionformer.files import number, read_object
 from actionformer.model.actionformer import ActionFormer
 from actionformer.params.dataset import FeatureSet
 from actionformer.params.experiment import Experiment
@@ -179,14 +179,16 @@ def _detected(
 
 def _durations(annotations: Path, subset: str | None) -> dict[str, float]:
     """Seconds of the videos of a database file, or of one of its subsets."""
-    content = read_json(annotations)
-    if not isinstance(content, dict) or not isinstance(content.get("database"), dict):
+    content = read_object(annotations)
+    if not isinstance(content.get("database"), dict):
         raise InputError(f"{annotations}: expected a JSON object with the key 'database'")
     durations = {}
     try:
         for name, entry in content["database"].items():
             if subset in (None, entry.get("subset")):
-                durations[name] = float(entry["duration"])
+                durations[name] = number(entry["duration"])
+                if durations[name] <= 0:
+                    raise ValueError(f"video '{name}' has {durations[name]} seconds")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{annotations}: a video without a duration ({error})") from None
     if not durations:
@@ -213,7 +215,9 @@ def _classifier(trained: Experiment, path: Path) -> VideoClassifier:
         raise InputError(
             f"the weights of {trained.name} know their classes; they take no classifier"
         )
-    return load_classifier(path, known.kind, known.top_k)
+    count = trained.dataset.num_classes
+    classes = count if isinstance(count, int) else None
+    return load_classifier(path, known.kind, known.top_k, classes)
 
 
 def _video(name: str, steps: int, duration: float | None, timed: Experiment) -> Video:
@@ -272,8 +276,11 @@ def _is_store(path: Path) -> bool:
     """Is this a packed store, and not a publisher's h5?"""
     if not path.is_file() or not h5py.is_hdf5(path):
         return False
-    with h5py.File(path, "r") as file:
-        return "index" in file and "videos" in file
+    try:
+        with h5py.File(path, "r") as file:
+            return "index" in file and "videos" in file
+    except OSError:
+        return False  # a damaged one, of which `members` says so
 
 
 def _stored(path: Path, dim: int) -> Iterator[Features]:
@@ -281,10 +288,6 @@ def _stored(path: Path, dim: int) -> Iterator[Features]:
     for name in store:
 
         def load(name: str = name) -> NDArray[Any]:
-            array_TC = np.asarray(store[name])
-            if array_TC.shape[1] != dim:
-                found = f"video '{name}' has {array_TC.shape[1]} channels"
-                raise InputError(f"{path}: {found}, the weights expect {dim}")
-            return array_TC
+            return checked(store.array(name), Form(dim), f"{path}: video '{name}'")
 
         yield Features(name, load)

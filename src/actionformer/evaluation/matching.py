@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 from actionformer.data.annotations import Database, load_database
 from actionformer.data.detections import Detection, DetectionArrays, Results, read_results
 from actionformer.errors import InputError
+
+# what times and scores may be
+NUMBERS = (int, float, np.integer, np.floating)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -191,15 +195,24 @@ def _arrays(
         return found.segments_N2, found.scores_N, class_N
     try:
         class_N = np.array([class_index.get(item["label"], -1) for item in found])
-        segments = np.array([item["segment"] for item in found], np.float64)
-        segments_N2 = segments.reshape(len(found), 2)
-        scores_N = np.array([item["score"] for item in found])
-        if scores_N.dtype.kind not in "fiu":
-            raise ValueError(f"a score that is no number among {scores_N[:3].tolist()}")
-    except (KeyError, TypeError, ValueError) as error:
+        # by their types, which are few: numpy would take the digits of a text, and truth values
+        _refuse_others("label", {type(item["label"]) for item in found}, str)
+        segments = [item["segment"] for item in found]
+        scores = [item["score"] for item in found]
+        times = chain.from_iterable(segments)
+        _refuse_others("time or score", set(map(type, chain(times, scores))), *NUMBERS)
+        segments_N2 = np.array(segments, np.float64).reshape(len(found), 2)
+        scores_N = np.array(scores, np.float64)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         wanted = "expected 'segment' [start, end], 'label' and 'score'"
         raise InputError(f"detections of video '{video}': {error!r}; {wanted}") from None
-    return segments_N2, scores_N.astype(np.float64), class_N
+    return segments_N2, scores_N, class_N
+
+
+def _refuse_others(what: str, found: set[type], *wanted: type) -> None:
+    for kind in found:
+        if kind is bool or not issubclass(kind, wanted):
+            raise ValueError(f"a {what} that is {kind.__name__}")
 
 
 def _refuse_strangers(

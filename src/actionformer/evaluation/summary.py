@@ -18,6 +18,8 @@ from actionformer.params.experiment import EvaluationParams
 
 # between verb and noun in the label of an action: in no class's name
 PAIR = "\x1f"
+# seconds by which a segment may end after its video: durations are rounded
+SLACK = 0.1
 
 
 def metrics_of(
@@ -119,6 +121,36 @@ def evaluated_text(
         remark = f", {left_out} the {len(blocked)} of its blocked list"
     counted = f"{metrics['videos']} videos and {metrics['instances']} instances"
     return f"{counted} of subset {metrics['subset']}{remark}"
+
+
+def oddities(database: Database, detections: Results, subset: str) -> list[str]:
+    """What is odd in two files that were evaluated, how often, and how it counts.
+
+    Nothing of it is refused: the published evaluation takes it all.
+    """
+    evaluated = {video.name: video for video in database.subset(subset)}
+    past_end, no_extent = 0, 0
+    labels: set[str] = set()
+    for video in evaluated.values():
+        starts_G, ends_G = video.segments_G2.T
+        past_end += int((ends_G > video.duration + SLACK).sum())
+        no_extent += int((ends_G <= starts_G).sum())
+        labels.update(video.labels)
+    elsewhere = sum(len(found) for name, found in detections.items() if name not in evaluated)
+    unknown, backwards = 0, 0
+    for found in detections.values():
+        for detection in found:
+            start, end = detection["segment"]
+            unknown += detection["label"] not in labels
+            backwards += end < start
+    counted = [
+        (past_end, "annotated segments end after their video does, and count"),
+        (no_extent, "annotated segments have no length, and don't count"),
+        (unknown, f"detections have a label that subset {subset} lacks, and don't count"),
+        (elsewhere, f"detections lie in videos outside subset {subset}, and count as false"),
+        (backwards, "detections end before they start, and count as false"),
+    ]
+    return [f"{count:,} {text}" for count, text in counted if count]
 
 
 def diagnosis_of(

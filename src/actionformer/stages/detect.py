@@ -51,7 +51,8 @@ def detector(
     path, facts = layout.classifier_of(experiment), experiment.dataset.classifier
     if path is not None and facts is not None:
         with inputs.raw_files(experiment.dataset, [path]):
-            classifier = load_classifier(path, facts.kind, facts.top_k)
+            classes = len(database.classes)
+            classifier = load_classifier(path, facts.kind, facts.top_k, classes)
     test_views = views(database, features, experiment, "test", room=room)
     if not test_views:
         subset = experiment.dataset.eval_subset

@@ -9,7 +9,7 @@ from typing import Any
 from actionformer import layout, provenance, tracking
 from actionformer.data.annotations import Database, load_database
 from actionformer.data.detections import Results, read_results
-from actionformer.evaluation.summary import diagnosis_of, evaluated_text, metrics_of
+from actionformer.evaluation.summary import diagnosis_of, evaluated_text, metrics_of, oddities
 from actionformer.files import file_md5, read_json, write_json
 from actionformer.params import keys
 from actionformer.params.experiment import EvaluationParams, Experiment
@@ -105,7 +105,8 @@ def evaluate_files(
 ) -> tuple[str, dict[str, float]]:
     """Score any detections in the published form against any database, as a row is scored.
 
-    Returns what was evaluated, in words, and the metrics in percent; `out` gets the metrics.
+    Returns what was evaluated, in words, with what is odd in it, and the metrics in percent; `out`
+    gets the metrics.
 
     Args:
         params: with `use_blocked_list`, the videos of the database's own blocked list are left out,
@@ -113,7 +114,9 @@ def evaluate_files(
         label_field: whose labels count, where the database has several (EPIC's noun and verb).
     """
     database = load_database(annotations, label_field)
-    metrics = metrics_of(database, read_results(detections), params, subset)
+    results = read_results(detections)
+    metrics = metrics_of(database, results, params, subset)
     write_json(out, metrics)
     said = evaluated_text(database, metrics, use_blocked_list=params.use_blocked_list)
-    return said, metrics["percent"]
+    odd = oddities(database, results, subset)
+    return "\n  ".join([said, *odd]), metrics["percent"]

@@ -7,6 +7,7 @@ Both load with `weights_only=True`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +16,47 @@ import torch
 from torch import Tensor
 
 from actionformer.errors import InputError
-from actionformer.files import atomic_path
+from actionformer.files import atomic_path, check_sums
 from actionformer.model.actionformer import ActionFormer
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import stored_experiment
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint or model file; equal content makes equal bytes."""
-    with atomic_path(path) as part, part.open("wb") as file:
-        torch.save(content, file)  # given a path, it would write the file's name into the file
+    """Write a checkpoint or model file; equal content makes equal bytes.
+
+    Raises:
+        NoRoom: the disk is full; the file that was there stays.
+    """
+    with atomic_path(path, _bytes_of(content)) as part, part.open("wb") as file:
+        try:
+            torch.save(content, file)  # given a path, it would write the file's name into the file
+        except RuntimeError as error:
+            # torch says where in the archive it was, and not what the disk said
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+
+
+def _bytes_of(content: Any) -> int:
+    """How many bytes the tensors in a content take."""
+    if isinstance(content, Tensor):
+        return content.nbytes
+    if isinstance(content, Mapping):
+        return sum(_bytes_of(value) for value in content.values())
+    return 0
 
 
 def load(path: Path, *, maker: str = "train", tensors: bool = True) -> dict[str, Any]:
     """The content of a checkpoint or model file, on the CPU.
+
+    torch reads a file in which a byte has changed as if nothing were wrong: the checksums that the
+    file itself holds are compared before.
 
     Args:
         maker: the command that makes such files.
         tensors: False leaves the tensors' bytes on disk: only what is said beside them may be used.
     """
     try:
+        check_sums(path, _any_part if tensors else _is_no_tensor)
         with torch.serialization.safe_globals(_numpy_scalars()):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=not tensors)
     except FileNotFoundError:
@@ -47,6 +69,15 @@ def load(path: Path, *, maker: str = "train", tensors: bool = True) -> dict[str,
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a checkpoint of this project")
     return content
+
+
+def _any_part(name: str) -> bool:
+    return True
+
+
+def _is_no_tensor(name: str) -> bool:
+    """Does a part of a file of torch's hold what stands beside the tensors?"""
+    return name.endswith("data.pkl")
 
 
 def slim(path: Path) -> None:
@@ -93,11 +124,38 @@ def load_model(path: Path) -> tuple[ActionFormer, Experiment, list[str]]:
             f"{path}: lacks {', '.join(sorted(missing))}; not a model.pt of this project"
         )
     experiment = stored_experiment(content["experiment"], str(path))
+    model = network_with(content["state_dict"], experiment, str(path))
+    return model, experiment, class_names(content["classes"], str(path))
+
+
+def network_with(weights: Any, experiment: Experiment, where: str) -> ActionFormer:
+    """The network of an experiment with the weights that a file holds, ready to detect.
+
+    Raises:
+        InputError: names or shapes other than the network's, or what is no finite number.
+    """
+    if not isinstance(weights, Mapping) or not all(map(torch.is_tensor, weights.values())):
+        raise InputError(f"{where}: its weights are no tensors by name")
+    for name, tensor in weights.items():
+        if tensor.is_quantized or not torch.isfinite(tensor).all():
+            wrong = f"the weight {name} holds what is no finite number"
+            raise InputError(f"{where}: {wrong}; train or get it again")
     # initial weights are drawn, and then replaced: the caller's random numbers stay
     with torch.random.fork_rng(devices=[]):
-        model = ActionFormer(experiment.model, experiment.training.precision)
-    model.load_state_dict(content["state_dict"])
-    return model.eval(), experiment, list(content["classes"])
+        network = ActionFormer(experiment.model, experiment.training.precision)
+    try:
+        network.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"{where}: does not fit its params ({reason})") from None
+    return network.eval()
+
+
+def class_names(content: Any, where: str) -> list[str]:
+    """Class names as a file of weights lists them."""
+    if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
+        raise InputError(f"{where}: its classes are no list of names")
+    return content
 
 
 def experiment_of(path: Path) -> Experiment:

@@ -62,12 +62,17 @@ class _Training:
         state = checkpoint.load(path) if path.exists() else {}
         if state.get("identity") != origin.weights:
             return
-        self.ema.load_state_dict(state["ema"])
-        if "optimizer" in state:  # else the training has ended
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        self.history, self.trained_by = state["history"], state["trained_by"]
-        self.run_id = state["run_id"]
+        try:
+            self.ema.load_state_dict(state["ema"])
+            if "optimizer" in state:  # else the training has ended
+                self.model.load_state_dict(state["model"])
+                self.optimizer.load_state_dict(state["optimizer"])
+            self.history, self.trained_by = state["history"], state["trained_by"]
+            self.run_id = state["run_id"]
+        except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            wrong = f"not a checkpoint of this network ({reason})"
+            raise InputError(f"{path}: {wrong}; delete it, then train again") from None
 
     def save(self, path: Path, origin: Origin) -> None:
         """Write everything that the next call needs to go on from here."""

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from actionformer.errors import InputError
-from actionformer.files import atomic_path, read_json, write_json
+from actionformer.files import read_object, write_bytes, write_json
 from actionformer.model.actionformer import ActionFormer
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import stored_experiment
+from actionformer.training.checkpoint import class_names, network_with
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -28,8 +28,8 @@ def save_folder(
 ) -> None:
     """Write weights and what they belong to."""
     tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
-    with atomic_path(folder / WEIGHTS) as part:
-        save_file(tensors, part, metadata={"format": "pt"})
+    # as bytes: of a full disk, safetensors says less than `write_bytes`
+    write_bytes(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
     config = {
         "model_type": "actionformer",
         "architectures": ["ActionFormer"],
@@ -47,9 +47,7 @@ def load_folder(folder: Path) -> tuple[ActionFormer, Experiment, list[str]]:
     """
     if not (folder / CONFIG).exists():
         raise InputError(f"{folder}: holds no model.pt, and no {CONFIG} beside {WEIGHTS}")
-    config = read_json(folder / CONFIG)
-    if not isinstance(config, dict) or not {"experiment", "classes"} <= set(config):
-        raise InputError(f"{folder / CONFIG}: lacks experiment or classes; not of this project")
+    config = read_object(folder / CONFIG, "experiment", "classes")
     experiment = stored_experiment(config["experiment"], str(folder / CONFIG))
     try:
         tensors = load_file(folder / WEIGHTS)
@@ -57,11 +55,5 @@ def load_folder(folder: Path) -> tuple[ActionFormer, Experiment, list[str]]:
         raise InputError(f"{folder / WEIGHTS}: no such file; download it again") from None
     except (SafetensorError, OSError) as error:
         raise InputError(f"{folder / WEIGHTS}: not complete ({error}); download it again") from None
-    with torch.random.fork_rng(devices=[]):
-        network = ActionFormer(experiment.model, experiment.training.precision)
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise InputError(f"{folder / WEIGHTS}: does not fit {CONFIG} ({reason})") from None
-    return network.eval(), experiment, [str(label) for label in config["classes"]]
+    network = network_with(tensors, experiment, str(folder / WEIGHTS))
+    return network, experiment, class_names(config["classes"], str(folder / CONFIG))

@@ -166,19 +166,18 @@ def convert_files(
     if classes:
         content["classes"] = classes["label"] if set(classes) == {"label"} else classes
     if blocked is not None:
-        content["blocked"] = read_json(blocked)
+        content["blocked"] = _video_names(blocked)
     return content
 
 
-def _within(annotations: list[dict[str, Any]], end: float) -> list[dict[str, Any]]:
-    """The instances that start before a time.
+def _video_names(path: Path) -> list[str]:
+    """The list of names that a file holds."""
+    names = read_json(path)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path}: expected a list of video names")
+    return names
 
-    What is no number is left to the database's own checks.
-    """
-    kept = []
-    for annotation in annotations:
-        segment = annotation["segment"]
-        start = segment[0] if isinstance(segment, list) and segment else None
-        if not (isinstance(start, int | float) and start >= end):
-            kept.append(annotation)
-    return kept
+
+def _within(annotations: list[dict[str, Any]], end: float) -> list[dict[str, Any]]:
+    """The instances that start before a time."""
+    return [annotation for annotation in annotations if annotation["segment"][0] < end]

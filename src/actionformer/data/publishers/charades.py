@@ -12,15 +12,14 @@ README and csv headers). `Charades_v1_train.csv`, `Charades_v1_test.csv`:
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
 from actionformer.data.publishers import database_json
 from actionformer.errors import InputError
-from actionformer.files import read_text
+from actionformer.files import number, read_table, read_text
 
+COLUMNS = ("id", "actions", "length")
 SUBSETS = {"_train": "training", "_test": "testing"}
 
 
@@ -33,12 +32,14 @@ def convert(paths: list[Path]) -> dict[str, Any]:
         if path.suffix == ".txt":
             continue
         subset = _subset(path)
-        for row in csv.DictReader(io.StringIO(read_text(path), newline="")):
+        for where, row in read_table(path, COLUMNS):
+            video = row["id"]
+            if video in database:
+                raise InputError(f"{where}: video '{video}' occurs twice; get the files again")
             try:
-                database[row["id"]] = _entry(row, subset)
-            except (KeyError, ValueError, TypeError, AttributeError) as error:
-                where = f"{path}: video '{row.get('id', '?')}'"
-                raise InputError(f"{where}: malformed line ({error})") from None
+                database[video] = _entry(row, subset)
+            except ValueError as error:
+                raise InputError(f"{where}: video '{video}': malformed line ({error})") from None
     return database
 
 
@@ -62,5 +63,5 @@ def _entry(row: dict[str, str], subset: str) -> dict[str, Any]:
     for action in row["actions"].split(";"):
         if action:
             label, start, end = action.split()
-            annotations.append({"segment": [float(start), float(end)], "label": label})
-    return {"subset": subset, "duration": float(row["length"]), "annotations": annotations}
+            annotations.append({"segment": [number(start), number(end)], "label": label})
+    return {"subset": subset, "duration": number(row["length"]), "annotations": annotations}

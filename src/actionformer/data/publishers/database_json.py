@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from actionformer.errors import InputError
-from actionformer.files import read_json
+from actionformer.files import items_of, number, read_object, text_of
 
 
 def convert(
@@ -42,6 +42,8 @@ def convert(
     for path in paths:
         for video, entry in _read(path)["database"].items():
             try:
+                if video in database:
+                    raise ValueError("it is in another of the files, too")
                 database[video] = _entry(entry, subsets or {}, label_from_id)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 wrong = f"missing or malformed key ({error})"
@@ -61,8 +63,8 @@ def lists(paths: list[Path]) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    content = read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get("database"), dict):
+    content = read_object(path)
+    if not isinstance(content.get("database"), dict):
         raise InputError(f"{path}: expected a JSON object with the key 'database'")
     return content
 
@@ -70,27 +72,30 @@ def _read(path: Path) -> dict[str, Any]:
 def _entry(
     entry: Mapping[str, Any], subsets: Mapping[str, str], label_from_id: str | None
 ) -> dict[str, Any]:
-    duration = float(entry["duration"])
-    subset = str(entry["subset"])
+    duration = number(entry["duration"])
+    subset = text_of(entry["subset"], empty=True)
     converted: dict[str, Any] = {
         "subset": subsets.get(subset.lower(), subset),
         "duration": duration,
     }
     if entry.get("frame") is not None:
-        converted["frame"] = entry["frame"]
+        converted["frame"] = number(entry["frame"])
     elif entry.get("fps") is not None:
-        converted["frame"] = round(duration * float(entry["fps"]))
+        converted["frame"] = round(duration * number(entry["fps"]))
     # where labels are numbered every video has a list; elsewhere one without has no ground truth
-    listed = entry["annotations"] if label_from_id is not None else entry.get("annotations") or []
+    listed = entry["annotations"] if label_from_id is not None else entry.get("annotations")
+    if listed is None and label_from_id is None:
+        listed = []
     annotations = []
-    for source in listed:
-        annotation = {"segment": source["segment"]}
+    for source in items_of(listed):
+        start, end = items_of(source["segment"])
+        annotation: dict[str, Any] = {"segment": [number(start), number(end)]}
         for field in ("label", "noun", "verb"):
             if field in source:
-                annotation[field] = source[field]
+                annotation[field] = text_of(source[field])
         if len(annotation) == 1:
             raise KeyError("label")
         if label_from_id is not None and "label_id" in source:
-            annotation["label"] = label_from_id.format(int(source["label_id"]))
+            annotation["label"] = label_from_id.format(int(number(source["label_id"])))
         annotations.append(annotation)
     return converted | {"annotations": annotations}

@@ -22,24 +22,27 @@ from typing import Any
 
 from actionformer.data.publishers import database_json
 from actionformer.errors import InputError
-from actionformer.files import read_json
+from actionformer.files import items_of, number, read_object, text_of
 
 
 def convert(paths: list[Path]) -> dict[str, Any]:
     """Database of clips; `frame` is the clip's number of frames in the full video."""
     database: dict[str, Any] = {}
     for path in paths:
-        content = read_json(path)
-        if isinstance(content, dict) and "database" in content:
+        content = read_object(path)
+        if "database" in content:
             database |= database_json.convert([path])
             continue
-        if not isinstance(content, dict) or not isinstance(content.get("videos"), list):
+        if not isinstance(content.get("videos"), list):
             raise InputError(f"{path}: expected a JSON object with the key 'videos'")
         for video in content["videos"]:
             try:
-                for clip in video.get("clips", []):
-                    database[clip["clip_uid"]] = _clip(clip, video["split"])
-            except (KeyError, TypeError, AttributeError) as error:
+                for clip in items_of(video.get("clips", [])):
+                    uid = text_of(clip["clip_uid"])
+                    if uid in database:
+                        raise ValueError(f"clip '{uid}' occurs twice")
+                    database[uid] = _clip(clip, text_of(video["split"]))
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
                 uid = video.get("video_uid", "?") if isinstance(video, dict) else "?"
                 raise InputError(
                     f"{path}: video '{uid}': missing or malformed key ({error})"
@@ -48,14 +51,15 @@ def convert(paths: list[Path]) -> dict[str, Any]:
 
 
 def _clip(clip: dict[str, Any], subset: str) -> dict[str, Any]:
-    labels = [label for annotator in clip["annotations"] for label in annotator["labels"]]
+    annotations = []
+    for annotator in items_of(clip["annotations"]):
+        for label in items_of(annotator["labels"]):
+            if label["primary"]:
+                segment = [number(label["start_time"]), number(label["end_time"])]
+                annotations.append({"segment": segment, "label": text_of(label["label"])})
     return {
         "subset": subset,
-        "duration": clip["video_end_sec"] - clip["video_start_sec"],
-        "frame": clip["video_end_frame"] - clip["video_start_frame"],
-        "annotations": [
-            {"segment": [label["start_time"], label["end_time"]], "label": label["label"]}
-            for label in labels
-            if label["primary"]
-        ],
+        "duration": number(clip["video_end_sec"]) - number(clip["video_start_sec"]),
+        "frame": number(clip["video_end_frame"]) - number(clip["video_start_frame"]),
+        "annotations": annotations,
     }

@@ -16,15 +16,12 @@ file, both together or one alone.
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 from pathlib import Path
 from typing import Any
 
 from actionformer.data.publishers import database_json
 from actionformer.errors import InputError
-from actionformer.files import read_text
+from actionformer.files import number, read_table
 
 SUBSETS = {"train": "train", "validation": "val"}
 JSON_SUBSETS = {"training": "train", "validation": "val"}
@@ -42,18 +39,20 @@ def convert(paths: list[Path]) -> dict[str, Any]:
         if "video_info" in path.name:
             continue
         subset = _subset(path)
-        for row in _rows(path, COLUMNS):
+        for line, row in read_table(path, COLUMNS):
             video = row["video_id"]
             if video not in durations:
                 raise InputError(f"{path}: video '{video}' is not in the video-info csv")
             empty = {"subset": subset, "duration": durations[video], "annotations": []}
             entry = database.setdefault(video, empty)
-            where = f"{path}: segment {row.get('narration_id', '?')}"
+            if entry["subset"] != subset:
+                raise InputError(f"{line}: video '{video}' is in another subset, too")
+            where = f"{line}: segment {row.get('narration_id', '?')}"
             start, end = row["start_timestamp"], row["stop_timestamp"]
             annotation = {
                 "segment": [seconds(start, where), seconds(end, where)],
-                "verb": f"id_{int(_number(row['verb_class'], where)):03d}",
-                "noun": f"id_{int(_number(row['noun_class'], where)):03d}",
+                "verb": _label(row["verb_class"], where),
+                "noun": _label(row["noun_class"], where),
             }
             entry["annotations"].append(annotation)
     return database
@@ -63,9 +62,14 @@ def _durations(paths: list[Path]) -> dict[str, float]:
     """Seconds of every video."""
     durations = {}
     for path in paths:
-        for row in _rows(path, INFO_COLUMNS):
+        for where, row in read_table(path, INFO_COLUMNS):
             video = row["video_id"]
-            durations[video] = _number(row["duration"], f"{path}: video '{video}'")
+            if video in durations:
+                raise InputError(f"{where}: video '{video}' occurs twice; get the file again")
+            try:
+                durations[video] = number(row["duration"])
+            except ValueError as error:
+                raise InputError(f"{where}: video '{video}': {error}") from None
     return durations
 
 
@@ -109,25 +113,15 @@ def _both(
 def seconds(timestamp: str, where: str) -> float:
     """HH:mm:ss.SS -> seconds, to the hundredth of a millisecond that the sum could lose."""
     try:
-        hours, minutes, rest = timestamp.split(":")
-        return round(int(hours) * 3600 + int(minutes) * 60 + float(rest), 5)
-    except (ValueError, AttributeError):
+        hours, minutes, rest = map(number, timestamp.split(":"))
+        return round(hours * 3600 + minutes * 60 + rest, 5)
+    except ValueError:
         raise InputError(f"{where}: expected a time as HH:mm:ss.SS, found '{timestamp}'") from None
 
 
-def _number(text: str, where: str) -> float:
+def _label(digits: str, where: str) -> str:
+    """A class's number as the published rows write it."""
     try:
-        if math.isfinite(number := float(text)):
-            return number
-    except (TypeError, ValueError):
-        pass
-    raise InputError(f"{where}: expected a number, found '{text}'")
-
-
-def _rows(path: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
-    rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
-    missing = [column for column in needed if rows and column not in rows[0]]
-    if missing or not rows:
-        absent = ", ".join(missing) or "all lines"
-        raise InputError(f"{path}: expected the columns {', '.join(needed)}; missing {absent}")
-    return rows
+        return f"id_{int(number(digits)):03d}"
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from None

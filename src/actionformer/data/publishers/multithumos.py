@@ -20,7 +20,10 @@ from typing import Any
 
 from actionformer.data.publishers import class_list, thumos14
 from actionformer.errors import InputError
-from actionformer.files import read_json
+from actionformer.files import items_of, number, read_object, text_of
+
+# as the JSON with class numbers calls them -> as the published rows do
+SUBSETS = {"training": "training", "testing": "validation"}
 
 
 def convert(paths: list[Path]) -> dict[str, Any]:
@@ -30,7 +33,7 @@ def convert(paths: list[Path]) -> dict[str, Any]:
     """
     names = [path for path in paths if path.name in ("class_list.txt", "class_ids.json")]
     rest = [path for path in paths if path not in names]
-    if len(rest) == 1 and rest[0].suffix == ".json" and "database" not in read_json(rest[0]):
+    if len(rest) == 1 and rest[0].suffix == ".json" and "database" not in read_object(rest[0]):
         return _numbered(rest[0], names)
     return thumos14.convert(rest)
 
@@ -42,14 +45,14 @@ def _numbered(path: Path, names: list[Path]) -> dict[str, Any]:
         raise InputError(f"{path}: has class numbers; {wanted}")
     label_of = _labels(names[0])
     database: dict[str, Any] = {}
-    for video, entry in sorted(read_json(path).items()):
+    for video, entry in sorted(read_object(path).items()):
         annotations = []
         try:
-            for number, start, end in entry["actions"]:
-                segment = [float(start), float(end)]
-                annotations.append({"segment": segment, "label": label_of[number]})
-            subset = "training" if entry["subset"] == "training" else "validation"
-            duration = float(entry["duration"])
+            for label, start, end in map(items_of, items_of(entry["actions"])):
+                segment = [number(start), number(end)]
+                annotations.append({"segment": segment, "label": label_of[label]})
+            subset = SUBSETS[text_of(entry["subset"])]
+            duration = number(entry["duration"])
         except (KeyError, TypeError, ValueError) as error:
             wrong = f"missing or malformed key ({error})"
             raise InputError(f"{path}: video '{video}': {wrong}") from None
@@ -60,7 +63,9 @@ def _numbered(path: Path, names: list[Path]) -> dict[str, Any]:
 def _labels(path: Path) -> dict[int, str]:
     """Number -> class."""
     if path.suffix != ".json":
-        return dict(enumerate(class_list.read(path), 1))
-    content = read_json(path)
-    numbers = content.get("map", content)
-    return {int(number): str(label) for number, label in numbers.items()}
+        return class_list.numbered(path)
+    content = read_object(path)
+    try:
+        return {int(digits): text_of(name) for digits, name in content.get("map", content).items()}
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path}: expected class names by their numbers ({error})") from None

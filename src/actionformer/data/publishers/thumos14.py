@@ -15,10 +15,6 @@ training subset, its test set the validation subset.
 
 from __future__ import annotations
 
-import csv
-import io
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,9 +22,10 @@ from typing import Any
 from actionformer.data.annotations import AMBIGUOUS
 from actionformer.data.publishers import database_json
 from actionformer.errors import InputError
-from actionformer.files import read_json, read_text
+from actionformer.files import number, read_object, read_table, read_text, read_zip
 
 SUBSETS = {"video_validation": "training", "video_test": "validation"}
+INFO_COLUMNS = ("video_id", "duration_s", "frames")
 SUFFIXES = ("_val", "_test")
 
 
@@ -44,8 +41,10 @@ def convert(paths: list[Path]) -> dict[str, Any]:
     durations = read_video_info(informed)
     files = []
     for path in classes:
-        for name, text in class_files(path):
-            files.append((name, path, text))
+        of_path = [(name, path, text) for name, text in class_files(path)]
+        if not of_path:
+            raise InputError(f"{path}: no text file of a class in it; get it again")
+        files += of_path
     database: dict[str, Any] = {}
     for name, path, text in sorted(files, key=lambda file: file[0]):
         label = PurePosixPath(name).stem
@@ -86,29 +85,27 @@ def class_files(path: Path) -> Iterator[tuple[str, str]]:
         for item in path.rglob("*.txt"):
             yield item.name, read_text(item)
     elif path.suffix == ".zip":
-        try:
-            with zipfile.ZipFile(path) as archive:
-                for name in archive.namelist():
-                    if name.endswith(".txt") and "/annotation" in f"/{name}":
-                        yield name, archive.read(name).decode("utf-8")
-        except (zipfile.BadZipFile, OSError, zlib.error, UnicodeDecodeError) as error:
-            wrong = f"corrupt or truncated archive ({error})"
-            raise InputError(f"{path}: {wrong}; delete it and fetch it again") from None
+        yield from read_zip(path, _is_class_file)
     else:
         yield path.name, read_text(path)
 
 
+def _is_class_file(name: str) -> bool:
+    """Does a member of an archive hold the segments of a class?"""
+    return name.endswith(".txt") and "/annotation" in f"/{name}"
+
+
 def lines(text: str, where: str) -> Iterator[tuple[str, float, float]]:
     """(video, start, end) of every line of a class file."""
-    for number, line in enumerate(text.splitlines(), 1):
+    for place, line in enumerate(text.splitlines(), 1):
         fields = line.split()
         if not fields:
             continue
         try:
-            video, start, end = fields[0], float(fields[1]), float(fields[2])
+            video, start, end = fields[0], number(fields[1]), number(fields[2])
         except (IndexError, ValueError):
             wrong = f"expected 'video start end', found '{line.strip()}'"
-            raise InputError(f"{where}, line {number}: {wrong}") from None
+            raise InputError(f"{where}, line {place}: {wrong}") from None
         yield video, start, end
 
 
@@ -123,16 +120,18 @@ def read_video_info(paths: list[Path]) -> dict[str, tuple[float, float]]:
     found = {}
     try:
         if path.suffix == ".json":
-            for video, entry in read_json(path)["database"].items():
-                duration = float(entry["duration"])
+            for video, entry in read_object(path, "database")["database"].items():
+                duration = number(entry["duration"])
                 if "frame" in entry:
-                    frames = float(entry["frame"])
+                    frames = number(entry["frame"])
                 else:
-                    frames = round(duration * float(entry["fps"]))
+                    frames = round(duration * number(entry["fps"]))
                 found[video] = (duration, frames)
         else:
-            for row in csv.DictReader(io.StringIO(read_text(path), newline="")):
-                found[row["video_id"]] = (float(row["duration_s"]), float(row["frames"]))
+            for where, row in read_table(path, INFO_COLUMNS):
+                if row["video_id"] in found:
+                    raise InputError(f"{where}: video '{row['video_id']}' occurs twice")
+                found[row["video_id"]] = (number(row["duration_s"]), number(row["frames"]))
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         wanted = "columns video_id,duration_s,fps,frames, or a JSON database with fps"
         raise InputError(f"{path}: expected {wanted} ({error})") from None
