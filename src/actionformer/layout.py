@@ -109,6 +109,11 @@ def run_lock(run: Path) -> Path:
     return run / ".lock"
 
 
+def tracking_lock(run: Path) -> Path:
+    """Held by who logs a run's folder to MLflow."""
+    return run / ".mlflow.lock"
+
+
 def earlier(run: Path, weights: str) -> Path:
     """Where a run goes that another one takes the place of; none that lies there is overwritten."""
     folder = run.parent / EARLIER / f"{run.name}-{weights[:8]}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from actionformer import layout, tracking
-from actionformer.files import write_json
+from actionformer.files import read_object, write_json
 from actionformer.params.experiment import Experiment
 from actionformer.progress import clock, now_and_then
 from actionformer.training.observer import Observer
@@ -39,6 +40,8 @@ class RunLog(Observer):
         self._who = who
         self._say = say
         self._seconds = 0.0
+        # what this training is known by to MLflow, before its run has an id
+        self._token = ""
         self._every = now_and_then()
         # epochs that MLflow has yet to hear of, and when it last heard of some
         self._pending: list[tuple[int, int, Mapping[str, float]]] = []
@@ -68,12 +71,19 @@ class RunLog(Observer):
         sessions = list(trained_by)
         if len(history) < epochs:  # what is to come, as far as it can be known
             sessions.append({"first_epoch": len(history), "last_epoch": epochs - 1, **self._who})
-        lineage = self._lineage | {"trained_by": sessions}
+        self._token = self._known_token() or uuid.uuid4().hex
+        # the token first: a run of MLflow's that was created for it is then found again
+        self._note_progress(len(history), sum(record["seconds"] for record in history))
+        lineage = self._lineage | {"trained_by": sessions, tracking.TOKEN: self._token}
         self.run_id = self._careful(tracking.start, self._experiment, lineage, run_id)
         if self.run_id is not None:
             self._careful(tracking.log_history, self.run_id, history)
-        self._note_progress(len(history), sum(record["seconds"] for record in history))
         return self.run_id
+
+    def _known_token(self) -> str | None:
+        """The token of the process that began this training."""
+        path = self._run / layout.PROGRESS
+        return read_object(path).get(tracking.TOKEN) if path.exists() else None
 
     def watching(self) -> AbstractContextManager[None]:
         return self._careful.watching(self.run_id)
@@ -120,5 +130,6 @@ class RunLog(Observer):
             "epoch": epoch,
             "epochs": self._experiment.training.epochs,
             "seconds": seconds,
+            tracking.TOKEN: self._token,
         }
         write_json(self._run / layout.PROGRESS, content)

@@ -25,7 +25,7 @@ from typing import Any
 from urllib.parse import quote, urlparse
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from mlflow import pyfunc
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.environment_variables import MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL
@@ -38,7 +38,7 @@ from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema, TensorS
 from actionformer import layout, provenance
 from actionformer.detection.timing import AS_TRAINED, OF_A_VIDEO
 from actionformer.errors import InputError
-from actionformer.files import file_md5, read_json, write_text
+from actionformer.files import atomic_path, file_md5, read_object, write_text
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import as_yaml, evaluated_experiment
 from actionformer.progress import progress
@@ -65,6 +65,8 @@ OF_A_ROW = (
 )
 # shows a table's own runs, one per row and seed
 EVALUATED = "tags.kind = 'seed' and tags.evaluated = 'true'"
+# tags: what a run was created for; that it has its params and data; that all of its folder is in
+TOKEN, DESCRIBED, WHOLE = "token", "described", "whole"
 # what runs are compared by
 SCORE = "mAP/average"
 # between two system metrics, unless MLflow's own variable says otherwise
@@ -130,14 +132,56 @@ class Careful:
 
 
 def open_store() -> MlflowClient:
-    """A client of a store that exists: of several processes that find none, one makes it."""
+    """A client of a store that exists: of several processes that find none, one makes it.
+
+    Raises:
+        InputError: a database that is damaged.
+    """
     LOCK.parent.mkdir(parents=True, exist_ok=True)
     # several that make the database at once all fail, with "table already exists"
     with FileLock(LOCK):
+        if _is_local():
+            _make_database()
+            _refuse_damaged_database()
         client = MlflowClient()
         client.search_experiments(max_results=1)
         make_addresses_relative()
     return client
+
+
+def _is_local() -> bool:
+    """Does the store lie in this folder, and not on a server or wherever its variable says?"""
+    return not os.environ.get("MLFLOW_TRACKING_URI")
+
+
+def _make_database() -> None:
+    """Make the database beside and move it in, where there is none.
+
+    MLflow makes it table by table: one that was killed meanwhile would never open again.
+    """
+    if layout.TRACKING_FILE.exists() and layout.TRACKING_FILE.stat().st_size:
+        return
+    with tempfile.TemporaryDirectory(dir=LOCK.parent) as folder:
+        made = Path(folder) / layout.TRACKING_FILE
+        MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
+        with atomic_path(layout.TRACKING_FILE) as part, closing(sqlite3.connect(made)) as database:
+            database.execute("VACUUM INTO ?", (str(part),))
+
+
+def _refuse_damaged_database() -> None:
+    """One line of a database that MLflow would only give a traceback of."""
+    try:
+        with closing(sqlite3.connect(layout.TRACKING_FILE, timeout=60)) as database:
+            (said,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            versions = database.execute("SELECT version_num FROM alembic_version").fetchall()
+    except sqlite3.DatabaseError as error:
+        if "locked" in str(error):
+            raise
+        said, versions = str(error), []
+    if said != "ok" or not versions:
+        reason = said if said != "ok" else "it has no version"
+        todo = "move it away, then `actionformer track` brings every run in again"
+        raise InputError(f"{layout.TRACKING_FILE}: damaged ({' '.join(reason.split())}); {todo}")
 
 
 def make_addresses_relative() -> None:
@@ -147,7 +191,7 @@ def make_addresses_relative() -> None:
     folder in which they were made, and what is logged here would overwrite what lies there. A
     server of one's own, and addresses of other stores (s3://...), stay as they are.
     """
-    if os.environ.get("MLFLOW_TRACKING_URI") or not layout.TRACKING_FILE.exists():
+    if not _is_local() or not layout.TRACKING_FILE.exists():
         return
     with closing(sqlite3.connect(layout.TRACKING_FILE, timeout=60)) as database, database:
         database.create_function("relative", 1, _relative)
@@ -169,31 +213,62 @@ def start(experiment: Experiment, lineage: Mapping[str, Any], run_id: str | None
 
     Either way its tags tell the present lineage. A run keeps the params it began with: other
     params, even those of post-processing alone, begin another run.
+
+    Args:
+        run_id: the run, where it is known. One that was begun for the same token (`lineage`), by a
+            process that was killed before it could tell anybody the id, is gone on with, too.
     """
     client = open_store()
-    if run_id is not None and _tag(client, run_id, "params") == lineage["params"]:
-        client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
-        tag(run_id, experiment, lineage)
-        return run_id
     # two seeds that start together must not both make their row's run
     with FileLock(LOCK):
-        experiment_id = _experiment(client, experiment)
-        parent = _parent(client, experiment, experiment_id)
+        if run_id is None:
+            run_id = _begun(client, lineage.get(TOKEN))
+        if run_id is None or _tag(client, run_id, "params") != lineage["params"]:
+            run_id = _create(client, experiment, lineage)
+    client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+    if _tag(client, run_id, DESCRIBED) is None:
+        _describe(client, run_id, experiment, lineage)
+    tag(run_id, experiment, lineage)
+    return run_id
+
+
+def _begun(client: MlflowClient, token: str | None) -> str | None:
+    """The run that was created for a token."""
+    if token is None:
+        return None
+    tables = [table.experiment_id for table in client.search_experiments()]
+    found = client.search_runs(tables, _filter({TOKEN: token}), max_results=1)
+    return str(found[0].info.run_id) if found else None
+
+
+def _create(client: MlflowClient, experiment: Experiment, lineage: Mapping[str, Any]) -> str:
+    """A new child run, which can be found by its token from its first moment."""
+    experiment_id = _experiment(client, experiment)
     # MLflow knows a child run by this tag alone
-    tags = _tags(experiment, lineage) | {"mlflow.parentRunId": parent}
+    tags = {"mlflow.parentRunId": _parent(client, experiment, experiment_id)}
+    if TOKEN in lineage:
+        tags[TOKEN] = lineage[TOKEN]
+    tags |= _tags(experiment, lineage)
     run = client.create_run(experiment_id, run_name=_name(experiment, lineage), tags=tags)
+    return str(run.info.run_id)
+
+
+def _describe(
+    client: MlflowClient, run_id: str, experiment: Experiment, lineage: Mapping[str, Any]
+) -> None:
+    """Give a new run its params and data."""
     params = []
     for key, value in _flat(_resolved(experiment)):
         params.append(Param(key, str(value)[:LONGEST_PARAM]))
     if lineage["seed"] is not None:
         params.append(Param("seed", str(lineage["seed"])))
     for first in range(0, len(params), PARAMS_AT_ONCE):
-        client.log_batch(run.info.run_id, params=params[first : first + PARAMS_AT_ONCE])
-    client.log_inputs(run.info.run_id, datasets=_datasets(experiment, lineage))
-    if tags["kind"] != "actions":
+        client.log_batch(run_id, params=params[first : first + PARAMS_AT_ONCE])
+    client.log_inputs(run_id, datasets=_datasets(experiment, lineage))
+    if lineage.get("kind") != "actions":
         # MLflow's comparison opens on the metric that was logged first; its value is not known yet
-        client.log_batch(run.info.run_id, metrics=_metrics({SCORE: math.nan}, step=0))
-    return str(run.info.run_id)
+        client.log_batch(run_id, metrics=_metrics({SCORE: math.nan}, step=0))
+    client.set_tag(run_id, DESCRIBED, "true")
 
 
 def _datasets(experiment: Experiment, lineage: Mapping[str, Any]) -> list[DatasetInput]:
@@ -323,7 +398,14 @@ def log_result(run: Path) -> str:
     evaluation params than the run has, or in a store that lacks the run, become a run of their own.
     """
     client = open_store()
-    metrics, trained = read_json(run / "metrics.json"), read_json(run / "lineage.json")
+    with FileLock(layout.tracking_lock(run)):
+        return _log_result(client, run)
+
+
+def _log_result(client: MlflowClient, run: Path) -> str:
+    """`log_result`, for who holds the lock of the run folder."""
+    metrics = read_object(run / "metrics.json", "percent", "lineage")
+    trained = read_object(run / "lineage.json")
     experiment = evaluated_experiment(metrics, str(run / "metrics.json"))
     lineage = trained | metrics["lineage"]
     run_id = start(experiment, lineage, _find(client, experiment, lineage))
@@ -341,6 +423,8 @@ def log_result(run: Path) -> str:
     if not earlier:
         with FileLock(LOCK):
             _summarise(client, run_id, experiment)
+    # last: a run without it is brought in again
+    client.set_tag(run_id, WHOLE, "true")
     (run / layout.UNTRACKED).unlink(missing_ok=True)
     return run_id
 
@@ -554,9 +638,11 @@ def _monitor(run_id: str) -> SystemMetricsMonitor:
 def restore(results: Path) -> int:
     """Bring every finished run folder that the store lacks, or has but in part, into it.
 
-    Runs that were set aside are brought in, too. Returns how many there were.
+    Runs that were set aside are brought in, too, and runs that a killed process has left running
+    are ended. Returns how many were brought in.
     """
     client = open_store()
+    _end_orphans(client, results)
     finished: list[Path] = []
     for pattern in ("*/*/seed*", "*/*/released", f"*/*/{layout.EARLIER}/*"):
         finished += [path.parent for path in results.glob(f"{pattern}/metrics.json")]
@@ -581,12 +667,37 @@ def _restored(client: MlflowClient, run: Path) -> bool:
     evaluated = _evaluated(run)
     if evaluated is None:
         return False
-    found = _find(client, *evaluated)
-    whole = found is not None and _tag(client, found, "evaluated") is not None
-    if whole and not (run / layout.UNTRACKED).exists():
-        return False
-    log_result(run)
+    # eight that restore at once bring each run in once
+    with FileLock(layout.tracking_lock(run)):
+        found = _find(client, *evaluated)
+        is_whole = found is not None and _tag(client, found, WHOLE) is not None
+        if is_whole and not (run / layout.UNTRACKED).exists():
+            return False
+        _log_result(client, run)
     return True
+
+
+def _end_orphans(client: MlflowClient, results: Path) -> None:
+    """End the runs of this folder's own store that are said to run while nobody trains them."""
+    if not _is_local():
+        return  # of a server's runs others know
+    tables = {table.experiment_id: table.name for table in client.search_experiments()}
+    for run in client.search_runs(list(tables), "attributes.status = 'RUNNING'"):
+        tags = run.data.tags
+        if TOKEN in tags and not _is_trained_now(results / tags["edition"] / tags["row"], tags):
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _is_trained_now(row: Path, tags: Mapping[str, str]) -> bool:
+    """Does a process hold the folder of the run with these tags?"""
+    lock = layout.run_lock(row / f"seed{tags['seed']}")
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def _evaluated(run: Path) -> tuple[Experiment, dict[str, Any]] | None:
@@ -594,10 +705,10 @@ def _evaluated(run: Path) -> tuple[Experiment, dict[str, Any]] | None:
 
     As of a row whose published checkpoint is another row's.
     """
-    metrics = read_json(run / "metrics.json")
+    metrics = read_object(run / "metrics.json")
     if "percent" not in metrics or not (run / "lineage.json").exists():
         return None
-    lineage = read_json(run / "lineage.json") | metrics["lineage"]
+    lineage = read_object(run / "lineage.json") | metrics["lineage"]
     return evaluated_experiment(metrics, str(run / "metrics.json")), lineage
 
 
@@ -625,10 +736,10 @@ def _log_drawn(client: MlflowClient, row: Path) -> None:
     forms = [tables / f"{experiment.table}.{form}" for form in layout.TABLE_FORMS]
     _upload(client, parent, forms, "tables")
     if card.exists():
-        _describe(client, experiment, card.read_text(encoding="utf-8"))
+        _describe_model(client, experiment, card.read_text(encoding="utf-8"))
 
 
-def _describe(client: MlflowClient, experiment: Experiment, card: str) -> None:
+def _describe_model(client: MlflowClient, experiment: Experiment, card: str) -> None:
     """Let a row's card be the description of its registered model."""
     name = registered_name(experiment)
     description = card.split("---\n", 2)[-1].strip()[:LONGEST_DESCRIPTION]
