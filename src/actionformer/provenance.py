@@ -19,7 +19,7 @@ import yaml
 
 from actionformer import layout
 from actionformer.errors import InputError
-from actionformer.files import cached_md5, read_json, remember
+from actionformer.files import cached_md5, read_object, remember
 from actionformer.params.files import CHECKOUT, IS_CHECKOUT
 
 LOCK_FILE = CHECKOUT / "requirements.lock"
@@ -227,7 +227,7 @@ def sources(paths: Iterable[Path]) -> dict[str, str]:
 def recorded_md5(path: Path, manifest: Path) -> str:
     """`source_md5`; for a file that is gone, what the stage recorded that read it."""
     if not path.exists() and manifest.exists():
-        content = read_json(manifest)
+        content = read_object(manifest)
         listed = (
             content.get("sources")
             or content.get("files")

@@ -50,7 +50,7 @@ rule pack:
         "../../environment.yml"
     params:
         command=command(
-            lambda w: f"actionformer pack {dataset_argument(w.dataset)} {w.features} {OPTIONS}",
+            lambda w: f"actionformer pack {dataset_argument(w.dataset)} {shlex.quote(w.features)} {OPTIONS}",
             log_of("pack/{dataset}-{features}", folder="build"),
         ),
         attempt=attempt(log_of("pack/{dataset}-{features}", folder="build")),

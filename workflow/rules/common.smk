@@ -61,7 +61,7 @@ def planned():
     if not params.is_absolute() and not params.exists():
         params = Path(workflow.basedir) / params
     if config.get("experiment"):
-        path = config["experiment"]
+        path = str(config["experiment"])
         if not path.endswith((".yaml", ".yml")):
             raise InputError(
                 f"--config: experiment={path} is no YAML file; rows= names rows of params"
@@ -70,9 +70,9 @@ def planned():
             path, dataset=config.get("dataset"), params=params, overrides=OVERRIDES
         )
         return OWN, load_edition(OWN), {row.name: row}, params
-    edition = config["edition"]
+    edition = str(config["edition"])
     rows = {}
-    for name in listed(config["rows"] or ""):
+    for name in map(str, listed(config["rows"] or "")):
         row = load_experiment(name, edition, params=params, overrides=OVERRIDES)
         rows[row.name] = row
     return edition, load_edition(edition, params), rows, params
@@ -81,7 +81,7 @@ def planned():
 def chosen_seeds(edition):
     """The seeds of this call, each once."""
     given = edition.seeds if config["seeds"] is None else listed(config["seeds"])
-    if not all(str(seed).isdigit() for seed in given):
+    if not all(re.fullmatch("[0-9]{1,9}", str(seed)) for seed in given):
         raise InputError(
             f"--config: seeds={config['seeds']}: expected numbers from 0 on"
         )
@@ -168,7 +168,7 @@ elif MISSING and CHOSEN.origin == "mirror":
 
 # how many jobs share a GPU; by default as many as fit its memory
 SLOTS = config["gpu_slots"]
-if SLOTS is not None and not str(SLOTS).isdigit() or SLOTS in (0, "0"):
+if SLOTS is not None and not re.fullmatch("[1-9][0-9]{0,8}", str(SLOTS)):
     raise WorkflowError(
         f"--config: gpu_slots={SLOTS}: expected a whole number from 1 on"
     )
@@ -178,7 +178,7 @@ GPU_SLOTS = "" if SLOTS is None else f" --gpu-slots {SLOTS}"
 AFTERWARDS = []
 
 # options of every command
-OPTIONS = f"--edition {EDITION} --params {shlex.quote(str(PARAMS))}"
+OPTIONS = f"--edition {shlex.quote(EDITION)} --params {shlex.quote(str(PARAMS))}"
 ROW_OPTIONS = OPTIONS + (
     f" --dataset {shlex.quote(config['dataset'])}" if config.get("dataset") else ""
 )
@@ -228,7 +228,8 @@ def command(arguments, log):
         count = failed(wildcards)
         ended = f"echo {count} > {attempts}" if count else f"rm {attempts}"
         return (
-            f"mkdir -p $(dirname {attempts}) && echo {count} begun > {attempts}"
+            f'mkdir -p "$(dirname {attempts})"'
+            f" && echo {count} begun > {attempts}"
             f" && {arguments(wildcards)} >> {file} 2> >(tee -ia {file} >&2) && {ended}"
         )
 
@@ -238,13 +239,15 @@ def command(arguments, log):
 def fetch_command(wildcards):
     """The command that brings a raw file."""
     dataset, file = wildcards.path.split("/", 1)
-    options = f"--edition {RAW_EDITION} --params {shlex.quote(str(PARAMS))}"
+    options = (
+        f"--edition {shlex.quote(RAW_EDITION)} --params {shlex.quote(str(PARAMS))}"
+    )
     if config["mirror"]:
         options += f" --mirror {shlex.quote(str(config['mirror']))}"
         options += " --link" if LINK else ""
     path = shlex.quote(f"data/{RAW_EDITION}/{wildcards.path}")
     # a file that somebody puts there meanwhile is what was wanted, and a job that fails would have it deleted
-    return f"{{ actionformer fetch {dataset} {options} --files {shlex.quote(file)} || [ -e {path} ]; }}"
+    return f"{{ actionformer fetch {shlex.quote(dataset)} {options} --files {shlex.quote(file)} || [ -e {path} ]; }}"
 
 
 def row_name(row):
@@ -265,7 +268,7 @@ def row_arguments(name):
 def dataset_argument(name):
     """A data set on the command line."""
     row = DATASETS.get(name)
-    return name if row is None else shlex.quote(row.dataset_argument)
+    return shlex.quote(name if row is None else row.dataset_argument)
 
 
 def run_of(row, seed):

@@ -221,7 +221,7 @@ if TRACKING:
             "../../environment.yml"
         params:
             command=command(
-                lambda w: f"actionformer track --stamp {TRACKING}"
+                lambda w: f"actionformer track --stamp {shlex.quote(TRACKING)}"
                 f" --generation {GENERATION}",
                 log_of("track"),
             ),

@@ -16,6 +16,7 @@ from actionformer.commands.options import (
     row_options,
     seed_option,
     use_threads,
+    whole_number,
 )
 from actionformer.errors import InputError
 from actionformer.params.experiment import EvaluationParams
@@ -44,7 +45,9 @@ def evaluate_options(parser: argparse.ArgumentParser) -> None:
     text = (
         "also recall at k times the ground truth of a video and class, as for Ego4D (such as 1 5)"
     )
-    parser.add_argument("--recall-top-k", type=int, nargs="+", default=[], metavar="K", help=text)
+    parser.add_argument(
+        "--recall-top-k", type=whole_number, nargs="+", default=[], metavar="K", help=text
+    )
     text = f"of --annotations: JSON to write (default: {layout.EVALUATIONS}/DETECTIONS.json)"
     parser.add_argument("--out", type=Path, help=text)
 

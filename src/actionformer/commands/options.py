@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ def row_options(
 def seed_option(parser: argparse.ArgumentParser) -> None:
     """One seed."""
     text = "seed of weights, crops and dropout (default: 0)"
-    parser.add_argument("--seed", type=int, default=0, help=text)
+    parser.add_argument("--seed", type=seed_number, default=0, help=text)
 
 
 def device_option(parser: argparse.ArgumentParser) -> None:
@@ -99,15 +100,22 @@ def device_option(parser: argparse.ArgumentParser) -> None:
 
 def whole_number(text: str) -> int:
     """A number of things, of which there is at least one."""
-    if not text.isdigit() or int(text) < 1:
+    if not re.fullmatch("[1-9][0-9]{0,8}", text):
         raise argparse.ArgumentTypeError(f"'{text}': expected a whole number from 1 on")
+    return int(text)
+
+
+def seed_number(text: str) -> int:
+    """What random numbers begin with."""
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"'{text}': expected a whole number from 0 on")
     return int(text)
 
 
 def seeds_options(parser: argparse.ArgumentParser) -> None:
     """All seeds of a row, and its published checkpoint."""
     text = "seeds (default: those of the edition)"
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help=text)
+    parser.add_argument("--seeds", nargs="+", type=seed_number, metavar="SEED", help=text)
     text = "without the published checkpoints"
     parser.add_argument("--no-released", dest="released", action="store_false", help=text)
 

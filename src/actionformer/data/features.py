@@ -43,7 +43,6 @@ from actionformer.files import (
     needs_room,
     not_written,
     put_in_place,
-    read_json,
     read_object,
     write_json,
 )
@@ -174,7 +173,7 @@ class _Partial:
             return None
         file = None
         try:
-            journal = read_json(self._journal)
+            journal = read_object(self._journal)
             if journal["stamp"] == self._stamp:
                 self._disk = _Disk(self._path, "r+b")
                 file = h5py.File(self._disk, "r+")

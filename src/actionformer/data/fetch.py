@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from actionformer.data.feature_files import members
 from actionformer.errors import InputError
-from actionformer.files import atomic_path, file_md5, files_of, read_json, write_json
+from actionformer.files import atomic_path, file_md5, files_of, read_object, write_json
 from actionformer.params.dataset import File, Source
 from actionformer.progress import progress
 
@@ -88,7 +88,8 @@ def fetch(
         part = _part_of(target, source)
         try:
             md5 = _brought(source, part, file, wanted, link=link)
-        except (InputError, OSError, requests.RequestException) as error:
+        # ValueError: of an address or a header that is none
+        except (InputError, OSError, requests.RequestException, ValueError) as error:
             failures.append(f"{source.kind} {source.address}: {' '.join(str(error).split())}")
             continue
         if target.exists():
@@ -118,7 +119,7 @@ def _brought(
     if link and source.kind == "local":
         found: str | None = _link(_origin(source), part)
     else:
-        found = _download(source, part, file)
+        found = _download(source, part, file, wanted)
     beside = {"published beside it": source.md5}
     if source.member is None:
         return checked(part, {**wanted, **beside}, file.size, found)
@@ -149,7 +150,7 @@ def recorded(folder: Path) -> dict[str, dict[str, str]]:
     Of the files of a data set's folder.
     """
     path = folder / RECORD
-    return dict(read_json(path)) if path.exists() else {}
+    return dict(read_object(path)) if path.exists() else {}
 
 
 def record_source(folder: Path, name: str, source: str) -> None:
@@ -217,8 +218,10 @@ def _of_mirror(mirror: str, name: str) -> Source:
     return Source(kind="local", address=mirror, path=name)
 
 
-def _download(source: Source, part: Path, file: File) -> str | None:
+def _download(source: Source, part: Path, file: File, wanted: Mapping[str, str]) -> str | None:
     """Bring what lies at an address; its md5, where that is known without reading it again."""
+    known = [file.size, source.md5, *wanted.values()]
+    is_known = any(fact != "unknown" for fact in known)
     if source.kind != "local":  # whose size is there to be read
         size = file.size if isinstance(file.size, int) else file.estimate or 0
         _needs_room(part, size - (part.stat().st_size if part.exists() else 0))
@@ -228,10 +231,10 @@ def _download(source: Source, part: Path, file: File) -> str | None:
         case "google_drive_folder":
             _google_drive_folder(source, part)
         case "https":
-            _https(source.address, part)
+            _https(source.address, part, is_known)
         case "hugging_face":
             datasets = "https://huggingface.co/datasets"
-            _https(f"{datasets}/{source.address}/resolve/main/{source.path}", part)
+            _https(f"{datasets}/{source.address}/resolve/main/{source.path}", part, is_known)
         case "local":
             return _local(_origin(source), part)
         case "manual":
@@ -281,8 +284,7 @@ def _copied(origin: Path, part: Path) -> str:
     status = origin.stat()
     told = {"size": status.st_size, "mtime": status.st_mtime_ns}
     validator = _validator(part)
-    known = json.loads(validator.read_text()) if validator.exists() else None
-    if known != told:
+    if _told(part) != told:
         part.unlink(missing_ok=True)
         write_json(validator, told)
     digest = hashlib.md5(usedforsecurity=False)
@@ -369,14 +371,18 @@ def _google_drive_folder(source: Source, part: Path) -> None:
 # -------------------------------------------------------------------------------------------- http
 
 
-def _https(address: str, part: Path) -> None:
-    """Download with Range from where `part` ends; five attempts without progress, with pauses."""
+def _https(address: str, part: Path, is_known: bool) -> None:
+    """Download with Range from where `part` ends; five attempts without progress, with pauses.
+
+    Args:
+        is_known: the file's size or md5, by which half of it would be told from all of it.
+    """
     attempt = 0
     while True:
         before = part.stat().st_size if part.exists() else 0
         pause = 2.0**attempt
         try:
-            _https_once(address, part)
+            _https_once(address, part, is_known)
             return
         except (
             requests.ConnectionError,
@@ -391,7 +397,7 @@ def _https(address: str, part: Path) -> None:
             if attempt == ATTEMPTS or error.response.status_code not in (429, 500, 502, 503, 504):
                 raise
             asked = error.response.headers.get("Retry-After", "")
-            pause = max(pause, float(asked)) if asked.isdigit() else pause
+            pause = max(pause, float(asked)) if re.fullmatch("[0-9]{1,9}", asked) else pause
         if part.exists() and part.stat().st_size > before:
             attempt = 0
         time.sleep(min(pause, LONGEST_PAUSE))
@@ -402,6 +408,14 @@ def _validator(part: Path) -> Path:
     return part.with_suffix(".validator")
 
 
+def _told(part: Path) -> dict[str, Any]:
+    """What the validator says; nothing where there is none, or a damaged one."""
+    try:
+        return read_object(_validator(part))
+    except InputError:
+        return {}
+
+
 def _give_up(part: Path) -> None:
     """Begin anew next time."""
     if part.is_dir() and not part.is_symlink():
@@ -410,12 +424,10 @@ def _give_up(part: Path) -> None:
     _validator(part).unlink(missing_ok=True)
 
 
-def _https_once(address: str, part: Path) -> None:
+def _https_once(address: str, part: Path, is_known: bool) -> None:
     """One request: for what is missing of a partial file, or for all of it."""
     done = part.stat().st_size if part.exists() else 0
-    known: dict[str, Any] = {}
-    if done and _validator(part).exists():
-        known = json.loads(_validator(part).read_text())
+    known = _told(part) if done else {}
     # bytes as they lie on the server: a compressed transfer could not be gone on with
     headers = {"Accept-Encoding": "identity"}
     if done:
@@ -443,7 +455,11 @@ def _https_once(address: str, part: Path) -> None:
             raise requests.ConnectionError(f"{address}: {wrong}")
         if not resumed:
             done = 0
-        rest = int(response.headers.get("Content-Length", 0))
+        length = response.headers.get("Content-Length")
+        if length is None and not is_known and not _is_chunked(response):
+            wrong = "doesn't say how long the file is, and nobody published its size or md5"
+            raise InputError(f"{wrong}: half of it would pass for all of it")
+        rest = int(length or 0)
         total = done + rest
         _needs_room(part, rest)
         if not resumed:
@@ -456,6 +472,11 @@ def _https_once(address: str, part: Path) -> None:
         came = part.stat().st_size
         if came < total:
             raise requests.ConnectionError(f"{address}: broke off at {came} of {total} bytes")
+
+
+def _is_chunked(response: requests.Response) -> bool:
+    """Does the transfer itself say where it ends?"""
+    return response.headers.get("Transfer-Encoding", "").lower() == "chunked"
 
 
 def _content_range(response: requests.Response) -> tuple[int | None, int | None]:

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
+import re
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from actionformer.files import digest
 
@@ -31,10 +32,34 @@ def folder_name(dataset: str) -> str:
     return f"{path.stem}-{digest(known.as_posix())[:8]}"
 
 
+# what folders, files and jobs are called after: nothing that a shell, a path or MLflow reads
+NAME = r"\w[\w.+=-]*"
+NAME_WANTED = "expected letters, digits and . _ + = -, a letter, a digit or _ first"
+
+
 class Params(BaseModel):
     """Base of all params: unknown keys are refused, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def check_name(name: str) -> str:
+    """A name as it is, if it is one."""
+    if not re.fullmatch(NAME, name):
+        raise ValueError(f"{name!r}: {NAME_WANTED}")
+    return name
+
+
+def _check_within(path: str) -> str:
+    """The path of a file of a data set as it is, if it lies in the data set's folder."""
+    parts = PurePosixPath(path).parts
+    if not parts or parts[0] == "/" or ".." in parts or not path.isprintable():
+        raise ValueError(f"{path!r}: expected a path within the data set's folder")
+    return path
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+Within = Annotated[str, AfterValidator(_check_within)]
 
 
 class Source(Params):
@@ -135,8 +160,8 @@ class Dataset(Params):
     annotations: list[str] = Field(
         description="files and folders that the converter reads, relative to the root"
     )
-    files: dict[str, File] = {}
-    features: dict[str, FeatureSet]
+    files: dict[Within, File] = {}
+    features: dict[Name, FeatureSet]
     classifier: Classifier | None = None
     blocked: str | None = Field(None, description="JSON list of videos left out of the evaluation")
     class_lists: dict[str, str] = Field(

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from actionformer.params.dataset import Dataset, FeatureSet, Params, folder_name
+from actionformer.params.dataset import Dataset, FeatureSet, Name, Params, folder_name
 
 
 class RandomTruncation(Params):
@@ -248,12 +248,12 @@ class Expectation(Params):
 class Experiment(Params):
     """One row of a results table, every value resolved."""
 
-    name: str = Field(description="of the row's file")
-    edition: str = Field(description="the edition that it was resolved for")
+    name: Name = Field(description="of the row's file")
+    edition: Name = Field(description="the edition that it was resolved for")
     comparable: bool = Field(
         description="false: numbers of this edition are not comparable with the published ones"
     )
-    table: str = Field(description="the results table this row belongs to")
+    table: Name = Field(description="the results table this row belongs to")
     row: str = Field(description="how the table calls this row")
     dataset: Dataset
     dataset_file: str | None = Field(None, description="of a data set given by path")

@@ -16,14 +16,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from actionformer.errors import InputError
-from actionformer.files import digest
-from actionformer.params.dataset import YAML, Dataset, Params
+from actionformer.files import digest, read_text
+from actionformer.params.dataset import YAML, Dataset, Params, check_name
 from actionformer.params.experiment import OWN, OWN_EDITION, DataParams, Edition, Experiment
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -46,31 +46,57 @@ AnyParams = TypeVar("AnyParams", bound=Params)
 # ----------------------------------------------------------------------------------------- reading
 
 
-class _OneOfEachKey(SafeLoader):
-    """YAML as it is; a key that stands twice, of which PyYAML takes the last, is an error."""
+class _PlainYaml(SafeLoader):
+    """YAML without what surprises: a key that stands twice, of which PyYAML takes the last; a time
+    of day that is a number to it (1:30 is 90), an octal number, a date.
+    """
+
+    yaml_implicit_resolvers: ClassVar = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            where = f"line {key_node.start_mark.line + 1}"
+            if not isinstance(key, str | int | float):
+                raise yaml.YAMLError(f"{where}: a key that is no text")
             if key in seen:
-                where = f"line {key_node.start_mark.line + 1}"
                 raise yaml.YAMLError(f"{where}: the key {key} stands there a second time")
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
+_NUMBERS = {
+    "int": r"[-+]?(0|[1-9][0-9]*)",
+    "float": r"[-+]?(([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)",
+}
+_KEPT = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "null", "merge")}
+for _first, _resolvers in SafeLoader.yaml_implicit_resolvers.items():
+    _PlainYaml.yaml_implicit_resolvers[_first] = [
+        (tag, regex) for tag, regex in _resolvers if tag in _KEPT
+    ]
+for _kind, _pattern in _NUMBERS.items():
+    _PlainYaml.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_kind}", re.compile(f"^{_pattern}$"), list("-+.0123456789")
+    )
+
+
+def parsed_yaml(text: str, where: str) -> Any:
+    """What a YAML text says, or one line that says why nothing."""
+    try:
+        _refuse_deep_nesting(text)
+        return yaml.load(text, _PlainYaml)
+    except RecursionError:
+        reason = "a value that holds itself"
+    # ValueError: also of a number of 5,000 digits
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+    raise InputError(f"{where}: not readable as YAML ({reason})")
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping, or one line that says why not."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        _refuse_deep_nesting(text)
-        content = yaml.load(text, _OneOfEachKey)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such params file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not readable as YAML ({reason})") from None
+    content = parsed_yaml(read_text(path), str(path))
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -80,15 +106,28 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _refuse_deep_nesting(text: str) -> None:
-    """Deeper than any params file is: libyaml would run out of stack, and the process die."""
+    """Deeper than any params file is: libyaml would run out of stack, and the process die.
+
+    Aliases, too: a value that holds itself would have no end.
+    """
     depth = 0
     for event in yaml.parse(text, SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError("an alias (*), which params do without")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > DEEPEST:
             raise yaml.YAMLError(f"nested more than {DEEPEST} deep")
+
+
+def _refuse_odd_name(name: str, what: str) -> None:
+    """Refuse a name that a folder is called after and that none should have."""
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise InputError(f"{what} {error}") from None
 
 
 def merged(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
@@ -149,6 +188,7 @@ def load_edition(name: str, params: Path = PARAMS) -> Edition:
     """An edition by name; raises `InputError` if there is none of that name."""
     if name == OWN:
         return OWN_EDITION
+    _refuse_odd_name(name, "edition")
     path = params / "editions" / f"{name}.yaml"
     if not path.exists():
         known = ", ".join(names("editions", params))
@@ -165,6 +205,7 @@ def load_dataset(name: str, edition: str = OWN, params: Path = PARAMS) -> Datase
     """A data set by name, as the edition sees it, or by the path of a YAML file, as written."""
     if name.endswith(YAML):
         path = Path(name)
+        _refuse_odd_name(path.stem, f"{path}: file")
         content = read_yaml(path)
         content["root"] = str((path.parent / str(content.get("root") or ".")).resolve())
         return validated(Dataset, content, str(path))
@@ -303,10 +344,7 @@ def _overridden(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, 
         if not equals or len(parts) < 2 or parts[0] not in SETTABLE:
             known = ", ".join(f"{part}.*" for part in SETTABLE)
             raise InputError(f"--set {text}: expected KEY=VALUE, KEY one of {known}")
-        try:
-            setting: Any = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(f"--set {text}: the value is not readable as YAML") from None
+        setting: Any = parsed_yaml(value, f"--set {text}")
         for part in reversed(parts):
             setting = {part: setting}
         content = merged(content, setting)
@@ -385,6 +423,7 @@ def _written(name: str, edition: str, params: Path, overrides: Sequence[str]) ->
     settings = f" with {', '.join(overrides)}" if overrides else ""
     if name.endswith(YAML):
         path = Path(name)
+        _refuse_odd_name(path.stem, f"{path}: file")
         content = _overridden(read_yaml(path), overrides)
         own = path.stem + difference
         return _Written(own, OWN, OWN_EDITION, content, path, f"{path}{settings}")

@@ -25,7 +25,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from actionformer.errors import InputError
-from actionformer.files import digest, read_json
+from actionformer.files import digest, read_object
 from actionformer.params.dataset import Classifier, Dataset, FeatureSet, Params
 from actionformer.params.experiment import (
     DataParams,
@@ -262,7 +262,7 @@ def record(
 def stored(path: Path) -> Record | None:
     """The record in a file; None: no such file, not readable, or older than records."""
     try:
-        content = read_json(path)
+        content = read_object(path)
     except InputError:
         return None
     made = content.get("made_with") if isinstance(content, Mapping) else None

@@ -12,7 +12,7 @@ from actionformer.data.view import views
 from actionformer.detection.actions import predict_actions
 from actionformer.errors import InputError
 from actionformer.evaluation.summary import action_metrics_of
-from actionformer.files import digest, read_json, write_json
+from actionformer.files import digest, read_object, write_json
 from actionformer.model.precision import effective
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment
@@ -106,7 +106,7 @@ def actions_lineage(experiment: Experiment, seed: int, made: Mapping[str, Any]) 
         unknown = {"stage": row, "key": "", "inputs": {}}
         trained = keys.stored(layout.manifest(run / "model.pt")) or unknown
         weights.append(keys.short_name(trained))
-        lineage = read_json(run / "lineage.json")
+        lineage = read_object(run / "lineage.json")
         for session in provenance.trained_by(lineage, experiment.training.epochs):
             trained_by.append({"row": row, **session})
     return {

@@ -25,7 +25,7 @@ from actionformer.data import features as stores
 from actionformer.data.detections import read_results
 from actionformer.errors import InputError
 from actionformer.evaluation.summary import metrics_of
-from actionformer.files import digest, file_md5, read_json, write_json
+from actionformer.files import digest, file_md5, read_object, write_json
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import CHECKOUT, stored_experiment
@@ -121,7 +121,7 @@ def _first_identity_of_run(experiment: Experiment, seed: int) -> str:
     path = layout.run(experiment.edition, experiment.name, seed) / "metrics.json"
     if not path.exists():
         return ""
-    return str(read_json(path).get("lineage", {}).get("identity"))
+    return str(read_object(path).get("lineage", {}).get("identity"))
 
 
 # ------------------------------------------------------------------------------ product by product
@@ -137,7 +137,7 @@ def _build(experiment: Experiment) -> list[Path]:
     for product, manifest in manifests.items():
         if not (product.exists() and manifest.exists()):
             raise Outdated(f"{product} is {NOT_THERE}")
-        for path, md5 in read_json(manifest)["sources"].items():
+        for path, md5 in read_object(manifest, "sources")["sources"].items():
             if Path(path).exists() and provenance.source_md5(Path(path)) != md5:
                 raise Outdated(f"{path} has changed since {product} was made from it")
     _require_content(database, manifests[database])
@@ -153,7 +153,7 @@ def _take_build(
     stage: str, now: keys.AnySubject, then: keys.AnySubject | None, product: Path, manifest: Path
 ) -> None:
     """Take over a database or store; `then` are the params that a run on it vouches for."""
-    content = read_json(manifest)
+    content = read_object(manifest)
     record = content.get("made_with")
     if not keys.is_record(record, stage):
         record = None if then is None else _first(stage, then, content["sources"])
@@ -167,7 +167,7 @@ def _audit(experiment: Experiment, voucher: Experiment | None) -> list[Path]:
     path = layout.audit(experiment)
     if not path.exists():
         raise Outdated(f"{path} is {NOT_THERE}")
-    content, made_from = read_json(path), inputs.md5s(experiment)
+    content, made_from = read_object(path), inputs.md5s(experiment)
     record = content.get("made_with")
     if record is None and voucher is not None:
         record = _first("audit", voucher, made_from)
@@ -193,7 +193,7 @@ def _model(experiment: Experiment, seed: int) -> list[Path]:
         _require_content(model, manifest)
         return [*files, manifest]
     before = checkpoint.load(model, tensors=False)["experiment"]
-    lineage = read_json(run / "lineage.json")
+    lineage = read_object(run / "lineage.json")
     if digest(_first_weights(before, "train", seed, made_from)) != lineage.get("weights"):
         raise Outdated("its data have changed since, or its lineage is that of another model")
     then = stored_experiment(before, str(model))
@@ -218,7 +218,7 @@ def _detections(experiment: Experiment, seed: int) -> list[Path]:
         _require_content(path, manifest)
         return [path, manifest]
     # in the first form the metrics alone say what the detections were made with
-    metrics = read_json(run / "metrics.json") if (run / "metrics.json").exists() else {}
+    metrics = read_object(run / "metrics.json") if (run / "metrics.json").exists() else {}
     before = metrics.get("experiment")
     if before is None:
         raise Outdated(NOT_KNOWN)
@@ -246,7 +246,7 @@ def _metrics(experiment: Experiment, seed: int) -> list[Path]:
     path, diagnosis = run / "metrics.json", run / "diagnosis.json"
     if not (path.exists() and diagnosis.exists()):
         raise Outdated(f"{path} or {diagnosis} is {NOT_THERE}")
-    metrics, told = read_json(path), read_json(layout.manifest(run / "detections.json"))
+    metrics, told = read_object(path), read_object(layout.manifest(run / "detections.json"))
     made_from = evaluation_inputs(experiment, told)
     if "made_with" in metrics:
         _require(_compared("evaluate", experiment, metrics["made_with"], made_from))
@@ -262,7 +262,7 @@ def _metrics(experiment: Experiment, seed: int) -> list[Path]:
     _require(keys.changes("evaluate", experiment, _first("evaluate", then, made_from)))
     made = keys.record("evaluate", experiment, made_from)
     lineage = evaluated_lineage(experiment, run, told, made)
-    trained = read_json(run / "lineage.json")
+    trained = read_object(run / "lineage.json")
     facts = {"diagnosis": file_md5(diagnosis)}
     _rewrite(experiment, run, metrics, made, trained | lineage, lineage, **facts)
     return [path, diagnosis]
@@ -272,7 +272,7 @@ def _released(experiment: Experiment) -> list[Path]:
     path, run = layout.released_checkpoint_of(experiment), layout.released_run(experiment)
     if path is None or not (run / "metrics.json").exists():
         raise Outdated(NOT_THERE)
-    metrics, made_from = read_json(run / "metrics.json"), released_inputs(experiment, path)
+    metrics, made_from = read_object(run / "metrics.json"), released_inputs(experiment, path)
     if "made_with" in metrics:
         _require(_compared("released", experiment, metrics["made_with"], made_from))
         return [run / "metrics.json"]
@@ -292,7 +292,7 @@ def _actions(experiment: Experiment, seed: int, first_identities: Sequence[str])
     files = [run / "metrics.json", run / "detections.json"]
     if not all(file.exists() for file in files):
         raise Outdated(NOT_THERE)
-    metrics, made_from = read_json(run / "metrics.json"), actions_inputs(experiment, seed)
+    metrics, made_from = read_object(run / "metrics.json"), actions_inputs(experiment, seed)
     if "made_with" in metrics:
         _require(_compared("actions", experiment, metrics["made_with"], made_from))
         return files
@@ -316,7 +316,7 @@ def _checkpoint(experiment: Experiment, seed: int, run: Path) -> None:
         if state["identity"] != digest(_first_weights(content, "train", seed, made_from)):
             return
         made = inputs.training_record(experiment, seed)
-        lineage = read_json(run / "lineage.json") if (run / "lineage.json").exists() else {}
+        lineage = read_object(run / "lineage.json") if (run / "lineage.json").exists() else {}
         if lineage.get("weights") != state["identity"]:
             lineage = {}  # of another training
         epochs = len(state["history"])
@@ -339,7 +339,7 @@ def _require(why: Sequence[str], what: str = "") -> None:
 
 
 def _require_content(product: Path, manifest: Path) -> None:
-    if file_md5(product) != read_json(manifest)["md5"]:
+    if file_md5(product) != read_object(manifest, "md5")["md5"]:
         raise Outdated(f"{product} is not what its manifest says")
 
 
@@ -379,7 +379,7 @@ def _rewrite_alone(
     lineage: dict[str, Any],
 ) -> None:
     """`_rewrite` where nothing was trained in the folder: its lineage is that of the metrics."""
-    lineage["evaluated_by"] = provenance.evaluated_by(read_json(run / "lineage.json"))
+    lineage["evaluated_by"] = provenance.evaluated_by(read_object(run / "lineage.json"))
     write_json(run / "lineage.json", lineage)
     _rewrite(experiment, run, metrics, made, lineage, lineage)
 
@@ -452,7 +452,7 @@ def _params_of_a_run(experiment: Experiment) -> Experiment | None:
         if not (path.parent / "lineage.json").exists():
             continue
         content = checkpoint.load(path, tensors=False)
-        before, lineage = content.get("experiment"), read_json(path.parent / "lineage.json")
+        before, lineage = content.get("experiment"), read_object(path.parent / "lineage.json")
         if before is None or "loading" in before["data"]:
             continue
         weights = _first_weights(before, "train", content["seed"], made_from)

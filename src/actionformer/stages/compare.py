@@ -13,7 +13,7 @@ from actionformer.errors import InputError
 from actionformer.evaluation.bootstrap import Comparison
 from actionformer.evaluation.bootstrap import compare as bootstrapped
 from actionformer.evaluation.matching import Matched, match
-from actionformer.files import read_json, write_text
+from actionformer.files import read_object, write_text
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import evaluated_experiment
 from actionformer.reporting import report
@@ -91,8 +91,8 @@ def _side(folder: Path) -> Side:
             if not (path / name).exists():
                 wanted = "compare takes runs that were trained and evaluated here"
                 raise InputError(f"{path / name}: no such file; {wanted}")
-        metrics = read_json(path / "metrics.json")
-        runs.append(EvaluatedRun(_seed(path), [], metrics, read_json(path / "diagnosis.json")))
+        metrics = read_object(path / "metrics.json")
+        runs.append(EvaluatedRun(_seed(path), [], metrics, read_object(path / "diagnosis.json")))
     experiment = evaluated_experiment(runs[0].metrics, str(folders[0] / "metrics.json"))
     name = folder.as_posix().removeprefix("results/").rstrip("/")
     return Side(name, folders, runs, experiment)

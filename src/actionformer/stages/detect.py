@@ -47,16 +47,16 @@ def detector(
     Args:
         room: for resampled videos, as in `views`: of a detector that is used several times.
     """
+    test_views = views(database, features, experiment, "test", room=room)
+    if not test_views:
+        subset = experiment.dataset.eval_subset
+        raise InputError(f"{experiment.name}: no video of subset '{subset}' has features")
     classifier = None
     path, facts = layout.classifier_of(experiment), experiment.dataset.classifier
     if path is not None and facts is not None:
         with inputs.raw_files(experiment.dataset, [path]):
             classes = len(database.classes)
             classifier = load_classifier(path, facts.kind, facts.top_k, classes)
-    test_views = views(database, features, experiment, "test", room=room)
-    if not test_views:
-        subset = experiment.dataset.eval_subset
-        raise InputError(f"{experiment.name}: no video of subset '{subset}' has features")
     return Detector(test_views, experiment.inference, classifier)
 
 

@@ -10,7 +10,7 @@ from actionformer import layout, provenance, tracking
 from actionformer.data.annotations import Database, load_database
 from actionformer.data.detections import Results, read_results
 from actionformer.evaluation.summary import diagnosis_of, evaluated_text, metrics_of, oddities
-from actionformer.files import file_md5, read_json, write_json
+from actionformer.files import file_md5, read_object, write_json
 from actionformer.params import keys
 from actionformer.params.experiment import EvaluationParams, Experiment
 from actionformer.stages import inputs
@@ -27,7 +27,7 @@ def evaluate(experiment: Experiment, seed: int) -> dict[str, float]:
     database = inputs.database_of(experiment)
     path = run / "detections.json"
     maker = f"detect {experiment.argument} --seed {seed}"
-    told = read_json(inputs.existing(layout.manifest(path), maker))
+    told = read_object(inputs.existing(layout.manifest(path), maker))
     detections = read_results(inputs.existing(path, maker))
     metrics = row_metrics(experiment, database, detections)
     diagnosis = _diagnosis(experiment, database, detections)
@@ -89,7 +89,7 @@ def evaluated_lineage(
     lineage = dict(told["lineage"])
     train_key = lineage.pop("train_key")
     lineage |= inputs.lineage_names(lineage["weights"], train_key, told["made_with"], made)
-    trained = read_json(run / "lineage.json")
+    trained = read_object(run / "lineage.json")
     lineage["trained_by"] = provenance.trained_by(trained, experiment.training.epochs)
     return lineage
 

@@ -18,7 +18,7 @@ from actionformer.data.detections import Detection, Results, read_results
 from actionformer.detection.from_files import predict_timed
 from actionformer.detection.timing import Timing, timed_as
 from actionformer.errors import InputError
-from actionformer.files import read_json, write_bytes, write_json, write_text
+from actionformer.files import read_object, write_bytes, write_json, write_text
 from actionformer.model import onnx_export
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import as_yaml
@@ -166,7 +166,7 @@ def check_submission(
         InputError: what is not valid in it.
     """
     durations, classes = _challenge_videos(challenge, experiment, subset)
-    content = read_json(path)
+    content = read_object(path)
     wrong = submissions.problems(challenge, content, durations=durations, classes=classes)
     _refuse_invalid(path, wrong)
     return f"{path}: valid for {challenge}"

@@ -11,7 +11,7 @@ from actionformer.data.annotations import Database, load_database
 from actionformer.data.detections import read_results
 from actionformer.errors import InputError
 from actionformer.evaluation.summary import diagnosis_of, evaluated_text, metrics_of
-from actionformer.files import file_md5, read_json, write_bytes, write_json, write_text
+from actionformer.files import file_md5, read_object, write_bytes, write_json, write_text
 from actionformer.params import keys
 from actionformer.params.experiment import EvaluationParams, Experiment
 from actionformer.progress import progress
@@ -81,7 +81,7 @@ def _figures(
     checkpoint = None
     # the demo's checkpoints know nothing: beside its curves they would only confuse
     if released and experiment.released is not None and experiment.comparable:
-        metrics = read_json(layout.released_run(experiment) / "metrics.json")
+        metrics = read_object(layout.released_run(experiment) / "metrics.json")
         checkpoint = (tables.checkpoint(experiment), metrics.get("percent", {}))
     drawn = of_row.row_figures(
         runs,
@@ -105,8 +105,8 @@ def _figures(
 def _figure_run(experiment: Experiment, seed: int) -> EvaluatedRun:
     folder = layout.run(experiment.edition, experiment.name, seed)
     history = read_history(folder / "history.csv")
-    metrics = read_json(folder / "metrics.json")
-    return EvaluatedRun(seed, history, metrics, read_json(folder / "diagnosis.json"))
+    metrics = read_object(folder / "metrics.json")
+    return EvaluatedRun(seed, history, metrics, read_object(folder / "diagnosis.json"))
 
 
 def timeline(

@@ -13,7 +13,7 @@ from actionformer.data import fetch as fetching
 from actionformer.data.annotations import Database, load_database
 from actionformer.data.features import FeatureStore, read_manifest
 from actionformer.errors import InputError
-from actionformer.files import digest, file_md5, read_json, write_json
+from actionformer.files import digest, file_md5, read_object, write_json
 from actionformer.params import keys
 from actionformer.params.dataset import Dataset
 from actionformer.params.experiment import Experiment
@@ -120,7 +120,7 @@ def md5s(experiment: Experiment) -> dict[str, str]:
 def database_md5(experiment: Experiment) -> str:
     """md5 of a row's database, as its manifest tells it."""
     path = _database_file_of(experiment)
-    return str(read_json(databases.manifest_path(path))["md5"])
+    return str(read_object(databases.manifest_path(path), "md5")["md5"])
 
 
 def classifier_md5(experiment: Experiment) -> dict[str, str]:
@@ -132,7 +132,7 @@ def classifier_md5(experiment: Experiment) -> dict[str, str]:
 def recorded_md5(product: Path) -> str:
     """md5 of a product as its manifest tells it; of its content where there is no manifest."""
     manifest = layout.manifest(product)
-    return str(read_json(manifest)["md5"]) if manifest.exists() else file_md5(product)
+    return str(read_object(manifest, "md5")["md5"]) if manifest.exists() else file_md5(product)
 
 
 def write_manifest(product: Path, made_with: Mapping[str, Any], **facts: Any) -> None:
@@ -169,7 +169,7 @@ def data_lineage(experiment: Experiment, checkpoint: Path | None = None) -> dict
     Args:
         checkpoint: the published one, where that was used.
     """
-    database = read_json(databases.manifest_path(layout.database_of(experiment)))
+    database = read_object(databases.manifest_path(layout.database_of(experiment)))
     store = read_manifest(layout.store_of(experiment))
     files = {**database["sources"], **store["sources"]}
     used = [layout.classifier_of(experiment), checkpoint]

@@ -8,7 +8,7 @@ from typing import Any
 
 from actionformer import layout, provenance, tracking
 from actionformer.errors import InputError
-from actionformer.files import digest, read_json, write_json
+from actionformer.files import digest, read_object, write_json
 from actionformer.model.precision import effective
 from actionformer.model.state_dict_adapter import published_model, why_not_fitting
 from actionformer.params import keys
@@ -33,8 +33,21 @@ def evaluate_released(
     if path is None:
         none = "no checkpoint was published with this row (params: released)"
         raise InputError(f"{experiment.name}: {none}")
+    # to the end: what a refused command has read must not become what the file has to be
     with inputs.raw_files(experiment.dataset, [path]):
-        weights = load_published(path)
+        return _evaluate_released(experiment, path, run, params, device, gpu_slots)
+
+
+def _evaluate_released(
+    experiment: Experiment,
+    path: Path,
+    run: Path,
+    params: Path,
+    device: str,
+    gpu_slots: int | None,
+) -> tuple[str, dict[str, float]]:
+    """`evaluate_released` of a checkpoint in a file."""
+    weights = load_published(path)
     why_none = _fits_the_other_row(experiment, path, weights, params)
     before = keys.stored(run / "metrics.json")
     made = keys.record("released", experiment, released_inputs(experiment, path), before)
@@ -68,7 +81,7 @@ def beside_published(experiment: Experiment, tolerance: float | None) -> tuple[s
     """
     path = layout.released_run(experiment) / "metrics.json"
     published = experiment.expect.published.get("average")
-    percent = read_json(path).get("percent") if path.exists() else None
+    percent = read_object(path).get("percent") if path.exists() else None
     if percent is None or published is None or experiment.released is None:
         return "", False
     found = percent["mAP/average"]

@@ -15,7 +15,7 @@ from actionformer.data import features as stores
 from actionformer.data import plan
 from actionformer.data.features import FeatureStore
 from actionformer.errors import InputError
-from actionformer.files import digest, read_json, write_json
+from actionformer.files import digest, read_object, write_json
 from actionformer.params import keys
 from actionformer.params.experiment import OWN, Experiment
 from actionformer.params.files import PARAMS
@@ -67,7 +67,7 @@ def own_rows() -> list[str]:
     folder = layout.results(OWN)
     found = []
     for path in sorted(folder.glob(f"*/seed*/{layout.PROGRESS}")):
-        row = str(read_json(path).get("row", ""))
+        row = str(read_object(path).get("row", ""))
         if row not in found and Path(row).is_file():
             found.append(row)
     if not found:
@@ -86,7 +86,7 @@ def run_status(experiment: Experiment, seed: int) -> RunStatus:
         return RunStatus(experiment, seed, "running", epoch, seconds, None, "train")
     stage = _next_stage(experiment, run)
     if not stage:
-        score = read_json(run / "metrics.json")["percent"]["mAP/average"]
+        score = read_object(run / "metrics.json", "percent")["percent"]["mAP/average"]
         stage, why = outdated(experiment, seed)
         state = "outdated" if stage else "done"
         return RunStatus(experiment, seed, state, epoch, seconds, score, stage, why)
@@ -150,7 +150,7 @@ def _contents(experiment: Experiment, run: Path) -> dict[str, str]:
     found = {}
     for name, path in manifests.items():
         if path.exists():
-            found[name] = str(read_json(path)["md5"])
+            found[name] = str(read_object(path, "md5")["md5"])
     classifier = layout.classifier_of(experiment)
     if classifier is not None and classifier.exists():
         found["classifier"] = provenance.source_md5(classifier)
@@ -169,7 +169,7 @@ def _progress(run: Path) -> tuple[int, float | None]:
     """The same of a training that has not ended."""
     if not (run / layout.PROGRESS).exists():
         return 0, None
-    progress = read_json(run / layout.PROGRESS)
+    progress = read_object(run / layout.PROGRESS)
     return int(progress["epoch"]), float(progress["seconds"])
 
 
@@ -298,7 +298,7 @@ def speed_of(
 
 def _speeds() -> dict[str, Any]:
     """What was measured on this machine: row's key -> seconds of batches, by their length."""
-    return dict(read_json(layout.SPEEDS)) if layout.SPEEDS.exists() else {}
+    return dict(read_object(layout.SPEEDS)) if layout.SPEEDS.exists() else {}
 
 
 def _speed_key(experiment: Experiment, device: str) -> str:

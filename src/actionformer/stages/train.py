@@ -15,7 +15,7 @@ from torch import nn
 from actionformer import layout, provenance
 from actionformer.data.view import views
 from actionformer.errors import InputError
-from actionformer.files import read_json, write_json, write_text
+from actionformer.files import read_object, write_json, write_text
 from actionformer.model.precision import effective
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment
@@ -64,7 +64,7 @@ def train(
                 unfinished = [run / "checkpoint.pt", run / layout.PROGRESS]
                 _tell(say, _set_aside(run, unfinished, begun, experiment))
             say(f"{run}: trained with these params, data and seed already; `--anew` starts over")
-            told = read_json(run / "lineage.json") | training_lineage(experiment, seed, made)
+            told = read_object(run / "lineage.json") | training_lineage(experiment, seed, made)
             write_json(run / "lineage.json", told)
             checkpoint.slim(run / "checkpoint.pt")
             return

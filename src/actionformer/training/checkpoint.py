@@ -136,10 +136,7 @@ def network_with(weights: Any, experiment: Experiment, where: str) -> ActionForm
     """
     if not isinstance(weights, Mapping) or not all(map(torch.is_tensor, weights.values())):
         raise InputError(f"{where}: its weights are no tensors by name")
-    for name, tensor in weights.items():
-        if tensor.is_quantized or not torch.isfinite(tensor).all():
-            wrong = f"the weight {name} holds what is no finite number"
-            raise InputError(f"{where}: {wrong}; train or get it again")
+    _refuse_no_numbers(weights, where)
     # initial weights are drawn, and then replaced: the caller's random numbers stay
     with torch.random.fork_rng(devices=[]):
         network = ActionFormer(experiment.model, experiment.training.precision)
@@ -149,6 +146,15 @@ def network_with(weights: Any, experiment: Experiment, where: str) -> ActionForm
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"{where}: does not fit its params ({reason})") from None
     return network.eval()
+
+
+def _refuse_no_numbers(weights: Mapping[str, Tensor], where: str) -> None:
+    """Refuse weights that would find nothing, without a word."""
+    for name, tensor in weights.items():
+        is_plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_meta)
+        if not is_plain or not torch.isfinite(tensor).all():
+            wrong = f"the weight {name} holds what is no finite number"
+            raise InputError(f"{where}: {wrong}; make or get the file again")
 
 
 def class_names(content: Any, where: str) -> list[str]:
@@ -181,4 +187,5 @@ def load_published(path: Path) -> dict[str, Tensor]:
         raise InputError(
             f"{path}: holds {found or 'nothing'}; expected the averaged weights, state_dict_ema"
         )
+    _refuse_no_numbers(weights, str(path))
     return weights
