@@ -41,6 +41,8 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 BLOCK = 1 << 20
 # what makes a disk refuse bytes, whatever file it is
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+# what a formula begins with
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 # of a JSON text, the end of every key; at times of a value that begins with a colon
 KEY_END = re.compile(rb'"\s*:')
 
@@ -320,6 +322,14 @@ def read_table(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, 
     if not lines:
         raise InputError(f"{path}: no line below its header; get the file again")
     return lines
+
+
+def csv_cell(value: Any) -> Any:
+    """A cell of a csv file; a text that a spreadsheet would run as a formula says that it is text.
+
+    See https://owasp.org/www-community/attacks/CSV_Injection.
+    """
+    return f"'{value}" if isinstance(value, str) and value[:1] in FORMULA else value
 
 
 def read_zip(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, str]]:

@@ -72,7 +72,9 @@ class Database:
 
 
 def load_database(
-    source: Path | str | Mapping[str, Any], label_field: str = "label", where: Path | None = None
+    source: Path | str | Mapping[str, Any],
+    label_field: str = "label",
+    where: Path | str | None = None,
 ) -> Database:
     """Read a database file, or the mapping that such a file holds.
 
@@ -193,6 +195,7 @@ def save_database(
     path: Path,
     content: Mapping[str, Any],
     *,
+    origin: str,
     label_fields: Sequence[str] = ("label",),
     sources: Callable[[], Mapping[str, str]],
     made_with: Callable[[Mapping[str, str]], Mapping[str, Any]] = dict,
@@ -200,6 +203,7 @@ def save_database(
     """Write a database file and its manifest.
 
     Args:
+        origin: the publisher's files, for messages.
         sources: gives the md5s of the raw files.
         made_with: gives, from those, the record of what the database is made with.
 
@@ -208,7 +212,7 @@ def save_database(
     """
     # read back as a row will read it, before it takes the place of another
     for label_field in label_fields:
-        load_database(content, label_field, path)
+        load_database(content, label_field, origin)
     write_json(path, content, indent=None)
     md5s = dict(sources())
     manifest = {"md5": file_md5(path), "sources": md5s, "made_with": dict(made_with(md5s))}

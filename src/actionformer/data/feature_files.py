@@ -12,6 +12,7 @@ import io
 import lzma
 import math
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -364,7 +365,9 @@ def _loaded_torch(member: Member, where: str) -> dict[str, Any]:
     try:
         check_sums(content, lambda part: True)
         content.seek(0)
-        loaded = torch.load(content, map_location="cpu", weights_only=True)
+        # torch warns of kinds of tensors that nobody writes any more; what is wrong is said below
+        with warnings.catch_warnings(action="ignore"):
+            loaded = torch.load(content, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise anything
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         wrong = f"not a tensor that can be read safely ({reason})"

@@ -35,6 +35,7 @@ from actionformer.data.feature_files import (
     features_in,
     members,
     missing_list,
+    refuse_huge,
 )
 from actionformer.errors import InputError
 from actionformer.files import (
@@ -323,8 +324,10 @@ class FeatureStore(Mapping[str, Any]):
     def array(self, video: str) -> NDArray[Any]:
         """All of a video's features; of a damaged store one line that says so."""
         try:
-            return np.asarray(self._videos[video])
-        except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            found = self._videos[video]
+            refuse_huge(found.size * found.dtype.itemsize, f"{self.path}: video '{video}'")
+            return np.asarray(found)
+        except (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             wrong = f"video '{video}' is not readable ({error})"
             raise InputError(f"{self.path}: {wrong}; delete it and pack it again") from None
 

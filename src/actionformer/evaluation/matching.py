@@ -199,13 +199,16 @@ def _arrays(
         _refuse_others("label", {type(item["label"]) for item in found}, str)
         segments = [item["segment"] for item in found]
         scores = [item["score"] for item in found]
+        if set(map(len, segments)) != {2}:
+            raise ValueError("a segment of other than two times")
         times = chain.from_iterable(segments)
         _refuse_others("time or score", set(map(type, chain(times, scores))), *NUMBERS)
         segments_N2 = np.array(segments, np.float64).reshape(len(found), 2)
         scores_N = np.array(scores, np.float64)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
+        found = f"one lacks {error}" if isinstance(error, KeyError) else str(error)
         wanted = "expected 'segment' [start, end], 'label' and 'score'"
-        raise InputError(f"detections of video '{video}': {error!r}; {wanted}") from None
+        raise InputError(f"detections of video '{video}': {found}; {wanted}") from None
     return segments_N2, scores_N, class_N
 
 

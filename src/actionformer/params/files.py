@@ -405,7 +405,7 @@ def _resolved(
         "data": data_params.model_dump(),
         "model": defaults | (content.get("model") or {}),
     }
-    experiment = validated(Experiment, resolved, written.origin)
+    experiment = validated(Experiment, resolved, f"{written.origin}, data set {wanted}")
     if experiment.inference.use_classifier and facts.classifier is None:
         raise InputError(
             f"{path}: inference.use_classifier needs a classifier in data set {wanted}"

@@ -10,6 +10,7 @@ import io
 from collections.abc import Sequence
 
 from actionformer.data.detections import Detection, Results
+from actionformer.files import csv_cell
 
 
 def as_csv(results: Results) -> str:
@@ -19,7 +20,8 @@ def as_csv(results: Results) -> str:
     writer.writerow(["video", "start", "end", "label", "score"])
     for video, detections in results.items():
         for found in detections:
-            writer.writerow([video, *found["segment"], found["label"], found["score"]])
+            label = csv_cell(found["label"])
+            writer.writerow([csv_cell(video), *found["segment"], label, found["score"]])
     return buffer.getvalue()
 
 

@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Sequence
 
+from actionformer.files import csv_cell
 from actionformer.reporting.tables import OWN_FILES, Code, Grid, Row, Strong, Table, records
 
 # of the csv; the names of `tables.records`
@@ -63,7 +64,8 @@ def as_csv(rows: Sequence[Row]) -> str:
     writer.writeheader()
     for row in rows:
         for record in records(row):
-            writer.writerow({key: "n/a" if cell is None else cell for key, cell in record.items()})
+            cells = {key: "n/a" if cell is None else csv_cell(cell) for key, cell in record.items()}
+            writer.writerow(cells)
     return buffer.getvalue()
 
 

@@ -16,7 +16,7 @@ from actionformer.data.features import FeatureStore, read_manifest
 from actionformer.data.publishers import class_list, convert_folder
 from actionformer.data.publishers import convert as convert_files
 from actionformer.errors import InputError
-from actionformer.files import read_json, write_json
+from actionformer.files import read_object, write_json
 from actionformer.params import keys
 from actionformer.params.dataset import Dataset, FeatureSet
 from actionformer.params.experiment import Experiment
@@ -36,6 +36,7 @@ def convert(dataset: Dataset, name: str, edition: str) -> str:
         databases.save_database(
             out,
             content,
+            origin=", ".join(map(str, read)),
             label_fields=_fields(content),
             sources=lambda: provenance.sources(read),
             made_with=lambda sources: keys.record("convert", dataset, sources, before),
@@ -46,7 +47,8 @@ def convert(dataset: Dataset, name: str, edition: str) -> str:
 def convert_source(dataset: Dataset, folder: Path, video_info: Path | None, out: Path) -> str:
     """Annotations of any form in any folder -> a database file; says what it wrote."""
     content = convert_folder(dataset, folder, video_info)
-    databases.save_database(out, content, label_fields=_fields(content), sources=dict)
+    fields = _fields(content)
+    databases.save_database(out, content, origin=str(folder), label_fields=fields, sources=dict)
     entries = content["database"].values()
     instances = sum(len(entry["annotations"]) for entry in entries)
     protocol = dataset.protocol
@@ -129,10 +131,10 @@ def audit_files(dataset: Dataset, given: Audited, *, out: Path, say: Callable[[s
     where = given.annotations or given.folder
     assert where is not None
     if given.folder is None:
-        content = read_json(where)
+        content = read_object(where, "database")
     else:
         content = convert_folder(dataset, given.folder, given.video_info)
-    if not isinstance(content, dict) or not isinstance(content.get("database"), dict):
+    if not isinstance(content["database"], dict):
         raise InputError(f"{where}: expected a JSON object with the key 'database'")
     features, lengths = _features_given(dataset, given)
     reports: dict[str, audits.Audit] = {}

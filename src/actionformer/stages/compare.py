@@ -14,6 +14,7 @@ from actionformer.evaluation.bootstrap import Comparison
 from actionformer.evaluation.bootstrap import compare as bootstrapped
 from actionformer.evaluation.matching import Matched, match
 from actionformer.files import read_object, write_text
+from actionformer.metrics_file import read_metrics
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import evaluated_experiment
 from actionformer.reporting import report
@@ -91,7 +92,7 @@ def _side(folder: Path) -> Side:
             if not (path / name).exists():
                 wanted = "compare takes runs that were trained and evaluated here"
                 raise InputError(f"{path / name}: no such file; {wanted}")
-        metrics = read_object(path / "metrics.json")
+        metrics = read_metrics(path / "metrics.json")
         runs.append(EvaluatedRun(_seed(path), [], metrics, read_object(path / "diagnosis.json")))
     experiment = evaluated_experiment(runs[0].metrics, str(folders[0] / "metrics.json"))
     name = folder.as_posix().removeprefix("results/").rstrip("/")

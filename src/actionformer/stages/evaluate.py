@@ -9,6 +9,7 @@ from typing import Any
 from actionformer import layout, provenance, tracking
 from actionformer.data.annotations import Database, load_database
 from actionformer.data.detections import Results, read_results
+from actionformer.errors import InputError
 from actionformer.evaluation.summary import diagnosis_of, evaluated_text, metrics_of, oddities
 from actionformer.files import file_md5, read_object, write_json
 from actionformer.params import keys
@@ -115,7 +116,10 @@ def evaluate_files(
     """
     database = load_database(annotations, label_field)
     results = read_results(detections)
-    metrics = metrics_of(database, results, params, subset)
+    try:
+        metrics = metrics_of(database, results, params, subset)
+    except InputError as error:
+        raise InputError(f"{detections}, against {annotations}: {error}") from None
     write_json(out, metrics)
     said = evaluated_text(database, metrics, use_blocked_list=params.use_blocked_list)
     odd = oddities(database, results, subset)

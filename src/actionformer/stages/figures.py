@@ -12,6 +12,7 @@ from actionformer.data.detections import read_results
 from actionformer.errors import InputError
 from actionformer.evaluation.summary import diagnosis_of, evaluated_text, metrics_of
 from actionformer.files import file_md5, read_object, write_bytes, write_json, write_text
+from actionformer.metrics_file import read_metrics
 from actionformer.params import keys
 from actionformer.params.experiment import EvaluationParams, Experiment
 from actionformer.progress import progress
@@ -81,7 +82,7 @@ def _figures(
     checkpoint = None
     # the demo's checkpoints know nothing: beside its curves they would only confuse
     if released and experiment.released is not None and experiment.comparable:
-        metrics = read_object(layout.released_run(experiment) / "metrics.json")
+        metrics = read_metrics(layout.released_run(experiment) / "metrics.json")
         checkpoint = (tables.checkpoint(experiment), metrics.get("percent", {}))
     drawn = of_row.row_figures(
         runs,
@@ -105,7 +106,7 @@ def _figures(
 def _figure_run(experiment: Experiment, seed: int) -> EvaluatedRun:
     folder = layout.run(experiment.edition, experiment.name, seed)
     history = read_history(folder / "history.csv")
-    metrics = read_object(folder / "metrics.json")
+    metrics = read_metrics(folder / "metrics.json")
     return EvaluatedRun(seed, history, metrics, read_object(folder / "diagnosis.json"))
 
 

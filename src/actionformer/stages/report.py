@@ -8,6 +8,7 @@ from pathlib import Path
 from actionformer import layout, provenance
 from actionformer.errors import InputError
 from actionformer.files import read_object, write_json, write_text
+from actionformer.metrics_file import read_metrics
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import why_not_comparable
@@ -88,7 +89,7 @@ def _table_row(
         fused = [_table_run(experiment, layout.actions(experiment), seed) for seed in seeds]
     checkpoint = None
     if released and experiment.released is not None:
-        metrics = read_object(layout.released_run(experiment) / "metrics.json")
+        metrics = read_metrics(layout.released_run(experiment) / "metrics.json")
         name = layout.run_name(experiment.name, None, metrics["lineage"]["identity"])
         percent, why_none = metrics.get("percent", {}), metrics.get("none", "")
         checkpoint = tables.Released(percent, why_none, name)
@@ -97,7 +98,7 @@ def _table_row(
 
 def _table_run(experiment: Experiment, folder: str, seed: int) -> tables.Run:
     path = layout.run(experiment.edition, folder, seed) / "metrics.json"
-    metrics = read_object(path)
+    metrics = read_metrics(path)
     if "made_with" not in metrics:
         raise InputError(f"{path}: of an earlier version; `actionformer adopt` takes it over")
     lineage = provenance.as_pinned_now(metrics["lineage"])
@@ -160,7 +161,7 @@ def write_card(experiment: Experiment, seeds: Sequence[int], params: Path) -> st
     per_seed = []
     for seed in seeds:
         run = layout.run(experiment.edition, experiment.name, seed)
-        per_seed.append(read_object(run / "metrics.json", "classes")["classes"])
+        per_seed.append(read_metrics(run / "metrics.json")["classes"])
     out = layout.model_card(experiment)
     text = model_card(row, per_seed, remark=why_not_comparable(experiment, params))
     write_text(out, text)

@@ -16,6 +16,7 @@ from actionformer.data import plan
 from actionformer.data.features import FeatureStore
 from actionformer.errors import InputError
 from actionformer.files import digest, read_object, write_json
+from actionformer.metrics_file import read_metrics
 from actionformer.params import keys
 from actionformer.params.experiment import OWN, Experiment
 from actionformer.params.files import PARAMS
@@ -86,7 +87,7 @@ def run_status(experiment: Experiment, seed: int) -> RunStatus:
         return RunStatus(experiment, seed, "running", epoch, seconds, None, "train")
     stage = _next_stage(experiment, run)
     if not stage:
-        score = read_object(run / "metrics.json", "percent")["percent"]["mAP/average"]
+        score = read_metrics(run / "metrics.json")["percent"]["mAP/average"]
         stage, why = outdated(experiment, seed)
         state = "outdated" if stage else "done"
         return RunStatus(experiment, seed, state, epoch, seconds, score, stage, why)

@@ -7,6 +7,7 @@ Both load with `weights_only=True`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,11 @@ def load(path: Path, *, maker: str = "train", tensors: bool = True) -> dict[str,
     """
     try:
         check_sums(path, _any_part if tensors else _is_no_tensor)
-        with torch.serialization.safe_globals(_numpy_scalars()):
+        # torch warns of kinds of tensors that nobody writes any more; what is wrong is said below
+        with (
+            torch.serialization.safe_globals(_numpy_scalars()),
+            warnings.catch_warnings(action="ignore"),
+        ):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=not tensors)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; {maker} first") from None
@@ -152,7 +157,7 @@ def _refuse_no_numbers(weights: Mapping[str, Tensor], where: str) -> None:
     """Refuse weights that would find nothing, without a word."""
     for name, tensor in weights.items():
         is_plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_meta)
-        if not is_plain or not torch.isfinite(tensor).all():
+        if not is_plain or not torch.isfinite(tensor.float()).all():
             wrong = f"the weight {name} holds what is no finite number"
             raise InputError(f"{where}: {wrong}; make or get the file again")
 

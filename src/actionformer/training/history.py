@@ -7,7 +7,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from actionformer.files import write_text
+from actionformer.errors import InputError
+from actionformer.files import read_table, write_text
 from actionformer.training.observer import Record
 
 
@@ -25,8 +26,10 @@ def write_history(path: Path, history: Sequence[Record]) -> None:
 def read_history(path: Path) -> list[Record]:
     """One record per epoch."""
     history = []
-    with path.open(encoding="utf-8", newline="") as file:
-        for line in csv.DictReader(file):
-            del line["epoch"]
+    for where, line in read_table(path, ("epoch",)):
+        del line["epoch"]
+        try:
             history.append({name: float(value) for name, value in line.items() if value})
+        except ValueError as error:
+            raise InputError(f"{where}: {error}; train again, which writes it anew") from None
     return history

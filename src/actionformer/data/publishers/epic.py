@@ -33,7 +33,8 @@ def convert(paths: list[Path]) -> dict[str, Any]:
     """Database with `verb` and `noun` per annotation, from the files named above."""
     if all(path.suffix == ".json" for path in paths):
         return _merged(paths)
-    durations = _durations([path for path in paths if "video_info" in path.name])
+    informed = [path for path in paths if "video_info" in path.name]
+    durations = _durations(informed)
     database: dict[str, Any] = {}
     for path in paths:
         if "video_info" in path.name:
@@ -42,7 +43,8 @@ def convert(paths: list[Path]) -> dict[str, Any]:
         for line, row in read_table(path, COLUMNS):
             video = row["video_id"]
             if video not in durations:
-                raise InputError(f"{path}: video '{video}' is not in the video-info csv")
+                lacks = f"video '{video}' is not in {', '.join(map(str, informed))}"
+                raise InputError(f"{line}: {lacks}")
             empty = {"subset": subset, "duration": durations[video], "annotations": []}
             entry = database.setdefault(video, empty)
             if entry["subset"] != subset:
