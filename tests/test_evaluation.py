@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import numpy as np
 import pytest
@@ -209,6 +210,65 @@ def noisy(database, subset, classes, rng):
             found.append({"segment": segment, "label": named, "score": round(rng.random(), 4)})
         results[video.name] = found
     return results
+
+
+TRUTH = {"segment": [1.0, 2.0], "label": "a"}
+FOUND = {"segment": [1.0, 2.0], "label": "a", "score": 0.5}
+
+
+def truth(**more):
+    return {"database": {"v": {"subset": "test", "duration": 9, "annotations": [TRUTH]} | more}}
+
+
+@pytest.mark.parametrize(
+    ("annotations", "detections", "words"),
+    [
+        (truth(annotations=[TRUTH | {"segment": [2, 1]}]), [FOUND], "reversed segment"),
+        (truth(annotations=[TRUTH | {"segment": [1, 2, 3]}]), [FOUND], "too many values"),
+        (truth(annotations=[TRUTH | {"segment": "12"}]), [FOUND], "expected a list, found '12'"),
+        (truth(annotations=[TRUTH | {"segment": [True, 2]}]), [FOUND], "a number, found true"),
+        (truth(annotations=[TRUTH | {"label": None}]), [FOUND], "expected a text, found null"),
+        (
+            {"database": {"v": {"subset": "test", "duration": 9, "annotation": [TRUTH]}}},
+            [FOUND],
+            "it has no 'annotations', but 'annotation'",
+        ),
+        (truth(), [FOUND | {"segment": [1, 2, 3]}], "a segment of other than two times"),
+        (truth(), [FOUND | {"segment": "12"}], "a time or score that is str"),
+        (truth(), [FOUND | {"segment": [True, 2]}], "a time or score that is bool"),
+        (truth(), [FOUND | {"score": "0.5"}], "a time or score that is str"),
+        (truth(), [FOUND | {"label": None}], "a label that is NoneType"),
+        (truth(), [{"segment": [1, 2], "label": "a"}], "one lacks 'score'"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(tmp_path, annotations, detections, words):
+    """By a line that names the file."""
+    files.write_json(tmp_path / "a.json", annotations)
+    files.write_json(tmp_path / "d.json", {"results": {"v": detections}})
+    params = EvaluationParams(tiou=(0.5,))
+    paths = tmp_path / "a.json", tmp_path / "d.json"
+    with pytest.raises(InputError, match=words) as refused:
+        evaluate_files(*paths, params, subset="test", out=tmp_path / "out.json")
+    assert re.search("[ad].json", str(refused.value))
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_what_the_published_evaluation_takes_is_said(tmp_path):
+    """How often, and how it counts."""
+    late = TRUTH | {"segment": [8.0, 9.5]}
+    files.write_json(tmp_path / "a.json", truth(annotations=[TRUTH, late]))
+    backwards, unknown = FOUND | {"segment": [2.0, 1.0]}, FOUND | {"label": "x"}
+    results = {"v": [FOUND, backwards, unknown], "w": [FOUND]}
+    files.write_json(tmp_path / "d.json", {"results": results})
+    paths = tmp_path / "a.json", tmp_path / "d.json"
+    params = EvaluationParams(tiou=(0.5,))
+    said, _ = evaluate_files(*paths, params, subset="test", out=tmp_path / "out.json")
+    assert said.splitlines()[1:] == [
+        "  1 annotated segments end after their video does, and count",
+        "  1 detections have a label that subset test lacks, and don't count",
+        "  1 detections lie in videos outside subset test, and count as false",
+        "  1 detections end before they start, and count as false",
+    ]
 
 
 @pytest.mark.parametrize("row", names("experiments"))

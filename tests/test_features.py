@@ -183,6 +183,36 @@ def test_the_line_that_converts_a_pickle_does(tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "v.pkl.npy"), [[1, 2], [3, 4]])
 
 
+def saved(tensor: torch.Tensor) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(tensor, buffer)
+    return buffer.getvalue()
+
+
+def huge_h5() -> bytes:
+    """An h5 file of a few hundred bytes whose data set says that it has 10**15 values."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.create_dataset("v", shape=(10**9, 10**6), dtype="f4", chunks=(1, 10**4))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "flipped", [pytest.param(place, id=f"byte {place}") for place in range(64, 1100, 61)]
+)
+def test_a_flipped_byte_in_a_tensors_file_is_noticed_or_changes_nothing(flipped, tmp_path):
+    """torch ignores the checksums of its archives."""
+    array = np.random.default_rng(0).normal(size=(60, 3)).astype("f4")
+    content = bytearray(as_pt(array))
+    content[flipped] ^= 0x10
+    folder = in_folder(tmp_path / "f", {"v.pt": bytes(content)})
+    try:
+        pack(folder, tmp_path / "f.h5", dim=3)
+    except InputError:
+        return
+    np.testing.assert_array_equal(FeatureStore(tmp_path / "f.h5")["v"], array)
+
+
 @pytest.mark.parametrize(
     ("members", "words"),
     [
@@ -202,6 +232,13 @@ def test_the_line_that_converts_a_pickle_does(tmp_path):
         ({"__MACOSX/._v.npy": b"\x00\x05\x16\x07"}, "no features in it"),
         ({"v.npy": b"<html>"}, "not an npy or npz file"),
         ({"missing_files.txt": b"\xff\xfe"}, "missing_files.txt: not readable as UTF-8"),
+        # finite, until it becomes single precision
+        ({"v.npy": as_npy(np.full((2, 3), 1e300))}, "such as single precision cannot hold"),
+        ({"v.npy": as_npy(np.zeros((2, 3), "f4")) + bytes(12)}, "promises 24 bytes, it holds 36"),
+        ({"v.npy": as_npy(np.zeros((9, 3), "f4"))[:-12]}, "promises 108 bytes, it holds 96"),
+        ({"v.pt": saved(torch.zeros((2, 3), device="meta"))}, "a meta tensor of torch.float32"),
+        ({"v.pt": saved(torch.zeros(2, 3).to(torch.float8_e4m3fn))}, "of torch.float8_e4m3fn"),
+        ({"v.h5": huge_h5()}, "holds 4,000,000.0 GB, expected at most 2 GB"),
     ],
 )
 def test_what_is_no_feature_array_is_named(members, words, tmp_path):

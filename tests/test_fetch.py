@@ -64,9 +64,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Retry-After", "7")
             self.end_headers()
             return
-        if how == "loop":
+        if how in ("loop", "nowhere"):
             self.send_response(302)
-            self.send_header("Location", self.path)
+            self.send_header("Location", self.path if how == "loop" else "http://[::1")
             self.end_headers()
             return
         if how == "page" or (how == "uc" and "confirm" not in self.path):
@@ -81,7 +81,10 @@ class Handler(BaseHTTPRequestHandler):
             asked = None
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
         self.send_response(206 if asked else 200)
-        self.send_header("Content-Length", str(len(content) - start))
+        if how != "endless":
+            self.send_header(
+                "Content-Length", "many" if how == "odd" else str(len(content) - start)
+            )
         if asked:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.send_header("Content-Type", "application/octet-stream")
@@ -90,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         if how in ("uc", "download"):
             self.send_header("Content-Disposition", 'attachment; filename="f.bin"')
         self.end_headers()
-        cuts = how in ("cut", "deaf", "untold") and count < 3
+        cuts = how == "endless" or (how in ("cut", "deaf", "untold") and count < 3)
         self.wfile.write(content[start : start + len(content) // 3] if cuts else content[start:])
 
     def log_message(self, *_: object) -> None:
@@ -177,6 +180,9 @@ def test_a_file_that_changes_between_two_attempts_is_not_stitched_together(
         ("/loop", "30 redirects"),
         ("/page", 'sent a web page ("Google Drive - Virus scan warning") instead of the file'),
         ("/wrong", f"published is {MD5}"),
+        ("/nowhere", "http"),
+        ("/odd", "many"),
+        ("/endless", f"published is {MD5}"),
     ],
 )
 def test_what_is_not_the_file_is_refused_and_the_next_source_is_tried(
@@ -192,6 +198,13 @@ def test_what_is_not_the_file_is_refused_and_the_next_source_is_tried(
         File(sources=[source(server + path), source(server + "/whole")], md5=MD5),
     )
     assert (tmp_path / "f.bin").read_bytes() == CONTENT
+
+
+def test_half_a_file_that_nothing_would_tell_from_all_of_it_is_refused(server, tmp_path):
+    """No length, no published size or md5: it would be recorded, and right for ever."""
+    with pytest.raises(InputError, match="half of it would pass for all of it"):
+        fetch(tmp_path / "f.bin", File(sources=[source(server + "/endless")]))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_large_file_of_google_drive_comes_through_its_virus_scan_page(
@@ -671,8 +684,8 @@ def test_a_file_that_is_put_there_during_its_download_is_kept(server, tmp_path, 
     target = tmp_path / "features.zip"
     download = module._download
 
-    def meanwhile(source, part, file):
-        md5 = download(source, part, file)
+    def meanwhile(*given):
+        md5 = download(*given)
         target.write_bytes(b"by hand")
         return md5
 

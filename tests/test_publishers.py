@@ -245,6 +245,28 @@ def test_class_lists_come_plain_and_numbered(tmp_path, text, expected):
     assert class_list.read(tmp_path / "list.txt") == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("1 Run\n1 Jump\n", "number 1 stands twice"),
+        ("1 Run\n3 Jump\n", "numbers from 1 to 3, expected 2 from 0 or 1 on without a gap"),
+        ("2 Run\n3 Jump\n", "numbers from 2 to 3"),
+        ("1 Run\n2 Run\n", "class 'Run' occurs twice"),
+        ("\n", "no class in it"),
+    ],
+)
+def test_a_list_that_would_shift_its_classes_is_refused(tmp_path, text, words):
+    (tmp_path / "list.txt").write_text(text)
+    with pytest.raises(InputError, match=words):
+        class_list.read(tmp_path / "list.txt")
+
+
+def test_numbers_of_classes_are_those_of_the_list(tmp_path):
+    """A list that begins with 0 names other numbers than one that begins with 1."""
+    (tmp_path / "list.txt").write_text("0 None\n1 Run\n2 Jump\n")
+    assert class_list.numbered(tmp_path / "list.txt") == {0: "None", 1: "Run", 2: "Jump"}
+
+
 def test_ego4d_has_110_classes():
     if not REAL.exists():
         pytest.skip("the real class list lies beside the checkout, in ../shared/real")
@@ -252,6 +274,14 @@ def test_ego4d_has_110_classes():
 
 
 HACS = "HACS_segments_v1.1.1.json"
+
+
+def video(segment=(0.0, 1.0), label="a", **facts):
+    """A video with one instance."""
+    annotation = {"segment": segment, "label": label}
+    return {"subset": "training", "duration": 3, "annotations": [annotation]} | facts
+
+
 UNLABELLED = {"subset": "training", "duration": 3, "annotations": [{"segment": [0, 1]}]}
 NUMBERED = {"subset": "testing", "duration": 3, "actions": []}
 CHARADES = {
@@ -273,6 +303,15 @@ CHARADES = {
             "'v1': .*label",
         ),
         ("charades", CHARADES, "video 'A': malformed line"),
+        ("charades", CHARADES | {"Charades_v1_train.csv": "id,actions,length\n"}, "no line below"),
+        ("charades", CHARADES | {"Charades_v1_train.csv": ""}, "expected the columns id"),
+        ("hacs", {HACS: {"database": {"v1": video(annotations={})}}}, "'v1': .*expected a list"),
+        ("hacs", {HACS: {"database": {"v1": video(subset=5)}}}, "'v1': .*expected a text, found 5"),
+        ("hacs", {HACS: {"database": {"v1": video(duration=True)}}}, "'v1': .*found true"),
+        ("hacs", {HACS: {"database": {"v1": video(segment="12")}}}, "'v1': .*found '12'"),
+        ("hacs", {HACS: {"database": {"v1": video(segment=[1, 2, 3])}}}, "'v1': .*too many"),
+        ("hacs", {HACS: {"database": {"v1": video(label=None)}}}, "'v1': .*text, found null"),
+        ("hacs", {HACS: '{"database": {"v": {}, "v": {}}}'}, "the key 'v' stands twice"),
         (
             "multithumos",
             {"multithumos.json": {"video_test_1": NUMBERED}},
@@ -476,4 +515,4 @@ def test_what_is_wrong_in_a_converted_folder_is_said_of_that_folder(tmp_path, ca
     video["duration"] = 0
     write(folder, files)
     assert main(["convert", *options, str(tmp_path / "b.json")]) == 1
-    assert "b.json: video 'v1' has duration 0.0" in capfd.readouterr().err
+    assert f"{folder}: video 'v1' has duration 0.0" in capfd.readouterr().err

@@ -7,10 +7,22 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from actionformer import layout, load_experiment, tracking
+from actionformer import files, layout, load_experiment, tracking
+from actionformer.errors import InputError
 from actionformer.files import write_text
 from actionformer.run_log import RunLog
+
+LINEAGE = {
+    "seed": 0,
+    "identity": "i" * 32,
+    "params": "p" * 32,
+    "data_version": "d" * 32,
+    "pinned": True,
+    "files": {},
+    "trained_by": [],
+}
 
 
 @pytest.fixture
@@ -162,3 +174,60 @@ def test_the_data_of_a_training_and_of_a_published_checkpoint_are_the_same():
     _, read_by_training = tracking._datasets(experiment, trained)
     (read_by_checkpoint,) = tracking._datasets(experiment, released)
     assert read_by_training.dataset == read_by_checkpoint.dataset
+
+
+# ------------------------------------------------------------------------------- what a kill leaves
+
+
+@pytest.mark.parametrize("damage", [b"no database" * 1000, None])
+def test_a_damaged_database_is_one_line_that_says_what_to_do(store, damage):
+    path = layout.TRACKING_FILE
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] if damage is None else damage)
+    with pytest.raises(InputError, match=r"mlflow\.db: damaged .*`actionformer track` brings"):
+        tracking.open_store()
+
+
+def test_an_empty_database_is_made_anew(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    layout.TRACKING_FILE.write_bytes(b"")
+    assert tracking.open_store().search_experiments()
+
+
+def test_the_database_appears_whole(tmp_path, monkeypatch):
+    """MLflow makes it table by table: nobody may see it half-way, or be left with half of it."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tracking.open_store()
+    assert not layout.TRACKING_FILE.exists()
+
+
+def test_a_run_is_found_again_that_nobody_heard_the_id_of(store):
+    """The process was killed between its creation and the first checkpoint."""
+    experiment = load_experiment("thumos14_i3d", "demo")
+    lineage = LINEAGE | {tracking.TOKEN: "of this training"}
+    first = tracking.start(experiment, lineage, None)
+    store.delete_tag(first, tracking.DESCRIBED)  # nor were its params written
+    assert tracking.start(experiment, lineage, None) == first
+    assert tracking.start(experiment, LINEAGE | {tracking.TOKEN: "of another"}, None) != first
+    assert store.get_run(first).data.params["training.lr"]
+
+
+def test_a_run_that_nobody_trains_any_more_is_ended(store, tmp_path):
+    experiment = load_experiment("thumos14_i3d", "demo")
+    left = tracking.start(experiment, LINEAGE | {tracking.TOKEN: "left"}, None)
+    assert store.get_run(left).info.status == "RUNNING"
+    lock = layout.run_lock(tmp_path / "results/demo/thumos14_i3d/seed0")
+    lock.parent.mkdir(parents=True)
+    with FileLock(lock):
+        tracking.restore(tmp_path / "results")
+        assert store.get_run(left).info.status == "RUNNING"
+    tracking.restore(tmp_path / "results")
+    assert store.get_run(left).info.status == "KILLED"

@@ -9,6 +9,7 @@ sqlite:///mlflow.db; MLFLOW_TRACKING_URI is honoured.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import re
@@ -138,6 +139,8 @@ def open_store() -> MlflowClient:
         InputError: a database that is damaged.
     """
     LOCK.parent.mkdir(parents=True, exist_ok=True)
+    # it logs a traceback of whatever it raises, which is said here in one line
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     # several that make the database at once all fail, with "table already exists"
     with FileLock(LOCK):
         if _is_local():

@@ -224,17 +224,18 @@ def _page(lines: list[Line], args: argparse.Namespace) -> str:
     for line in lines:
         held = line.cases - len(line.wrong)
         table.append(f"| {line.promise} | {line.how} | {line.cases:,} | {held:,} | {line.counts} |")
+    minutes = sum(line.seconds for line in lines) / 60
     rules = [f"- {text}" for text in RULES.values()]
     return "\n".join(
         [
             "# Reliability",
             "",
-            "What this project promises of files, processes and disks, and how often it was broken",
-            "on purpose to see whether it holds. `make campaign` writes this page, where everything",
-            "held; `make test` replays a short share of it and every case that once failed.",
+            "What is promised of files, processes and disks, and how often it was broken",
+            "on purpose to see whether it holds. `make campaign` writes this page, where",
+            "everything held; `make test` replays a short share and every case that once failed.",
             "",
-            f"{today}, commit {commit}, seed {args.seed}; {platform.system()}, Python"
-            f" {platform.python_version()}, {sum(line.seconds for line in lines) / 60:.0f} minutes.",
+            f"{today}, commit {commit}, seed {args.seed}; Python {platform.python_version()} on"
+            f" {platform.system()}, {minutes:.0f} minutes.",
             "",
             *table,
             "",
