@@ -94,9 +94,13 @@ def atomic_path(target: Path, size: int = 0) -> Iterator[Path]:
 
 
 def put_in_place(part: Path, target: Path) -> None:
-    """Give a finished file its name, so that a power loss leaves the old one or the new one."""
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
+    """Give a finished file its name, so that a power loss leaves the old one or the new one.
+
+    Also a folder or a link, of which the names alone are synced.
+    """
+    if part.is_file() and not part.is_symlink():
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
     part.replace(target)
     sync_folder(target.parent)
 

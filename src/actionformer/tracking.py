@@ -476,6 +476,9 @@ def _log_file(client: MlflowClient, run_id: str, path: Path, folder: str) -> Non
 def _linked(path: Path, target: Path) -> bool:
     """Give a file a second name, in the place of what lies there; not across disks."""
     beside = target.with_name(f".{target.name}.link")
+    # a rename of a second name onto the first would do nothing, and leave both
+    if target.exists() and target.samefile(path):
+        return True
     try:
         beside.unlink(missing_ok=True)
         beside.hardlink_to(path)

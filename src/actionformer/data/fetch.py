@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,14 @@ from tqdm import tqdm
 
 from actionformer.data.feature_files import members
 from actionformer.errors import InputError
-from actionformer.files import atomic_path, file_md5, files_of, read_object, write_json
+from actionformer.files import (
+    atomic_path,
+    file_md5,
+    files_of,
+    put_in_place,
+    read_object,
+    write_json,
+)
 from actionformer.params.dataset import File, Source
 from actionformer.progress import progress
 
@@ -56,6 +63,7 @@ def fetch(
     link: bool = False,
     accepted: bool = False,
     again: str = "the same command",
+    remember: Callable[[Fetched], None] = lambda fetched: None,
 ) -> Fetched:
     """Bring `target` from the first of its sources that has it; an existing file is only checked.
 
@@ -66,6 +74,7 @@ def fetch(
         link: let the file be a symbolic link to that of a mirror on this machine.
         accepted: the caller holds the licences that gated files need.
         again: the command to go on with, for messages.
+        remember: is told what came and from where, just before it takes its place.
 
     Raises:
         InputError: a file that has to be asked for or put there by hand, with what to do; no source
@@ -95,10 +104,13 @@ def fetch(
         if target.exists():
             # put there by hand meanwhile: nothing that is there is overwritten
             return Fetched(checked(target, wanted, file.size), THERE)
-        part.replace(target)
-        _validator(part).unlink(missing_ok=True)
         path = f" {source.path}" if source.path else ""
-        return Fetched(md5, f"{source.kind} {source.address}{path}")
+        fetched = Fetched(md5, f"{source.kind} {source.address}{path}")
+        # before the file is there: whoever finds it does not ask any more where it came from
+        remember(fetched)
+        put_in_place(part, target)
+        _validator(part).unlink(missing_ok=True)
+        return fetched
     hint = f"put it at {target} by hand, or run {again} later"
     if file.gated:
         hint = by_hand(target, file, again)

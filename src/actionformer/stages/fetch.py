@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -63,11 +64,9 @@ def fetch(
                 link=link,
                 accepted=accepted,
                 again=_again(name, edition, file, mirror),
+                remember=partial(_record, root, file),
             )
         provenance.remember_md5(target, fetched.md5)
-        if fetched.source != fetching.THERE:
-            with layout.locked(root):  # several jobs may do so at once
-                fetching.record_source(root, file, fetched.source)
         say(f"{target}: md5 {fetched.md5}, {fetched.source}")
     for key, features in dataset.features.items():
         owner = features.dataset
@@ -75,6 +74,12 @@ def fetch(
             say(f"features '{key}' are those of {owner}: actionformer fetch {owner}")
     if not mirror_alone:
         say(f"to make these files part of the version: actionformer pin {name} --remote REMOTE")
+
+
+def _record(root: Path, file: str, fetched: fetching.Fetched) -> None:
+    """Remember which source gave a file."""
+    with layout.locked(root):  # several jobs may do so at once
+        fetching.record_source(root, file, fetched.source)
 
 
 def pin(dataset: Dataset, name: str, edition: str, remote: str) -> str:
