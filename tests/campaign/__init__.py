@@ -6,3 +6,8 @@
 `mutations` damages files, `targets` says who reads them, `fuzz` judges; `kills` ends processes at
 every step, `disks` fills them up, `crowds` runs several at once.
 """
+
+import os
+
+# before MLflow is imported, as `actionformer` has it
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")

@@ -46,7 +46,7 @@ def cases(count: int, seed: int) -> Iterator[tuple[str, str, int]]:
     for number in range(count):
         stage = rng.choice(list(STAGES))
         how = HOW[number % 3]
-        limit = rng.randrange(30) if how == "fsync" else int(10 ** rng.uniform(2, 6.7))
+        limit = rng.randrange(30) if how == "fsync" else int(10 ** rng.uniform(3, 6.7))
         yield stage, how, limit
 
 
@@ -58,13 +58,12 @@ def run(campaign: Campaign, root: Path, stage: str, how: str, limit: int) -> Ful
     campaign.begin(stage, folder)
     before = _contents(folder)
     if how == "file system":
-        with _small_file_system(root / f"mounted{os.getpid()}", folder, limit) as small:
-            done = sandbox.in_child(lambda: main(list(STAGES[stage])), small / "x")
-            after = _contents(small / "x")
-            wrong = _judged(done, before, after)
+        with _small_file_system(root / f"mounted{os.getpid()}/x", folder, limit) as small:
+            done = sandbox.in_child(lambda: main(list(STAGES[stage])), small)
+            wrong = _judged(done, before, _contents(small))
             # and with room again
             shutil.rmtree(folder)
-            shutil.copytree(small / "x", folder, symlinks=True)
+            shutil.copytree(small, folder, symlinks=True)
     else:
         done = sandbox.in_child(lambda: _limited(stage, how, limit), folder)
         wrong = _judged(done, before, _contents(folder))
@@ -140,7 +139,7 @@ def _small_file_system(place: Path, content: Path, room: int) -> Iterator[Path]:
     size = f"size={used + room}"
     subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(place)], check=True)
     try:
-        shutil.copytree(content, place / "x", symlinks=True)
+        shutil.copytree(content, place, symlinks=True, dirs_exist_ok=True)
         yield place
     finally:
         subprocess.run(["umount", str(place)], check=True)

@@ -7,12 +7,16 @@ import gc
 import os
 import signal
 import sys
+from contextlib import suppress
 
 from actionformer import __version__, interrupts, provenance
 from actionformer.commands import build, evaluate, export, fetch, report, status, train
 from actionformer.errors import InputError
+from actionformer.files import NO_ROOM
 from actionformer.threads import spin_briefly
 
+# packages whose exceptions come from MLflow's store
+OF_MLFLOW = ("mlflow", "sqlalchemy", "sqlite3")
 # in the order of the way from raw file to report
 COMMANDS = (
     *fetch.COMMANDS,
@@ -48,12 +52,18 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # as when piped into `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except (InputError, OSError) as error:
+    except InputError as error:
         return _stopped(parsed, str(error), 1)
+    except OSError as error:
+        why = str(error)
+        if error.errno in NO_ROOM:
+            why = f"not written ({error}): is the disk full?"
+        return _stopped(parsed, why, 1)
     except Exception as error:
-        if not type(error).__module__.startswith("mlflow"):
+        if type(error).__module__.partition(".")[0] not in OF_MLFLOW:
             raise
-        return _stopped(parsed, f"MLflow: {error}", 1)
+        # the statement that failed, and links to read about it, come after the first line
+        return _stopped(parsed, f"MLflow: {str(error).splitlines()[0]}", 1)
     return 0
 
 
@@ -65,7 +75,11 @@ def _afterwards(parsed: argparse.Namespace) -> str:
 
 
 def _stopped(parsed: argparse.Namespace, why: str, code: int) -> int:
-    print(f"actionformer {parsed.command}: {' '.join(why.split())}", file=sys.stderr)
+    # into a log on a full disk, nothing can be said
+    with suppress(OSError):
+        print(
+            f"actionformer {parsed.command}: {' '.join(why.split())}", file=sys.stderr, flush=True
+        )
     return code
 
 

@@ -25,9 +25,11 @@ from tqdm import tqdm
 from actionformer.data.feature_files import members
 from actionformer.errors import InputError
 from actionformer.files import (
+    NO_ROOM,
     atomic_path,
     file_md5,
     files_of,
+    not_written,
     put_in_place,
     read_object,
     write_json,
@@ -99,6 +101,8 @@ def fetch(
             md5 = _brought(source, part, file, wanted, link=link)
         # ValueError: of an address or a header that is none
         except (InputError, OSError, requests.RequestException, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                raise not_written(target, error) from None
             failures.append(f"{source.kind} {source.address}: {' '.join(str(error).split())}")
             continue
         if target.exists():
