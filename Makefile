@@ -8,7 +8,7 @@ CORES ?= all
 TORCH_INDEX ?=
 PIP := $(BIN)/pip install --disable-pip-version-check --progress-bar off
 
-.PHONY: help tables env test long check parity benchmark rehearsal mutants resume track lock schemas store clean
+.PHONY: help tables env test long check parity benchmark rehearsal campaign mutants resume track lock schemas store clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -67,6 +67,9 @@ rehearsal: env  ## the paper edition at published size, two epochs of 12 videos 
 	actionformer status --edition paper --measure
 	python benchmarks/rehearsal.py .
 
+campaign: env  ## kill, damage, fill up and crowd everything; what held is docs/reliability.md (an hour)
+	cd tests && python -m campaign $(ARGS)
+
 mutants: env  ## put 600 faults into the code, one at a time: which ones do the tests not notice? (hours)
 	$(BIN)/pip install --quiet --disable-pip-version-check --target build/cosmic-ray \
 		--no-deps cosmic-ray==8.7.0 parso==0.8.7 stevedore==5.10.0 toml==0.10.2
@@ -75,6 +78,8 @@ mutants: env  ## put 600 faults into the code, one at a time: which ones do the 
 resume: env  ## go on after a kill -9 or a power loss; ARGS="--config edition=paper" as in the call before
 	snakemake --unlock $(ARGS)
 	snakemake --cores $(CORES) $(ARGS)
+	@snakemake --cores $(CORES) --dry-run $(ARGS) 2>&1 | grep 'Nothing to be done' \
+		|| { echo 'make resume: something is left to be done; run it again' >&2; exit 1; }
 
 track: env  ## bring finished runs into MLflow, where it lacks them
 	actionformer track

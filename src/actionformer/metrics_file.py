@@ -2,39 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
 from actionformer.errors import InputError
-from actionformer.files import items_of, number, read_object
+from actionformer.files import read_object
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
-def read_metrics(path: Path) -> dict[str, Any]:
+class Git(BaseModel):
+    commit: StrictStr
+    dirty: StrictBool
+
+
+class Session(BaseModel):
+    """Who trained which epochs, counted from 0."""
+
+    first_epoch: StrictInt
+    last_epoch: StrictInt
+    git: Git
+    device: StrictStr
+    precision: StrictStr = "float32"
+
+
+class Lineage(BaseModel):
+    """What a run was made of."""
+
+    identity: StrictStr
+    params: StrictStr
+    data_version: StrictStr
+    pinned: StrictBool
+    files: dict[str, StrictStr]
+    trained_by: list[Session]
+
+
+class PerClass(BaseModel):
+    instances: StrictInt
+    ap: list[Number]
+
+
+class Metrics(BaseModel):
+    """The numbers of an evaluation, under their names; of actions there are none per class."""
+
+    percent: dict[str, Number]
+    videos: StrictInt
+    instances: StrictInt
+    classes: dict[str, PerClass] = {}
+
+
+def read_metrics(path: Path, tiou: Sequence[float] = ()) -> dict[str, Any]:
     """What an evaluation has written: numbers that are numbers, under their names.
 
     Of a row whose published checkpoint is another row's it holds none, but why (`none`).
+
+    Args:
+        tiou: thresholds of which it must hold the mAP.
 
     Raises:
         InputError: no such file, a missing key, or something else in the place of a number.
     """
     metrics = read_object(path, "lineage")
-    if "none" in metrics:
-        return metrics
     try:
-        for value in metrics["percent"].values():
-            number(value)
-        for count in (metrics["videos"], metrics["instances"]):
-            _count(count)
-        for counted in metrics.get("classes", {}).values():
-            _count(counted["instances"])
-            for value in items_of(counted["ap"]):
-                number(value)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        wrong = f"missing or malformed key ({error})"
+        # that of an earlier version lacks more: `actionformer adopt` takes it over
+        if "made_with" in metrics:
+            Lineage.model_validate(metrics["lineage"])
+        if "none" in metrics:
+            return metrics
+        Metrics.model_validate(metrics)
+    except ValidationError as error:
+        first = error.errors()[0]
+        wrong = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise InputError(f"{path}: {wrong}; evaluate again, which writes it anew") from None
+    known = [name.rpartition("mAP/")[2] for name in metrics["percent"] if "mAP/" in name]
+    for name in ("average", *(f"{threshold:g}" for threshold in tiou)):
+        if name not in known:
+            raise InputError(f"{path}: lacks mAP/{name}; evaluate again, which writes it anew")
     return metrics
-
-
-def _count(value: Any) -> None:
-    if type(value) is not int:
-        raise ValueError(f"expected a whole number, found {value!r}")

@@ -30,6 +30,8 @@ from campaign.workflow import TIMES, Workflow
 CHECKOUT = Path(__file__).resolve().parents[2]
 OUT = CHECKOUT / "build/campaign"
 PAGE = CHECKOUT / "docs/reliability.md"
+# cases that once failed: [reader, file, seed, what went wrong of which damage]
+ONCE_FAILED = Path(__file__).parent / "once_failed.json"
 PARTS = ("fuzz", "kills", "disks", "crowds", "workflow")
 
 
@@ -57,8 +59,9 @@ def main() -> int:
     parser.add_argument("--only", default="", help="of damaged files: readers called so")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="cases at once (2)")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of what was wrong")
     args = parser.parse_args()
-    OUT.mkdir(parents=True, exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
     sandbox.quiet()
     lines: list[Line] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -78,10 +81,10 @@ def main() -> int:
             lines.append(_workflows(args, root))
     for line in lines:
         print(f"{line.promise}: {line.cases} cases, {len(line.wrong)} wrong, {line.seconds:.0f} s")
-    (OUT / "wrong.txt").write_text("\n".join(text for line in lines for text in line.wrong))
+    (args.out / "wrong.txt").write_text("\n".join(text for line in lines for text in line.wrong))
     wrong = sum(len(line.wrong) for line in lines)
     if wrong:
-        print(f"{OUT / 'wrong.txt'}: what was wrong")
+        print(f"{args.out / 'wrong.txt'}: what was wrong")
     elif set(args.parts) == set(PARTS):
         write_text(PAGE, _page(lines, args))
         print(f"wrote {PAGE}")
@@ -110,9 +113,12 @@ def _fuzz(args: argparse.Namespace, root: Path) -> Line:
     for i, target in enumerate(chosen):
         _prepared[target.name] = fuzz.Prepared(target, root / f"target{i}/x")
     began = time.monotonic()
-    cases = [(target.name, *rest) for target, *rest in fuzz.cases(chosen, args.cases, args.seed)]
+    drawn = fuzz.cases(chosen, args.cases, args.seed)
+    cases = [(target.name, *rest) for target, *rest in drawn]
+    known = json.loads(ONCE_FAILED.read_bytes())
+    cases += [(name, file, seed) for name, file, seed, _ in known if name in _prepared]
     verdicts: list[fuzz.Verdict] = _each(_fuzzed, cases, args.jobs)
-    with (OUT / "fuzz.jsonl").open("w") as log:
+    with (args.out / "fuzz.jsonl").open("w") as log:
         for verdict in verdicts:
             if not verdict.is_good:
                 print(json.dumps(asdict(verdict)), file=log)

@@ -90,5 +90,7 @@ def _check_scores(scores: Any, shape: tuple[int, ...], where: str) -> None:
         values = np.array(None)
     if values.dtype.kind not in "fiu" or values.shape != shape:
         raise InputError(f"{where}: expected {shape[-1]} scores, one for each class")
-    if not np.isfinite(values).all():
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(values.astype(np.float32))
+    if not finite.all():
         raise InputError(f"{where}: a score that is no finite number")

@@ -377,7 +377,10 @@ def _resolved(
     wanted = dataset or data["dataset"]
     if dataset is None and wanted.endswith(YAML):
         wanted = str(path.parent / wanted)
-    facts = load_dataset(wanted, written.edition, params)
+    try:
+        facts = load_dataset(wanted, written.edition, params)
+    except InputError as error:
+        raise InputError(f"{path}: data.dataset: {error}") from None
     _check_owner(data.get("features"), facts, written.edition, params)
 
     # by its name alone: where the file lies must not change what a run was made with
@@ -386,10 +389,11 @@ def _resolved(
     if data_params.features not in facts.features:
         wrong = f"data.features '{data_params.features}' is not a feature set of {wanted}"
         raise InputError(f"{path}: {wrong}: {', '.join(facts.features)}")
+    where = f"{path}, data set {wanted}"
     # what the data set says of the model, so that a row need not repeat it
     defaults = {
-        "in_channels": _in_channels(data_params, facts, path),
-        "num_classes": _num_classes(data_params, facts, path),
+        "in_channels": _in_channels(data_params, facts, where),
+        "num_classes": _num_classes(data_params, facts, where),
     }
     # what was resolved comes last: an experiment's file must not contradict its data set
     resolved = content | {
@@ -452,25 +456,25 @@ def _check_owner(name: Any, dataset: Dataset, edition: str, params: Path) -> Non
         raise InputError(f"{params / 'datasets'}: features '{name}' differ between {both}")
 
 
-def _in_channels(data: DataParams, dataset: Dataset, path: Path) -> int:
+def _in_channels(data: DataParams, dataset: Dataset, where: str) -> int:
     dim = dataset.features[data.features].dim
     if data.channels_used is None:
         return dim
     start, stop = data.channels_used
     if not 0 <= start < stop <= dim:
         wrong = f"data.channels_used {start}..{stop} does not lie within the {dim} channels"
-        raise InputError(f"{path}: {wrong}")
+        raise InputError(f"{where}: {wrong}")
     return stop - start
 
 
-def _num_classes(data: DataParams, dataset: Dataset, path: Path) -> int:
+def _num_classes(data: DataParams, dataset: Dataset, where: str) -> int:
     if data.class_agnostic:
         return 1
     if isinstance(dataset.num_classes, int):
         return dataset.num_classes
     if data.label_field not in dataset.num_classes:
         known = ", ".join(dataset.num_classes)
-        raise InputError(f"{path}: data.label_field '{data.label_field}' is none of {known}")
+        raise InputError(f"{where}: data.label_field '{data.label_field}' is none of {known}")
     return dataset.num_classes[data.label_field]
 
 

@@ -22,6 +22,9 @@ from actionformer.model.actionformer import ActionFormer
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import stored_experiment
 
+# of numbers in weights
+KINDS = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool)
+
 
 def save(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint or model file; equal content makes equal bytes.
@@ -156,7 +159,7 @@ def network_with(weights: Any, experiment: Experiment, where: str) -> ActionForm
 def _refuse_no_numbers(weights: Mapping[str, Tensor], where: str) -> None:
     """Refuse weights that would find nothing, without a word."""
     for name, tensor in weights.items():
-        is_plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_meta)
+        is_plain = tensor.layout == torch.strided and tensor.dtype in KINDS and not tensor.is_meta
         if not is_plain or not torch.isfinite(tensor.float()).all():
             wrong = f"the weight {name} holds what is no finite number"
             raise InputError(f"{where}: {wrong}; make or get the file again")
