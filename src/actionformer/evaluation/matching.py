@@ -206,9 +206,9 @@ def _arrays(
         segments_N2 = np.array(segments, np.float64).reshape(len(found), 2)
         scores_N = np.array(scores, np.float64)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        found = f"one lacks {error}" if isinstance(error, KeyError) else str(error)
+        wrong = f"one lacks {error}" if isinstance(error, KeyError) else str(error)
         wanted = "expected 'segment' [start, end], 'label' and 'score'"
-        raise InputError(f"detections of video '{video}': {found}; {wanted}") from None
+        raise InputError(f"detections of video '{video}': {wrong}; {wanted}") from None
     return segments_N2, scores_N, class_N
 
 

@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -51,8 +51,6 @@ class _PlainYaml(SafeLoader):
     of day that is a number to it (1:30 is 90), an octal number, a date.
     """
 
-    yaml_implicit_resolvers: ClassVar = {}
-
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
@@ -71,10 +69,10 @@ _NUMBERS = {
     "float": r"[-+]?(([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)",
 }
 _KEPT = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "null", "merge")}
-for _first, _resolvers in SafeLoader.yaml_implicit_resolvers.items():
-    _PlainYaml.yaml_implicit_resolvers[_first] = [
-        (tag, regex) for tag, regex in _resolvers if tag in _KEPT
-    ]
+_resolvers: dict[str, list[Any]] = {}
+for _first, _known in SafeLoader.yaml_implicit_resolvers.items():
+    _resolvers[_first] = [(tag, regex) for tag, regex in _known if tag in _KEPT]
+_PlainYaml.yaml_implicit_resolvers = _resolvers
 for _kind, _pattern in _NUMBERS.items():
     _PlainYaml.add_implicit_resolver(
         f"tag:yaml.org,2002:{_kind}", re.compile(f"^{_pattern}$"), list("-+.0123456789")
