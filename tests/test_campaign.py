@@ -12,9 +12,10 @@ from conftest import CHECKOUT, run_command
 @pytest.mark.parametrize(
     "part",
     [
-        pytest.param(["fuzz", "--cases", "150"], id="damaged files"),
-        pytest.param(["kills", "--kills", "20"], id="killed processes"),
-        pytest.param(["disks", "--disks", "10"], id="full disks"),
+        pytest.param(["fuzz", "--cases", "100"], id="damaged files"),
+        pytest.param(
+            ["kills", "disks", "--kills", "12", "--disks", "8"], id="killed processes, full disks"
+        ),
     ],
 )
 def test_a_share_of_the_campaign_holds(part, tmp_path):

@@ -80,11 +80,11 @@ def detector(tmp_path_factory):
         ),
         (
             {"results": {"video_00": [{"segment": [1, 2], "label": "jump", "score": "0.5"}]}},
-            "a score that is no number",
+            "a time or score that is str",
         ),
         (
             {"results": {"video_00": [{"segment": [1, 2], "label": "jump"}]}},
-            "video 'video_00': KeyError",
+            "video 'video_00': one lacks 'score'",
         ),
     ],
 )

@@ -69,7 +69,7 @@ def test_a_new_option_in_every_rules_command_plans_nothing(place):
     """Nor does any other edit of a command: what it computes is named by the keys."""
     place.edit(
         "workflow/rules/common.smk",
-        'OPTIONS = f"--edition {EDITION}',
+        'OPTIONS = f"--edition {shlex.quote(EDITION)}',
         'OPTIONS = f"--quiet --edition {EDITION}',
     )
     place.edit("workflow/rules/train.smk", "actionformer train {row", "actionformer  train {row")
@@ -363,7 +363,7 @@ def test_a_file_put_there_by_hand_while_the_workflow_runs_is_kept(own, demo_data
     kept = target.read_bytes()
     target.unlink()
     there = demo_data / "hacs/annotations/HACS_segments_v1.1.1.json"
-    fetch = "actionformer fetch {dataset}"
+    fetch = "actionformer fetch {shlex.quote(dataset)}"
     own.edit("workflow/rules/common.smk", fetch, f"cp {there} {target} && false && {fetch}")
     own.snakemake("build/mirrored/hacs/annotations.json", config=("edition=mirrored",))
     assert target.read_bytes() == kept

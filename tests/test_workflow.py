@@ -775,7 +775,7 @@ def test_an_own_experiment_on_a_published_data_set_fetches_the_publishers_files(
         ("seeds=²", "seeds=²: expected numbers"),
         ("rows=5", "no experiment '5'"),
         ("experiment=5", "experiment=5 is no YAML file"),
-        ("experiment='a; touch x #.yaml'", "expected letters, digits"),
+        ("experiment=a;touch.yaml", "expected letters, digits"),
         ("edition=../x", "expected letters, digits"),
         ("released=no way", "released=no way: expected true or false"),
         ("gpu_slots=0", "gpu_slots=0: expected a whole number from 1 on"),

@@ -301,11 +301,14 @@ def read_object(path: Path, *keys: str) -> dict[str, Any]:
     return content
 
 
-def read_table(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+def read_table(
+    path: Path, columns: Sequence[str], *, empty: bool = False
+) -> list[tuple[str, dict[str, str]]]:
     """Lines of a csv file with a header: where each stands, for messages, and its values.
 
     Raises:
-        InputError: a column that isn't there, no line, one with too few or too many values.
+        InputError: a column that isn't there, no line (unless it may be `empty`), one with too few
+            or too many values.
     """
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     lines = []
@@ -323,7 +326,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, 
     except csv.Error as error:
         wrong = f"not readable as csv ({error})"
         raise InputError(f"{path}, line {reader.line_num}: {wrong}; get the file again") from None
-    if not lines:
+    if not lines and not empty:
         raise InputError(f"{path}: no line below its header; get the file again")
     return lines
 

@@ -65,11 +65,12 @@ def read_metrics(path: Path, tiou: Sequence[float] = ()) -> dict[str, Any]:
     Raises:
         InputError: no such file, a missing key, or something else in the place of a number.
     """
-    metrics = read_object(path, "lineage")
+    metrics = read_object(path)
+    if not {"made_with", "lineage"} <= set(metrics):
+        # of an earlier version, which `actionformer adopt` takes over
+        return metrics
     try:
-        # that of an earlier version lacks more: `actionformer adopt` takes it over
-        if "made_with" in metrics:
-            Lineage.model_validate(metrics["lineage"])
+        Lineage.model_validate(metrics["lineage"])
         if "none" in metrics:
             return metrics
         Metrics.model_validate(metrics)

@@ -215,9 +215,7 @@ def _classifier(trained: Experiment, path: Path) -> VideoClassifier:
         raise InputError(
             f"the weights of {trained.name} know their classes; they take no classifier"
         )
-    count = trained.dataset.num_classes
-    classes = count if isinstance(count, int) else None
-    return load_classifier(path, known.kind, known.top_k, classes)
+    return load_classifier(path, known.kind, known.top_k)
 
 
 def _video(name: str, steps: int, duration: float | None, timed: Experiment) -> Video:

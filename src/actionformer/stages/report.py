@@ -99,7 +99,7 @@ def _table_row(
 def _table_run(experiment: Experiment, folder: str, seed: int) -> tables.Run:
     path = layout.run(experiment.edition, folder, seed) / "metrics.json"
     metrics = read_metrics(path, experiment.evaluation.tiou)
-    if "made_with" not in metrics:
+    if not {"made_with", "lineage"} <= set(metrics):
         raise InputError(f"{path}: of an earlier version; `actionformer adopt` takes it over")
     lineage = provenance.as_pinned_now(metrics["lineage"])
     kind = lineage.get("kind", "")

@@ -26,7 +26,7 @@ def write_history(path: Path, history: Sequence[Record]) -> None:
 def read_history(path: Path) -> list[Record]:
     """One record per epoch."""
     history = []
-    for where, line in read_table(path, ("epoch",)):
+    for where, line in read_table(path, ("epoch",), empty=True):
         del line["epoch"]
         try:
             history.append({name: float(value) for name, value in line.items() if value})
