@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from actionformer import layout, load_experiment
 from actionformer.errors import InputError
 from actionformer.params import keys
-from actionformer.params.files import differences
+from actionformer.params.files import differences, parsed_yaml
 from conftest import CHECKOUT
 
 PARAMS = CHECKOUT / "params"
@@ -131,3 +131,23 @@ def _without_nothing(value):
     if not isinstance(value, dict):
         return value
     return {key: _without_nothing(inner) for key, inner in value.items() if inner is not None}
+
+
+@pytest.mark.parametrize("text", ["1:30", "2020-01-01", "012", ".inf", "1_000"])
+def test_what_yaml_would_take_for_another_number_stays_a_text(text):
+    """To YAML 1.1 the first is 90, the third 10."""
+    assert parsed_yaml(text, "here") == text
+
+
+@pytest.mark.parametrize("text", ["1e-4", "-3", "0.5", "[0.5, 2]", "true", "{a: 1}"])
+def test_what_json_knows_is_what_it_is(text):
+    expected = {"1e-4": 1e-4, "-3": -3, "0.5": 0.5, "[0.5, 2]": [0.5, 2], "true": True}
+    assert parsed_yaml(text, "here") == expected.get(text, {"a": 1})
+
+
+@pytest.mark.parametrize(
+    "text", ["{a: 1, a: 2}", "a: &x [*x]", "? [a]\n: b", "9" * 5000, "[" * 500]
+)
+def test_what_has_no_plain_meaning_is_refused_in_one_line(text):
+    with pytest.raises(InputError, match="here: not readable as YAML"):
+        parsed_yaml(text, "here")

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from actionformer.params.dataset import Dataset
 from actionformer.params.experiment import OWN, Experiment
@@ -107,6 +107,17 @@ def run(edition: str, experiment: str, seed: int) -> Path:
 def run_lock(run: Path) -> Path:
     """Held by who trains in a run's folder."""
     return run / ".lock"
+
+
+def is_held(lock: Path) -> bool:
+    """Does another process hold a lock? Asks for a moment: who takes it waits longer than that."""
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def tracking_lock(run: Path) -> Path:

@@ -26,7 +26,7 @@ from typing import Any
 from urllib.parse import quote, urlparse
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from mlflow import pyfunc
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.environment_variables import MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL
@@ -690,20 +690,10 @@ def _end_orphans(client: MlflowClient, results: Path) -> None:
     tables = {table.experiment_id: table.name for table in client.search_experiments()}
     for run in client.search_runs(list(tables), "attributes.status = 'RUNNING'"):
         tags = run.data.tags
-        if TOKEN in tags and not _is_trained_now(results / tags["edition"] / tags["row"], tags):
-            client.set_terminated(run.info.run_id, "KILLED")
-
-
-def _is_trained_now(row: Path, tags: Mapping[str, str]) -> bool:
-    """Does a process hold the folder of the run with these tags?"""
-    lock = layout.run_lock(row / f"seed{tags['seed']}")
-    if not lock.exists():
-        return False
-    try:
-        with FileLock(lock).acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
+        if TOKEN in tags:
+            folder = results / tags["edition"] / tags["row"] / f"seed{tags['seed']}"
+            if not layout.is_held(layout.run_lock(folder)):
+                client.set_terminated(run.info.run_id, "KILLED")
 
 
 def _evaluated(run: Path) -> tuple[Experiment, dict[str, Any]] | None:

@@ -63,7 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
         if type(error).__module__.partition(".")[0] not in OF_MLFLOW:
             raise
         # the statement that failed, and links to read about it, come after the first line
-        return _stopped(parsed, f"MLflow: {str(error).splitlines()[0]}", 1)
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        return _stopped(parsed, f"MLflow: {reason}", 1)
     return 0
 
 

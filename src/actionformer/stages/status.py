@@ -7,8 +7,6 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from actionformer import layout, provenance
 from actionformer.data import annotations as databases
 from actionformer.data import features as stores
@@ -81,7 +79,7 @@ def run_status(experiment: Experiment, seed: int) -> RunStatus:
     """What the files of a run tell."""
     run = layout.run(experiment.edition, experiment.name, seed)
     epoch, seconds = _trained(run)
-    if _is_held(layout.run_lock(run)):
+    if layout.is_held(layout.run_lock(run)):
         # history.csv, which is written at the end, may be that of an earlier training
         epoch, seconds = _progress(run)
         return RunStatus(experiment, seed, "running", epoch, seconds, None, "train")
@@ -197,17 +195,6 @@ def _next_stage(experiment: Experiment, run: Path) -> str:
 
 def _all_there(paths: Sequence[Path]) -> bool:
     return all(path.exists() for path in paths)
-
-
-def _is_held(lock: Path) -> bool:
-    """Does another process hold a lock? Asks for a moment: who takes it waits longer than that."""
-    if not lock.exists():
-        return False
-    try:
-        with FileLock(lock).acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
 
 
 def _others(rows: Sequence[Experiment], seeds: Sequence[int], *, released: bool) -> list[str]:

@@ -151,7 +151,7 @@ def network_with(weights: Any, experiment: Experiment, where: str) -> ActionForm
     try:
         network.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[-1].strip()
+        reason = (str(error) or type(error).__name__).splitlines()[-1].strip()
         raise InputError(f"{where}: does not fit its params ({reason})") from None
     return network.eval()
 

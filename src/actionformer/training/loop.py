@@ -70,7 +70,7 @@ class _Training:
             self.history, self.trained_by = state["history"], state["trained_by"]
             self.run_id = state["run_id"]
         except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-            reason = str(error).splitlines()[-1].strip()
+            reason = (str(error) or type(error).__name__).splitlines()[-1].strip()
             wrong = f"not a checkpoint of this network ({reason})"
             raise InputError(f"{path}: {wrong}; delete it, then train again") from None
 
