@@ -36,7 +36,7 @@ endif
 		/Downloading .*\(([0-9.]+ GB|[0-9][0-9]+[0-9.]* MB)\)/ { sub(/^ */, ""); print } \
 		/^Installing/ { print "installing them: a minute or two" } { fflush() }'
 	$(PIP) --quiet --no-deps --editable .
-	@echo $(CURDIR) > $@
+	@pwd -P > $@
 
 test: env  ## the tests, but for the longest ones
 	pytest -n 2 --dist loadfile -m "not long"

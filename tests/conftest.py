@@ -54,7 +54,7 @@ def short_training(demo_data, tmp_path_factory):
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory, demo_data: Path) -> Path:
     """A working folder: raw demo data, its pinned version, and nothing built yet."""
-    folder = tmp_path_factory.mktemp("workspace")
+    folder = tmp_path_factory.mktemp("it's a workspace")
     shutil.copytree(demo_data, folder / "data/demo")
     shutil.copy(CHECKOUT / "data.dvc", folder / "data.dvc")
     shutil.copytree(CHECKOUT / ".dvc/store", folder / ".dvc/store")

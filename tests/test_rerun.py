@@ -34,7 +34,7 @@ EVERY_RUN_OF_A_ROW = {"train": 1, **ALL_BUT_TRAINING}
 @pytest.fixture(scope="module")
 def finished(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """Two rows after one call. Tests leave it as it was."""
-    place = Place(workspace, project(tmp_path_factory.mktemp("copy")))
+    place = Place(workspace, project(tmp_path_factory.mktemp("a user's copy")))
     place.snakemake()
     return place
 

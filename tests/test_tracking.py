@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from mlflow.tracking import MlflowClient
 
 from actionformer import files, layout, load_experiment, tracking
 from actionformer.errors import InputError
@@ -31,6 +32,23 @@ def store(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     return tracking.open_store()
+
+
+def test_in_a_folder_with_a_space_in_its_name_the_store_is_the_one_that_mlflow_ui_shows(
+    tmp_path, monkeypatch
+):
+    # MLflow's default would be a database in a folder "my%20project" beside this one
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folder = tmp_path / "my project, it's"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    tracking.open_store().create_experiment("some")
+    experiment = load_experiment("thumos14_i3d", "demo")
+    run_id = tracking.start(experiment, LINEAGE, None)
+    tracking.end(run_id, "FINISHED")
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+    shown = MlflowClient("sqlite:///mlflow.db")
+    assert shown.get_run(run_id).info.status == "FINISHED"
 
 
 def addresses(table: str, column: str) -> list[str]:

@@ -2,8 +2,8 @@
 
 An experiment per results table, a parent run per row, a child run per seed and published
 checkpoint. The run folder is the record, MLflow a view of it: `restore` makes the view anew from
-the folders. The tracking URI is left unset, so that `mlflow ui` in the same folder finds
-sqlite:///mlflow.db; MLFLOW_TRACKING_URI is honoured.
+the folders. The store is mlflow.db in the current folder, which `mlflow ui` finds there, or what
+MLFLOW_TRACKING_URI says.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def open_store() -> MlflowClient:
         if _is_local():
             _make_database()
             _refuse_damaged_database()
-        client = MlflowClient()
+        client = _client()
         client.search_experiments(max_results=1)
         make_addresses_relative()
     return client
@@ -155,6 +155,19 @@ def open_store() -> MlflowClient:
 def _is_local() -> bool:
     """Does the store lie in this folder, and not on a server or wherever its variable says?"""
     return not os.environ.get("MLFLOW_TRACKING_URI")
+
+
+def _store_address() -> str | None:
+    """Of the store in this folder; None leaves it to MLflow's variable.
+
+    MLflow's own default quotes the folder's name: in "my project" it would make and fill a
+    database in a folder "my%20project" beside it, where `mlflow ui` finds nothing.
+    """
+    return f"sqlite:///{layout.TRACKING_FILE.absolute()}" if _is_local() else None
+
+
+def _client() -> MlflowClient:
+    return MlflowClient(_store_address())
 
 
 def _make_database() -> None:
@@ -308,7 +321,7 @@ def _name(experiment: Experiment, lineage: Mapping[str, Any]) -> str:
 def tag(run_id: str, experiment: Experiment, lineage: Mapping[str, Any]) -> None:
     """Let a run's tags tell this lineage."""
     tags = [RunTag(key, value) for key, value in _tags(experiment, lineage).items()]
-    MlflowClient().log_batch(run_id, tags=tags)
+    _client().log_batch(run_id, tags=tags)
 
 
 def rename(experiment: Experiment, before: Mapping[str, Any], lineage: Mapping[str, Any]) -> None:
@@ -380,7 +393,7 @@ def log_epochs(run_id: str, epochs: Sequence[tuple[int, int, Mapping[str, float]
         metrics += [Metric(key, value, ended, epoch) for key, value in record.items()]
     for first in range(0, len(metrics), METRICS_AT_ONCE):
         some = metrics[first : first + METRICS_AT_ONCE]
-        MlflowClient().log_batch(run_id, metrics=some)
+        _client().log_batch(run_id, metrics=some)
 
 
 def log_history(run_id: str, history: Sequence[Mapping[str, float]]) -> None:
@@ -388,7 +401,7 @@ def log_history(run_id: str, history: Sequence[Mapping[str, float]]) -> None:
 
     MLflow would keep a second value of the same step.
     """
-    known = {metric.step for metric in MlflowClient().get_metric_history(run_id, "loss/total")}
+    known = {metric.step for metric in _client().get_metric_history(run_id, "loss/total")}
     now = milliseconds()
     lacking = [(e, now, record) for e, record in enumerate(history) if e not in known]
     log_epochs(run_id, lacking)
@@ -628,14 +641,18 @@ def milliseconds() -> int:
 
 def end(run_id: str, status: str) -> None:
     """Set a run's status: FINISHED, FAILED or KILLED."""
-    MlflowClient().set_terminated(run_id, status)
+    _client().set_terminated(run_id, status)
 
 
 def _monitor(run_id: str) -> SystemMetricsMonitor:
     """Begins to log CPU, memory, disk and GPU use of this machine, until it is told to finish."""
     seconds = MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or SAMPLE_SECONDS
     monitor = SystemMetricsMonitor(
-        run_id, sampling_interval=seconds, samples_before_logging=1, resume_logging=True
+        run_id,
+        sampling_interval=seconds,
+        samples_before_logging=1,
+        resume_logging=True,
+        tracking_uri=_store_address(),
     )
     monitor.start()
     return monitor

@@ -147,7 +147,8 @@ def _kills(args: argparse.Namespace, campaign: Campaign) -> Line:
     return Line(
         "A killed command goes on to the same bits",
         f"kill -9 at one of {sum(campaign.steps.values())} steps of {len(STAGES)} stages (each "
-        "call that changes a file, each of MLflow's), and once more in the next call",
+        "call that changes a file, each of MLflow's), and in the next call once more, or SIGTERM "
+        "or SIGINT",
         2 * len(kills),
         [str(kill) for kill in kills if kill.wrong],
         time.monotonic() - began,

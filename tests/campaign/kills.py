@@ -1,9 +1,9 @@
 """Processes that are killed at every step: at each file-system call, and at each call of MLflow's.
 
 A stage runs once undisturbed, and its steps are counted. Then it is killed with SIGKILL at a step,
-the same command is killed once more at another one, and a third call runs to its end: which must
-leave what the undisturbed one left, bit for bit, no temporary file, and no run that MLflow still
-says to be running.
+the same command is ended once more at another one, by SIGKILL or as a user or a scheduler ends it,
+and a third call runs to its end: which must leave what the undisturbed one left, bit for bit, no
+temporary file, and no run that MLflow still says to be running.
 """
 
 from __future__ import annotations
@@ -64,17 +64,21 @@ CALLS = (
     *("create_model_version", "update_registered_model", "finalize_logged_model"),
 )
 WRITING = os.O_WRONLY | os.O_RDWR
+# of the second end
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True)
 class Kill:
-    """What became of a stage that was killed twice."""
+    """What became of a stage that was ended twice."""
 
     stage: str
     # the numbers of the steps, of how many
     first: int
     second: int
     steps: int
+    # what ended it at the second
+    by: str
     # what was wrong afterwards; empty: nothing
     wrong: str
 
@@ -82,15 +86,15 @@ class Kill:
 class _Steps:
     """Counts the steps of this process, and ends it at one."""
 
-    def __init__(self, folder: Path, end_at: int | None) -> None:
+    def __init__(self, end_at: int | None, by: signal.Signals = signal.SIGKILL) -> None:
         self.count = 0
-        self._folder = str(folder)
         self._end_at = end_at
+        self._by = by
 
     def step(self) -> None:
         self.count += 1
         if self.count == self._end_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self._by)
 
     def watch(self) -> None:
         """From now on every step counts."""
@@ -184,19 +188,22 @@ class Campaign:
         """Kill a stage at two of its steps, and see what the third call makes of it."""
         folder = self._root / f"case{os.getpid()}/x"
         self.begin(stage, folder)
-        for step in (first, second):
-            sandbox.in_child(lambda step=step: _killed_at(STAGES[stage], step), folder)
-        return Kill(stage, first, second, self.steps[stage], self.end(stage, folder)[-2000:])
+        # by lot, but the same of the same case
+        by = random.Random(f"{stage} {first} {second}").choice(SIGNALS)
+        sandbox.in_child(lambda: _ended_at(STAGES[stage], first, signal.SIGKILL), folder)
+        sandbox.in_child(lambda: _ended_at(STAGES[stage], second, by), folder)
+        wrong = self.end(stage, folder)[-2000:]
+        return Kill(stage, first, second, self.steps[stage], by.name, wrong)
 
 
 def _counted_steps(arguments: Sequence[str]) -> tuple[int, int]:
-    steps = _Steps(Path.cwd(), None)
+    steps = _Steps(None)
     steps.watch()
     return main(list(arguments)), steps.count
 
 
-def _killed_at(arguments: Sequence[str], step: int) -> int:
-    _Steps(Path.cwd(), step).watch()
+def _ended_at(arguments: Sequence[str], step: int, by: signal.Signals) -> int:
+    _Steps(step, by).watch()
     return main(list(arguments))
 
 
