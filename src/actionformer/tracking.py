@@ -644,6 +644,12 @@ def end(run_id: str, status: str) -> None:
     _client().set_terminated(run_id, status)
 
 
+def finish(run_id: str) -> None:
+    """End a run that was trained to its end, if nobody has ended it yet."""
+    if open_store().get_run(run_id).info.status == RunStatus.to_string(RunStatus.RUNNING):
+        end(run_id, "FINISHED")
+
+
 def _monitor(run_id: str) -> SystemMetricsMonitor:
     """Begins to log CPU, memory, disk and GPU use of this machine, until it is told to finish."""
     seconds = MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or SAMPLE_SECONDS

@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch import nn
 
-from actionformer import layout, provenance
+from actionformer import layout, provenance, tracking
 from actionformer.data.view import views
 from actionformer.errors import InputError
 from actionformer.files import read_object, write_json, write_text
@@ -67,6 +67,9 @@ def train(
             told = read_object(run / "lineage.json") | training_lineage(experiment, seed, made)
             write_json(run / "lineage.json", told)
             checkpoint.slim(run / "checkpoint.pt")
+            if told.get("mlflow_run") is not None:
+                # it may have been killed between its last file and the end of MLflow's run
+                tracking.Careful(run)(tracking.finish, told["mlflow_run"])
             return
         if anew or not goes_on:
             there = _record_of_model(run) or begun
