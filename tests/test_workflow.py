@@ -564,12 +564,12 @@ def test_a_deleted_mlflow_database_is_made_anew_from_the_run_folders(done):
     assert_nothing_planned(done)
 
 
-def mark_as_unfinished(folder: Path, path: str) -> None:
-    """What Snakemake leaves where it or its job was killed."""
+def mark_as_unfinished(folder: Path, path: str, content: str = "") -> None:
+    """What Snakemake leaves where it or its job was killed; of a job of a cluster, its number."""
     name = base64.urlsafe_b64encode(path.encode()).decode()
     mark = folder / ".snakemake/incomplete" / name
     mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.touch()
+    mark.write_text(content)
 
 
 def test_after_a_kill_the_next_call_makes_all_that_is_missing_and_refuses_nothing(done):
@@ -580,7 +580,7 @@ def test_after_a_kill_the_next_call_makes_all_that_is_missing_and_refuses_nothin
         mark_as_unfinished(done, path)
     assert_nothing_planned(done)
     for path in (audit, store):
-        mark_as_unfinished(done, path)
+        mark_as_unfinished(done, path, '{"external_jobid": "4711"}')
     page = done / "results/demo/tables/index.md"
     page.rename(page.with_suffix(".away"))
     said = snakemake(done, "-n").stdout

@@ -423,23 +423,15 @@ if workflow.is_main_process and threading.current_thread() is threading.main_thr
 
 
 def forget_marks():
-    """Take away Snakemake's marks of jobs that did not end on this machine.
+    """Take away Snakemake's marks of jobs that did not end, here or on a cluster.
 
     What a job leaves here is whole, whatever has ended it: files are made beside and moved in, the record of what they were
     made with last, and a training's checkpoint is no output. With the marks the next call would refuse such files, and
     with --rerun-incomplete it would make those alone that others read as `ancient()`, and end.
     """
     for mark in Path(".snakemake/incomplete").rglob("*"):
-        if mark.is_file() and not of_cluster(mark):
+        if mark.is_file():
             mark.unlink(missing_ok=True)
-
-
-def of_cluster(mark):
-    """Is this the mark of a job that a cluster may still run?"""
-    try:
-        return read_json(mark)["external_jobid"] is not None
-    except (InputError, KeyError, TypeError):
-        return False  # an interruption may leave anything
 
 
 if workflow.is_main_process:
