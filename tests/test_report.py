@@ -23,6 +23,7 @@ from actionformer.reporting import report, table_forms, tables
 from actionformer.reporting.figures import primitives, what_happens_when, why_wrong
 from actionformer.reporting.figures.primitives import EvaluatedRun, Figure
 from actionformer.reporting.figures.what_happens_when import chosen_videos
+from actionformer.reporting.verdict import tolerance, verdict
 from actionformer.stages.figures import report_files
 from browser import DESKTOP, PHONE, draw_everything, opened, without_ink
 
@@ -288,6 +289,8 @@ def test_a_table_says_the_same_in_every_language():
             "67.00 ± 1.00",
             "66.60",
             "tolerance",
+            "verdict",
+            "undecided",
             "without video_test_0000270",
             "01234567",
         ]:
@@ -309,8 +312,52 @@ def test_cells_keep_what_their_language_reads_for_itself():
 
 def test_the_tolerance_is_students_prediction_interval():
     """Three seeds with a standard deviation of 1: t(0.975, 2) = 4.303, times sqrt(1 + 1 / 3)."""
-    assert tables.tolerance([66.0, 67.0, 68.0]) == pytest.approx(4.3027 * (4 / 3) ** 0.5, rel=1e-4)
-    assert tables.tolerance([66.0]) is None
+    assert tolerance([66.0, 67.0, 68.0]) == pytest.approx(4.3027 * (4 / 3) ** 0.5, rel=1e-4)
+    assert tolerance([66.0]) is None
+
+
+@pytest.mark.parametrize(
+    ("published", "values", "said"),
+    [
+        (66.8, [66.9, 67.0, 67.1], "reproduced"),  # 67.00 ± 0.50
+        (66.0, [66.9, 67.0, 67.1], "not reproduced"),
+        (66.0, [65.0, 67.0, 69.0], "undecided"),  # within ± 9.94, which would take anything
+        (50.0, [65.0, 67.0, 69.0], "not reproduced"),
+        (67.0, [67.0], "undecided"),
+        (67.0, [67.0, 67.0, 67.0], "reproduced"),
+    ],
+)
+def test_a_verdict_is_given_where_the_seeds_agree_and_withheld_where_noise_would_take_anything(
+    published, values, said
+):
+    assert verdict(published, values) == said
+
+
+def test_noisy_seeds_never_reproduce_a_number_and_good_ones_rarely_miss_their_own():
+    """Of runs that are all drawn alike, the published one too, 95 % lie within the tolerance."""
+    rng = np.random.default_rng(0)
+    given = {spread: [] for spread in (0.05, 3.0)}
+    for spread, said in given.items():
+        for _ in range(2000):
+            published, *seeds = rng.normal(60.0, spread, 4)
+            said.append(verdict(published, seeds))
+    assert given[0.05].count("not reproduced") / 2000 == pytest.approx(0.05, abs=0.02)
+    assert given[0.05].count("undecided") == 0
+    assert given[3.0].count("reproduced") / 2000 < 0.02
+
+
+def test_a_table_tells_the_best_epoch_beside_the_last_and_calls_it_an_oracle():
+    rows, _ = table([66.0, 67.0, 68.0])
+    keys = [key for _, key in rows[0].metrics()]
+    runs = []
+    for run in rows[0].runs:
+        best = dict.fromkeys(keys, run.percent[keys[0]] + 1)
+        runs.append(dataclasses.replace(run, best=best))
+    row = dataclasses.replace(rows[0], runs=runs)
+    text = table_forms.as_markdown(tables.table_of("t", "T", [row], edition="paper", remark=""))
+    assert "| best epoch (oracle) | 68.00 |" in text
+    without = dataclasses.replace(row, runs=[*runs[:2], dataclasses.replace(runs[2], best=None)])
+    assert all(record["best_epoch_oracle"] is None for record in tables.records(without))
 
 
 def test_demo_tables_say_so_and_compare_nothing():
@@ -323,6 +370,7 @@ def test_demo_tables_say_so_and_compare_nothing():
         assert "These are demo numbers." in text
         assert "n/a" in text
         assert "tolerance" not in text
+        assert "verdict" not in text
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")

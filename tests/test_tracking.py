@@ -249,3 +249,29 @@ def test_a_run_that_nobody_trains_any_more_is_ended(store, tmp_path):
         assert store.get_run(left).info.status == "RUNNING"
     tracking.restore(tmp_path / "results")
     assert store.get_run(left).info.status == "KILLED"
+
+
+# ------------------------------------------------------------------------------------ what is shown
+
+
+def test_a_rows_run_has_a_verdict_for_each_published_number_and_the_demos_has_none(store):
+    paper = load_experiment("thumos14_i3d", "paper")
+    published = {f"mAP/{key}": value for key, value in paper.expect.published.items()}
+    for seed, distance in enumerate((-0.1, 0.0, 0.1)):
+        for edition in ("paper", "demo"):
+            experiment = load_experiment("thumos14_i3d", edition)
+            lineage = LINEAGE | {"seed": seed, "identity": f"{seed}{edition}"}
+            run_id = tracking.start(experiment, lineage, None)
+            values = {key: value + distance for key, value in published.items()}
+            values["mAP/0.7"] += 5
+            for key, value in values.items():
+                store.log_metric(run_id, key, value)
+            store.set_tag(run_id, "evaluated", "true")
+            tracking._summarise(store, run_id, experiment)
+    tables = [table.experiment_id for table in store.search_experiments()]
+    (paper_row,) = store.search_runs(tables, "tags.kind = 'row' and tags.edition = 'paper'")
+    (demo_row,) = store.search_runs(tables, "tags.kind = 'row' and tags.edition = 'demo'")
+    given = {key: tag for key, tag in paper_row.data.tags.items() if key.startswith("verdict")}
+    expected = {f"verdict.{key}": "reproduced" for key in published}
+    assert given == expected | {"verdict.mAP/0.7": "not reproduced"}
+    assert not [key for key in demo_row.data.tags if key.startswith("verdict")]

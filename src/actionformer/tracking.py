@@ -43,6 +43,7 @@ from actionformer.files import atomic_path, file_md5, read_object, write_text
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import as_yaml, evaluated_experiment
 from actionformer.progress import progress
+from actionformer.reporting.verdict import verdict
 from actionformer.training.history import read_history
 
 LOCK = Path("build/mlflow.lock")
@@ -617,8 +618,23 @@ def _summarise(client: MlflowClient, run_id: str, experiment: Experiment) -> Non
     if kind != "seed":
         return
     client.set_tag(parent, "seeds", " ".join(sorted(latest, key=int)))
+    for key, judged in _verdicts(experiment, list(latest.values())).items():
+        client.set_tag(parent, f"verdict.{key}", judged)
     for name in OF_A_ROW:
         client.set_tag(parent, name, tags[name])
+
+
+def _verdicts(
+    experiment: Experiment, metrics_of_seeds: Sequence[Mapping[str, float]]
+) -> dict[str, str]:
+    """Whether each published number is reproduced; none where there is nothing to compare with."""
+    if not experiment.comparable:
+        return {}
+    judged = {}
+    for key, published in experiment.expect.published.items():
+        values = [metrics[f"mAP/{key}"] for metrics in metrics_of_seeds]
+        judged[f"mAP/{key}"] = verdict(published, values)
+    return judged
 
 
 def _log_new(client: MlflowClient, run_id: str, metrics: Mapping[str, float], *, step: int) -> None:

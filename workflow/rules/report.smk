@@ -81,6 +81,7 @@ rule card:
 rule tabulate:
     input:
         metrics=lambda w: runs_of(w.table, "metrics.json"),
+        histories=lambda w: runs_of(w.table, "history.csv"),
         actions=lambda w: actions_of(w.table),
         released=lambda w: released_of(TABLES[w.table]),
     output:
@@ -157,6 +158,7 @@ rule report_page:
             for table in TABLES
             for path in [*runs_of(table, "metrics.json"), *actions_of(table)]
         ],
+        histories=[path for table in TABLES for path in runs_of(table, "history.csv")],
         released=released_of(ROWS.values()),
     output:
         page=report(

@@ -58,9 +58,9 @@ ARITHMETIC = {
 # The same for what people look at: raised where a page shows something else.
 PAGES = {
     "draw": 3,  # counts of bins beside their values, thresholds by name
-    "card": 3,  # files of one's own are in no version
-    "tabulate": 3,  # no links to figures that the page lacks; drawn checkpoints, own files
-    "report": 3,  # a phone's first table whole; what is printed
+    "card": 4,  # verdicts
+    "tabulate": 4,  # verdicts, the best epoch
+    "report": 4,  # verdicts, the best epoch
 }
 
 # ------------------------------------------------------------------------------ what a stage reads

@@ -149,8 +149,8 @@ def _results(row: Row) -> list[str]:
         "",
         f"{counted}; loading: {first['loading']}{remark}. In percent; {seeds}.",
         "",
-        "| metric | published | here | difference | tolerance |",
-        "|---|---:|---:|---:|---:|",
+        "| metric | published | here | difference | tolerance | verdict |",
+        "|---|---:|---:|---:|---:|---|",
     ]
     for record in cells:
         here = tables.cell(record["reproduced"])
@@ -163,12 +163,13 @@ def _results(row: Row) -> list[str]:
             here,
             "n/a" if difference is None else f"{difference:+.2f}",
             "n/a" if tolerance is None else f"± {tolerance:.2f}",
+            record["verdict"] or "n/a",
         ]
         lines.append(f"| {' | '.join(values)} |")
     for key in row.runs[0].percent:
         if key.startswith("recall_"):
             mean = tables.cell(statistics.fmean(row.values(key)))
-            lines.append(f"| {tables.recall_heading(key)} | | {mean} | | |")
+            lines.append(f"| {tables.recall_heading(key)} | | {mean} | | | |")
     return lines
 
 

@@ -85,7 +85,7 @@ def facts(row: tables.Row) -> list[tuple[str, str]]:
         score += f" ± {last['std']:.2f}"
     told = [(last["metric"], score)]
     if last["published"] is not None and row.experiment.comparable:
-        told.append(("published", tables.cell(last["published"])))
+        told.append(("published", f"{tables.cell(last['published'])}, {last['verdict']}"))
     counted = f"{last['videos']} videos, {last['instances']} instances"
     told.append(("evaluated", f"{counted}; {last['protocol']}"))
     told.append(("loading", last["loading"]))

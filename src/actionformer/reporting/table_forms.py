@@ -22,6 +22,8 @@ COLUMNS = (
     "std",
     "difference",
     "tolerance",
+    "verdict",
+    "best_epoch_oracle",
     "released_checkpoint",
     "seeds",
     "protocol",
@@ -44,7 +46,11 @@ video. *Protocol* says which videos and instances count, *evaluated* how many th
 how videos were cut and resampled, as published or corrected. *Data version* is the md5 of `data/`
 in `data.dvc`; *pinned* says whether the files used are that version's. *Tolerance*: half of
 Student's 95 % prediction interval for one more run, from the spread of the seeds; a difference
-within it is what another seed alone would make. *Released checkpoint*: the published weights,
+within it is what another seed alone would make. *Verdict*: reproduced, where the published value
+lies within the tolerance and that is at most 1 point; not reproduced, where it lies outside;
+undecided otherwise, as with a single seed. Ours are the averaged weights after the last epoch;
+*best epoch (oracle)* is what the epoch scores that does best on these very videos, a choice that
+nobody has who doesn't know their ground truth. *Released checkpoint*: the published weights,
 evaluated here without training. *Demo checkpoint*: weights that are drawn, in the published
 layout, whose scores mean nothing. *Trained* says which commit trained which epochs, and on what;
 *threads* are those of training. An MLflow run stands in `mlflow ui` under its experiment and its

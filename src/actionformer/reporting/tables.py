@@ -6,7 +6,6 @@ A cell of the published page is one tIoU threshold or the average over all of th
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from actionformer import provenance
 from actionformer.params.experiment import OWN, Experiment
+from actionformer.reporting.verdict import tolerance, verdict
 
 # columns of where the numbers come from
 ORIGIN = (
@@ -44,6 +44,8 @@ class Run:
     instances: int
     lineage: Mapping[str, Any]
     mlflow_name: str
+    # percent after the epoch with the highest average mAP; None where no epoch was evaluated
+    best: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,15 @@ class Row:
         """A metric of every seed."""
         return [run.percent[key] for run in self.runs]
 
+    def best(self, key: str) -> float | None:
+        """A metric of every seed's best epoch, in the mean; None where a seed has none.
+
+        The epoch is chosen on the videos that it is scored on, which only an oracle can.
+        """
+        values = [run.best.get(key) for run in self.runs if run.best is not None]
+        known = [value for value in values if value is not None]
+        return statistics.fmean(known) if len(known) == len(self.runs) else None
+
 
 def cell(value: float | None) -> str:
     """Percent with two digits, as published."""
@@ -118,9 +129,10 @@ def records(row: Row) -> list[dict[str, Any]]:
     for heading, key in row.metrics():
         values, published = row.values(key), row.published(heading)
         mean = statistics.fmean(values)
-        difference = allowed = None
+        difference = allowed = judged = None
         if experiment.comparable and published is not None:
             difference, allowed = mean - published, tolerance(values)
+            judged = verdict(published, values)
         record: dict[str, Any] = {
             "table": experiment.dataset.name,
             "row": experiment.row,
@@ -131,6 +143,8 @@ def records(row: Row) -> list[dict[str, Any]]:
             "std": statistics.stdev(values) if len(values) > 1 else None,
             "difference": difference,
             "tolerance": allowed,
+            "verdict": judged,
+            "best_epoch_oracle": row.best(key),
             "released_checkpoint": None if row.released is None else row.released.percent.get(key),
         }
         result.append(record | common)
@@ -153,21 +167,6 @@ def trained(runs: Sequence[Run]) -> str:
     if len(set(texts.values())) == 1:
         return next(iter(texts.values()))
     return "; ".join(f"seed {seed}, {text}" for seed, text in texts.items())
-
-
-def tolerance(values: Sequence[float]) -> float | None:
-    """How far one more run, such as the published one, may lie from the seeds' mean by chance.
-
-    Half the width of Student's 95 % prediction interval; None for a single seed.
-    """
-    n = len(values)
-    if n < 2:
-        return None
-    # half a second to import, which a table of single seeds need not wait for
-    from scipy.special import stdtrit
-
-    quantile = float(stdtrit(n - 1, 0.975))
-    return quantile * statistics.stdev(values) * math.sqrt(1 + 1 / n)
 
 
 # ------------------------------------------------------------------------------- what a table says
@@ -294,6 +293,11 @@ def _lines(row: Row, *, checkpoints: bool) -> list[tuple[str, list[str]]]:
         if any(record["tolerance"] is not None for record in found):
             tolerances = [f"± {record['tolerance']:.2f}" for record in found]
             lines.append(("tolerance", tolerances))
+        if any(record["verdict"] is not None for record in found):
+            lines.append(("verdict", [record["verdict"] or "n/a" for record in found]))
+    if any(record["best_epoch_oracle"] is not None for record in found):
+        best = [cell(record["best_epoch_oracle"]) for record in found]
+        lines.append(("best epoch (oracle)", best))
     if checkpoints:
         scores = [cell(record["released_checkpoint"]) for record in found]
         lines.append((checkpoint(row.experiment), scores))

@@ -15,6 +15,7 @@ from actionformer.params.files import why_not_comparable
 from actionformer.reporting import report, table_forms, tables
 from actionformer.reporting.figures.primitives import Figure
 from actionformer.reporting.model_card import model_card
+from actionformer.training.history import best_epoch, read_history
 
 # ------------------------------------------------------------------------------------------ tables
 
@@ -103,6 +104,7 @@ def _table_run(experiment: Experiment, folder: str, seed: int) -> tables.Run:
         raise InputError(f"{path}: of an earlier version; `actionformer adopt` takes it over")
     lineage = provenance.as_pinned_now(metrics["lineage"])
     kind = lineage.get("kind", "")
+    history = path.with_name("history.csv")
     return tables.Run(
         seed,
         metrics["percent"],
@@ -110,6 +112,8 @@ def _table_run(experiment: Experiment, folder: str, seed: int) -> tables.Run:
         metrics["instances"],
         lineage,
         layout.run_name(experiment.name, seed, lineage["identity"], kind),
+        # fused actions have none
+        best_epoch(read_history(history)) if history.exists() else None,
     )
 
 

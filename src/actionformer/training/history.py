@@ -23,6 +23,12 @@ def write_history(path: Path, history: Sequence[Record]) -> None:
     write_text(path, text.getvalue())
 
 
+def best_epoch(history: Sequence[Record]) -> Record | None:
+    """The record of the epoch with the highest average mAP; None where no epoch was evaluated."""
+    evaluated = [record for record in history if "mAP/average" in record]
+    return max(evaluated, key=lambda record: record["mAP/average"], default=None)
+
+
 def read_history(path: Path) -> list[Record]:
     """One record per epoch."""
     history = []
