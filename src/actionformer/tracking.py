@@ -525,8 +525,9 @@ def _log_model(client: MlflowClient, run_id: str, run: Path, experiment: Experim
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
         with warnings.catch_warnings():
-            # MLflow would run the network on an example it is given; the file is written below
-            warnings.filterwarnings("ignore", "An input example was not provided")
+            # MLflow would run the network on an example it is given; the file is written below.
+            # In a terminal it says so in colour.
+            warnings.filterwarnings("ignore", ".*An input example was not provided")
             pyfunc.save_model(
                 path,
                 loader_module="actionformer.serving",
@@ -733,6 +734,20 @@ def _end_orphans(client: MlflowClient, results: Path) -> None:
             folder = results / tags["edition"] / tags["row"] / f"seed{tags['seed']}"
             if not layout.is_held(layout.run_lock(folder)):
                 client.set_terminated(run.info.run_id, "KILLED")
+
+
+def logged_metrics(runs: Sequence[Path]) -> dict[Path, dict[str, float]]:
+    """Run folder -> the metrics that MLflow has of it; without those of which it has none."""
+    if _is_local() and not layout.TRACKING_FILE.exists():
+        return {}
+    client = open_store()
+    found = {}
+    for run in runs:
+        evaluated = _evaluated(run)
+        run_id = None if evaluated is None else _find(client, *evaluated)
+        if run_id is not None:
+            found[run] = dict(client.get_run(run_id).data.metrics)
+    return found
 
 
 def _evaluated(run: Path) -> tuple[Experiment, dict[str, Any]] | None:

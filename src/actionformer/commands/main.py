@@ -10,7 +10,7 @@ import sys
 from contextlib import suppress
 
 from actionformer import __version__, interrupts, provenance
-from actionformer.commands import build, evaluate, export, fetch, report, status, train
+from actionformer.commands import build, evaluate, export, fetch, lineage, report, status, train
 from actionformer.errors import InputError
 from actionformer.files import NO_ROOM
 from actionformer.threads import spin_briefly
@@ -25,6 +25,7 @@ COMMANDS = (
     *evaluate.COMMANDS,
     *export.COMMANDS,
     *report.COMMANDS,
+    *lineage.COMMANDS,
     *status.COMMANDS,
 )
 

@@ -31,7 +31,7 @@ def evaluate(experiment: Experiment, seed: int) -> dict[str, float]:
     told = read_object(inputs.existing(layout.manifest(path), maker))
     detections = read_results(inputs.existing(path, maker))
     metrics = row_metrics(experiment, database, detections)
-    diagnosis = _diagnosis(experiment, database, detections)
+    diagnosis = row_diagnosis(experiment, database, detections)
     made = keys.record(
         "evaluate",
         experiment,
@@ -57,7 +57,9 @@ def row_metrics(experiment: Experiment, database: Database, detections: Results)
     return metrics_of(database, detections, experiment.evaluation, experiment.dataset.eval_subset)
 
 
-def _diagnosis(experiment: Experiment, database: Database, detections: Results) -> dict[str, Any]:
+def row_diagnosis(
+    experiment: Experiment, database: Database, detections: Results
+) -> dict[str, Any]:
     blocked = database.blocked if experiment.evaluation.use_blocked_list else frozenset()
     return diagnosis_of(
         database,

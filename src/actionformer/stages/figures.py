@@ -27,6 +27,7 @@ from actionformer.reporting.figures.what_happens_when import (
 )
 from actionformer.reporting.figures.why_wrong import confused_videos
 from actionformer.stages import inputs
+from actionformer.stages.shown import Shown
 from actionformer.training.history import read_history
 
 
@@ -64,8 +65,22 @@ def draw(
             write_text(own / f"{figure.name}.svg", primitives.svg(figure.spec))
     made = keys.plain_record("draw", [keys.shown(experiment)])
     figures_md5 = {figure.name: file_md5(folder / f"{figure.name}.json") for figure in drawn}
-    write_json(layout.manifest(folder), {"figures": figures_md5, "made_with": made})
+    of_row = Shown([experiment], seeds, released, remark="", videos=videos)
+    read = []
+    for seed in seeds:
+        folder_of_run = layout.run(experiment.edition, experiment.name, seed)
+        read += [folder_of_run / name for name in ("diagnosis.json", "detections.json")]
+    record = {"figures": figures_md5, "made_with": made, **of_row.as_record(read)}
+    write_json(layout.manifest(folder), record)
     return f"{folder}: {len(drawn)} figures"
+
+
+def figures_of(of_row: Shown) -> list[Figure]:
+    """The figures of a row, from the files of its runs."""
+    (experiment,) = of_row.experiments
+    database = inputs.database_of(experiment)
+    runs = [_figure_run(experiment, seed) for seed in of_row.seeds]
+    return _figures(experiment, database, runs, videos=of_row.videos, released=of_row.released)
 
 
 def _figures(

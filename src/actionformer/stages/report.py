@@ -11,10 +11,10 @@ from actionformer.files import read_object, write_json, write_text
 from actionformer.metrics_file import read_metrics
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment
-from actionformer.params.files import why_not_comparable
 from actionformer.reporting import report, table_forms, tables
 from actionformer.reporting.figures.primitives import Figure
 from actionformer.reporting.model_card import model_card
+from actionformer.stages.shown import Shown, shown
 from actionformer.training.history import best_epoch, read_history
 
 # ------------------------------------------------------------------------------------------ tables
@@ -33,51 +33,62 @@ def tabulate(
         grouped.setdefault(experiment.table, []).append(experiment)
     texts = []
     for name, members in grouped.items():
-        rows = _table_rows(members, seeds, released=released)
-        table = _table(rows, params)
-        folder = layout.tables(members[0].edition)
-        texts.append(table_forms.as_markdown(table))
-        write_text(folder / f"{name}.md", texts[-1])
-        write_text(folder / f"{name}.csv", table_forms.as_csv(rows))
-        write_text(folder / f"{name}.tex", table_forms.as_latex(table))
-        write_text(folder / f"{name}.html", report.table_page(table))
+        of_table = shown(members, seeds, params, released=released)
+        forms = table_texts(of_table)
+        texts.append(forms["md"])
+        folder = layout.tables(of_table.edition)
+        for form, text in forms.items():
+            write_text(folder / f"{name}.{form}", text)
         made = keys.plain_record("tabulate", [keys.shown(member) for member in members])
-        write_json(layout.manifest(folder / name), {"made_with": made})
+        write_json(layout.manifest(folder / name), {"made_with": made, **of_table.as_record()})
     return texts
+
+
+def table_texts(of_table: Shown) -> dict[str, str]:
+    """A table in every form: ending of the file's name -> text."""
+    rows = _table_rows(of_table)
+    table = _table(rows, of_table.remark)
+    return {
+        "md": table_forms.as_markdown(table),
+        "csv": table_forms.as_csv(rows),
+        "tex": table_forms.as_latex(table),
+        "html": report.table_page(table),
+    }
 
 
 def page(edition: str, names: Sequence[str]) -> str:
     """Put tables on one page; says what it wrote."""
-    folder = layout.tables(edition)
+    out = layout.tables(edition) / "index.md"
+    write_text(out, page_text(edition, names))
+    return f"{out}: {len(names)} tables"
+
+
+def page_text(edition: str, names: Sequence[str]) -> str:
+    """The page of these tables."""
     parts = []
     for name in names:
-        path = folder / f"{name}.md"
+        path = layout.tables(edition) / f"{name}.md"
         if not path.exists():
             maker = f"actionformer tabulate --table {name}"
             raise InputError(f"{path}: no such table; `{maker}` makes it")
         parts.append(path.read_text(encoding="utf-8"))
-    title = f"ActionFormer: results tables, {edition} edition"
-    write_text(folder / "index.md", table_forms.page(title, parts))
-    return f"{folder / 'index.md'}: {len(parts)} tables"
+    return table_forms.page(f"ActionFormer: results tables, {edition} edition", parts)
 
 
-def _table(rows: Sequence[tables.Row], params: Path) -> tables.Table:
+def _table(rows: Sequence[tables.Row], remark: str) -> tables.Table:
     first = rows[0].experiment
-    remark = why_not_comparable(first, params)
     return tables.table_of(
         first.table, first.dataset.name, rows, edition=first.edition, remark=remark
     )
 
 
-def _table_rows(
-    experiments: Sequence[Experiment], seeds: Sequence[int], *, released: bool
-) -> list[tables.Row]:
+def _table_rows(page: Shown) -> list[tables.Row]:
     """What tables say of these rows; nouns and verbs are fused where both are among them."""
-    names = {experiment.name for experiment in experiments}
+    names = {experiment.name for experiment in page.experiments}
     rows = []
-    for experiment in experiments:
+    for experiment in page.experiments:
         actions = experiment.actions_with in names
-        rows.append(_table_row(experiment, seeds, released=released, actions=actions))
+        rows.append(_table_row(experiment, page.seeds, released=page.released, actions=actions))
     return rows
 
 
@@ -124,28 +135,38 @@ def write_report(
     experiments: Sequence[Experiment], seeds: Sequence[int], params: Path, *, released: bool = True
 ) -> str:
     """Put the tables and the drawn figures of these rows on one page; says what it wrote."""
-    edition = experiments[0].edition
+    of_page = shown(experiments, seeds, params, released=released)
+    text = report_text(of_page)
+    out = layout.report(of_page.edition)
+    write_text(out, text)
+    made = keys.plain_record("report", [keys.shown(experiment) for experiment in experiments])
+    figures = [
+        layout.figures(experiment) / f"{name}.json"
+        for experiment in experiments
+        for name in layout.FIGURES
+    ]
+    write_json(layout.manifest(out), {"made_with": made, **of_page.as_record(figures)})
+    count = len({experiment.table for experiment in experiments})
+    return f"{out}: {count} tables, {len(experiments)} rows, {len(text) / 1e6:.1f} MB"
+
+
+def report_text(of_page: Shown) -> str:
+    """The page with the tables and the drawn figures of these rows."""
     grouped: dict[str, list[tables.Row]] = {}
     sections = []
-    for row in _table_rows(experiments, seeds, released=released):
+    for row in _table_rows(of_page):
         experiment = row.experiment
         grouped.setdefault(experiment.table, []).append(row)
         title = f"{experiment.dataset.name}: {experiment.row}"
         facts = report.facts(row)
         sections.append(report.Section(experiment.name, title, facts, _drawn(experiment)))
-    lead = why_not_comparable(experiments[0], params)
-    text = report.page(
-        f"ActionFormer: {edition} edition",
-        lead=lead or "Published and reproduced results of ActionFormer (ECCV 2022).",
-        results=[_table(rows, params) for rows in grouped.values()],
+    usual = "Published and reproduced results of ActionFormer (ECCV 2022)."
+    return report.page(
+        f"ActionFormer: {of_page.edition} edition",
+        lead=of_page.remark or usual,
+        results=[_table(rows, of_page.remark) for rows in grouped.values()],
         sections=sections,
     )
-    out = layout.report(edition)
-    write_text(out, text)
-    made = keys.plain_record("report", [keys.shown(experiment) for experiment in experiments])
-    write_json(layout.manifest(out), {"made_with": made})
-    size = f"{len(text) / 1e6:.1f} MB"
-    return f"{out}: {len(grouped)} tables, {len(sections)} rows, {size}"
 
 
 def _drawn(experiment: Experiment) -> list[Figure]:
@@ -161,17 +182,23 @@ def _drawn(experiment: Experiment) -> list[Figure]:
 
 def write_card(experiment: Experiment, seeds: Sequence[int], params: Path) -> str:
     """Write a row's model card; says what it wrote."""
-    row = _table_row(experiment, seeds, released=False, actions=False)
+    on_card = shown([experiment], seeds, params, released=False)
+    out = layout.model_card(experiment)
+    write_text(out, card_text(on_card))
+    made = keys.plain_record("card", [keys.on_card(experiment)])
+    write_json(layout.manifest(out), {"made_with": made, **on_card.as_record()})
+    return str(out)
+
+
+def card_text(on_card: Shown) -> str:
+    """The model card of a row."""
+    (experiment,) = on_card.experiments
+    row = _table_row(experiment, on_card.seeds, released=False, actions=False)
     per_seed = []
-    for seed in seeds:
+    for seed in on_card.seeds:
         run = layout.run(experiment.edition, experiment.name, seed)
         per_seed.append(read_metrics(run / "metrics.json")["classes"])
-    out = layout.model_card(experiment)
-    text = model_card(row, per_seed, remark=why_not_comparable(experiment, params))
-    write_text(out, text)
-    made = keys.plain_record("card", [keys.on_card(experiment)])
-    write_json(layout.manifest(out), {"made_with": made})
-    return str(out)
+    return model_card(row, per_seed, remark=on_card.remark)
 
 
 # ------------------------------------------------------------------------------------------ MLflow

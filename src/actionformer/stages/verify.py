@@ -1,0 +1,284 @@
+"""Is every digit that lies here what its inputs give? Everything is computed again and compared.
+
+From the detections and the annotations the metrics and the diagnosis, from those the tables, model
+cards, figures and the report, as their manifests tell what they show; and MLflow's numbers against
+those of the run folders. No features, no weights, no GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from actionformer import layout, tracking
+from actionformer.data.annotations import Database, load_database
+from actionformer.data.detections import read_results
+from actionformer.errors import InputError
+from actionformer.evaluation.summary import action_metrics_of
+from actionformer.files import file_md5, read_object
+from actionformer.metrics_file import read_metrics
+from actionformer.params.experiment import Experiment
+from actionformer.params.files import evaluated_experiment
+from actionformer.progress import progress
+from actionformer.stages import inputs
+from actionformer.stages.evaluate import row_diagnosis, row_metrics
+from actionformer.stages.figures import figures_of
+from actionformer.stages.report import card_text, page_text, report_text, table_texts
+from actionformer.stages.shown import Shown, read_shown
+
+# percent that a sum may differ by where another processor adds in another order
+ROUNDING = 1e-9
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+# of a text that is compared: a number, a word, or a sign
+TOKEN = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?|\w+|\S")
+# of the parts of a metrics.json, those that are numbers
+MEASURED = ("percent", "videos", "instances", "classes")
+
+
+@dataclass
+class Findings:
+    """What a verification has compared, and what it has found."""
+
+    files: int = 0
+    numbers: int = 0
+    # a line per number or file that is not what its inputs give
+    mismatches: list[str] = field(default_factory=list)
+    # what could not be compared, and why
+    remarks: list[str] = field(default_factory=list)
+
+    def compare_values(self, path: Path, stated: Any, expected: Any) -> None:
+        """Two trees of numbers, of which the first stands in a file."""
+        self.files += 1
+        flat_stated, flat_expected = _flat(stated), _flat(expected)
+        for key in sorted({*flat_stated, *flat_expected}):
+            self.numbers += 1
+            here, there = flat_stated.get(key), flat_expected.get(key)
+            if not _same(here, there):
+                self.mismatches.append(f"{path}: {key} is {here}, computed again {there}")
+
+    def compare_text(self, path: Path, expected: str) -> None:
+        """A text file, line by line."""
+        self.files += 1
+        stated = path.read_text(encoding="utf-8")
+        self.numbers += len(NUMBER.findall(expected))
+        if stated == expected:
+            return
+        lines = zip_longest(stated.splitlines(), expected.splitlines())
+        for number, (here, there) in enumerate(lines, 1):
+            if here != there:
+                self.mismatches.append(f"{path}:{number}: {_difference(here, there)}")
+
+
+def _flat(tree: Any, name: str = "") -> dict[str, Any]:
+    """Path of a leaf, as in percent.mAP/0.5 -> leaf."""
+    if isinstance(tree, Mapping):
+        children = tree.items()
+    elif isinstance(tree, list | tuple):
+        children = dict(enumerate(tree)).items()
+    else:
+        return {name: tree}
+    leaves: dict[str, Any] = {}
+    for key, child in children:
+        leaves |= _flat(child, f"{name}.{key}" if name else str(key))
+    return leaves
+
+
+def _same(here: Any, there: Any) -> bool:
+    if isinstance(here, float) and isinstance(there, float):
+        return math.isclose(here, there, rel_tol=ROUNDING, abs_tol=ROUNDING)
+    return bool(here == there)
+
+
+def _difference(here: str | None, there: str | None) -> str:
+    """The first words or numbers of two lines that differ."""
+    if here is None:
+        return f"lacks a line: {there:.80}"
+    if there is None:
+        return f"a line too many: {here:.80}"
+    for stated, expected in zip_longest(TOKEN.findall(here), TOKEN.findall(there)):
+        if stated != expected:
+            return f"{stated} stands there, made again it is {expected}"
+    return "other spaces stand there"
+
+
+def verify(edition: str) -> Findings:
+    """Compute again whatever can be of an edition's results, and compare.
+
+    Raises:
+        InputError: there are no results of this edition.
+    """
+    results = layout.results(edition)
+    runs = evaluated_runs(results)
+    if not runs:
+        raise InputError(f"{results}: no results; `snakemake --cores all` makes them")
+    findings = Findings()
+    for run in progress(runs, "compute metrics again", unit="run"):
+        try:
+            _verify_run(run, findings)
+        except InputError as error:
+            findings.mismatches.append(str(error))
+    for manifest in progress(_manifests(results), "make pages again", unit="page"):
+        _verify_page(manifest, findings)
+    _verify_index(edition, findings)
+    _verify_mlflow(runs, findings)
+    return findings
+
+
+def evaluated_runs(results: Path) -> list[Path]:
+    """The run folders of an edition that hold metrics, those of published checkpoints too."""
+    found = [*results.glob("*/seed*/metrics.json"), *results.glob("*/released/metrics.json")]
+    return sorted(path.parent for path in found)
+
+
+def _manifests(results: Path) -> list[Path]:
+    """Of the pages of an edition: tables, figures, model cards, the report."""
+    found = [*results.glob("tables/*.manifest.json")]
+    found += [*results.glob("*/figures.manifest.json"), *results.glob("*/README.manifest.json")]
+    found += [*results.glob("report.manifest.json")]
+    return sorted(found)
+
+
+# -------------------------------------------------------------------------------------------- runs
+
+
+def _verify_run(run: Path, findings: Findings) -> None:
+    """A run's metrics and diagnosis, from its detections and the annotations."""
+    path = run / "metrics.json"
+    metrics = read_metrics(path)
+    if "none" in metrics:
+        return  # a published checkpoint of another row: there is nothing to compute
+    experiment = evaluated_experiment(metrics, str(path))
+    database_file = layout.database_of(experiment)
+    if not database_file.exists():
+        findings.remarks.append(f"{path}: needs annotations ({database_file})")
+        return
+    recorded = metrics["made_with"]["inputs"]
+    database_md5 = inputs.database_md5(experiment)
+    if recorded.get("database") != database_md5:
+        was = recorded.get("database")
+        findings.mismatches.append(
+            f"{path}: evaluated on annotations of md5 {was}, {database_file} has {database_md5}"
+        )
+    detections = read_results(run / "detections.json")
+    if recorded.get("detections") not in (None, file_md5(run / "detections.json")):
+        findings.mismatches.append(f"{run / 'detections.json'}: not the detections of its metrics")
+    database = inputs.database_of(experiment)
+    if metrics["lineage"].get("kind") == "actions":
+        expected = _action_metrics(experiment, database, detections)
+    else:
+        expected = row_metrics(experiment, database, detections)
+    findings.compare_values(path, _measured(metrics), _measured(expected))
+    diagnosis_file = run / "diagnosis.json"
+    if diagnosis_file.exists():
+        diagnosis = row_diagnosis(experiment, database, detections)
+        # as it is written, so that a tuple equals a list
+        findings.compare_values(
+            diagnosis_file, read_object(diagnosis_file), json.loads(json.dumps(diagnosis))
+        )
+
+
+def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: metrics[name] for name in MEASURED if name in metrics}
+
+
+def _action_metrics(experiment: Experiment, nouns: Database, detections: Any) -> Mapping[str, Any]:
+    verbs = load_database(layout.database_of(experiment), "verb").first(experiment.data.videos)
+    subset = experiment.dataset.eval_subset
+    return action_metrics_of(nouns, verbs, detections, experiment.evaluation, subset)
+
+
+# ------------------------------------------------------------------------------------------- pages
+
+
+def _verify_page(manifest: Path, findings: Findings) -> None:
+    """What a page says, from the files of its runs."""
+    try:
+        page = read_shown(manifest)
+        _refuse_other_results(manifest)
+        texts = _texts(manifest, page, findings)
+    except InputError as error:
+        findings.mismatches.append(str(error))
+        return
+    for path, text in texts.items():
+        if path.exists():
+            findings.compare_text(path, text)
+        else:
+            findings.mismatches.append(f"{path}: no such file, though its manifest is there")
+
+
+def _refuse_other_results(manifest: Path) -> None:
+    """A page that was made of other files than lie here is outdated, whatever it says."""
+    for name, md5 in read_object(manifest)["made_of"].items():
+        if not Path(name).exists():
+            raise InputError(f"{manifest}: made of {name}, which is gone")
+        if file_md5(Path(name)) != md5:
+            raise InputError(f"{manifest}: made of another {name}; make the page again")
+
+
+def _texts(manifest: Path, page: Shown, findings: Findings) -> dict[Path, str]:
+    """Path -> text of everything that a manifest stands beside."""
+    name = manifest.name.removesuffix(".manifest.json")
+    beside = manifest.with_name(name)
+    if manifest.parent.name == "tables":
+        return {
+            beside.with_name(f"{name}.{form}"): text for form, text in table_texts(page).items()
+        }
+    if name == "report":
+        return {layout.report(page.edition): report_text(page)}
+    if name == "README":
+        return {layout.model_card(page.experiments[0]): card_text(page)}
+    _verify_figures(beside, page, findings)
+    return {}
+
+
+def _verify_figures(folder: Path, page: Shown, findings: Findings) -> None:
+    """The specifications of a row's figures, with their data."""
+    database_file = layout.database_of(page.experiments[0])
+    if not database_file.exists():
+        findings.remarks.append(f"{folder}: needs annotations ({database_file})")
+        return
+    for figure in figures_of(page):
+        path = folder / f"{figure.name}.json"
+        findings.compare_values(path, read_object(path), json.loads(json.dumps(asdict(figure))))
+
+
+def _verify_index(edition: str, findings: Findings) -> None:
+    """The page with all tables: it must be made of those that lie there, in its own order."""
+    index = layout.tables(edition) / "index.md"
+    if not index.exists():
+        return
+    text = index.read_text(encoding="utf-8")
+    places = {}
+    for path in layout.tables(edition).glob("*.md"):
+        if path != index:
+            first_line = path.read_text(encoding="utf-8").partition("\n")[0]
+            places[path.stem] = f"\n{text}".find(f"\n{first_line}\n")
+    shown = [name for name, place in places.items() if place >= 0]
+    findings.compare_text(index, page_text(edition, sorted(shown, key=places.__getitem__)))
+
+
+# ------------------------------------------------------------------------------------------ MLflow
+
+
+def _verify_mlflow(runs: list[Path], findings: Findings) -> None:
+    """The metrics of every run as MLflow has them: absent is a remark, different a mismatch."""
+    logged = tracking.logged_metrics(runs)
+    for run in runs:
+        percent = read_metrics(run / "metrics.json").get("percent", {})
+        in_mlflow = logged.get(run)
+        if in_mlflow is None:
+            if percent:
+                findings.remarks.append(f"{run}: not in MLflow; `actionformer track` brings it in")
+            continue
+        for key, value in percent.items():
+            findings.numbers += 1
+            if not _same(in_mlflow.get(key), value):
+                findings.mismatches.append(
+                    f"{run}: {key} is {in_mlflow.get(key)} in MLflow, {value} in metrics.json"
+                )

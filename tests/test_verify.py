@@ -1,0 +1,175 @@
+"""`actionformer verify`: every digit that lies somewhere is what its inputs give, or has a line."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from actionformer import layout
+from actionformer.commands.main import main
+from conftest import CHECKOUT
+from project import shorten
+
+ROW = ["thumos14_i3d", "--params", "params"]
+STAGES = (
+    ["convert", "thumos14"],
+    ["pack", "thumos14", "i3d"],
+    ["evaluate-released", *ROW],
+    ["train", *ROW],
+    ["detect", *ROW],
+    ["evaluate", *ROW],
+    ["draw", *ROW, "--seeds", "0"],
+    ["card", *ROW, "--seeds", "0"],
+    ["tabulate", "--table", "thumos14", "--rows", *ROW, "--seeds", "0"],
+    ["page", "thumos14"],
+    ["report", "--rows", *ROW, "--seeds", "0"],
+    ["track"],
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, demo_data):
+    """A folder with a row's results, from weights to report."""
+    folder = tmp_path_factory.mktemp("made") / "project"
+    shutil.copytree(demo_data / "thumos14", folder / "data/demo/thumos14")
+    shutil.copy(CHECKOUT / "data.dvc", folder)
+    shutil.copytree(CHECKOUT / "params", folder / "params")
+    shorten(folder / "params")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        for stage in STAGES:
+            assert main(stage) == 0, stage
+    return folder
+
+
+@pytest.fixture
+def results(made, tmp_path, monkeypatch):
+    """A copy of them, the current folder."""
+    shutil.copytree(made, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Path("results/demo")
+
+
+def verified(capsys) -> tuple[int, list[str], str]:
+    """Exit code, a line per mismatch, and what else was said."""
+    code = main(["verify"])
+    said = capsys.readouterr()
+    lines = said.err.splitlines()
+    if code:
+        assert re.match(r"actionformer verify: \d+ mismatch(es)?; each has a line above", lines[-1])
+        assert int(re.findall(r"\d+", lines[-1])[0]) == len(lines) - 1
+    return code, lines[:-1], said.out
+
+
+def of(results: Path, name: str) -> Path:
+    (path,) = results.glob(f"**/{name}")
+    return path
+
+
+def test_what_the_stages_have_made_is_what_verify_makes_again(results, capsys):
+    code, wrong, said = verified(capsys)
+    assert (code, wrong) == (0, [])
+    count = re.match(r"([\d,]+) numbers in (\d+) files computed again", said)
+    assert int(count[1].replace(",", "")) > 5000
+    # metrics twice, diagnosis, twelve figures, a table in four forms, the page, card and report
+    assert int(count[2]) == 2 + 1 + len(layout.FIGURES) + 4 + 1 + 1 + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("tables/thumos14.md", r"thumos14\.md:\d+: "),
+        ("tables/thumos14.csv", r"thumos14\.csv:\d+: "),
+        ("tables/thumos14.tex", r"thumos14\.tex:\d+: "),
+        ("tables/thumos14.html", r"thumos14\.html:\d+: "),
+        ("tables/index.md", r"index\.md:\d+: "),
+        ("README.md", r"README\.md:\d+: "),
+        ("report.html", r"report\.html:\d+: "),
+        ("seed0/metrics.json", r"metrics\.json: percent\.mAP/0\.3 is "),
+        ("released/metrics.json", r"metrics\.json: percent\.mAP/0\.3 is "),
+        ("seed0/diagnosis.json", r"diagnosis\.json: "),
+        ("figures/map_tiou.json", r"map_tiou\.json: spec"),
+    ],
+)
+def test_one_digit_that_is_changed_anywhere_has_a_line_that_says_where(results, capsys, name, says):
+    path = of(results, name)
+    text = path.read_text()
+    if path.suffix == ".json":
+        # the first number behind the first mAP at tIoU 0.3, or the first with decimals
+        place = re.search(r'"mAP/0\.3": \d+\.', text) or re.search(r"\d+\.(?=\d{3})", text)
+    else:
+        place = re.search(r"\b\d+\.(?=\d\d\b)", text)
+    at = place.end()
+    path.write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :])
+    code, wrong, _ = verified(capsys)
+    assert code == 1
+    assert [line for line in wrong if re.search(says, line)], wrong
+    # and what is made of the file, or logged of it, no longer agrees with it
+    others = [line for line in wrong if str(path) not in line]
+    assert all(re.search("made of another|in MLflow|index.md", line) for line in others), wrong
+
+
+def test_another_score_in_the_detections_shows_in_everything_computed_from_them(results, capsys):
+    path = of(results, "seed0/detections.json")
+    content = json.loads(path.read_text())
+    video = next(name for name, found in content["results"].items() if found)
+    for found in content["results"][video]:
+        found["segment"] = [0.0, 0.1]
+    path.write_text(json.dumps(content))
+    code, wrong, _ = verified(capsys)
+    assert code == 1
+    assert any("not the detections of its metrics" in line for line in wrong)
+    assert any("percent.mAP/average is" in line for line in wrong)
+
+
+def test_a_digit_of_mlflows_has_a_line_and_a_run_that_it_lacks_a_remark(results, capsys):
+    with closing(sqlite3.connect("mlflow.db")) as database, database:
+        database.execute("UPDATE latest_metrics SET value = 12.34 WHERE key = 'mAP/average'")
+    code, wrong, _ = verified(capsys)
+    assert code == 1
+    assert all("mAP/average is 12.34 in MLflow" in line for line in wrong)
+    Path("mlflow.db").unlink()
+    code, wrong, said = verified(capsys)
+    assert (code, wrong) == (0, [])
+    assert "not in MLflow; `actionformer track` brings it in" in said
+
+
+def test_without_annotations_what_needs_them_is_said_and_all_else_is_checked(results, capsys):
+    shutil.rmtree("build")
+    code, wrong, said = verified(capsys)
+    assert (code, wrong) == (0, [])
+    assert said.count("needs annotations (build/demo/thumos14/annotations.json)") == 3
+    table = of(results, "tables/thumos14.csv")
+    table.write_text(table.read_text().replace("0.", "1."))
+    assert verified(capsys)[0] == 1
+
+
+def test_other_annotations_than_those_of_the_evaluation_are_a_mismatch(results, capsys):
+    manifest = Path("build/demo/thumos14/annotations.manifest.json")
+    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(content | {"md5": "0" * 32}))
+    code, wrong, _ = verified(capsys)
+    assert code == 1
+    assert any("evaluated on annotations of md5" in line for line in wrong)
+
+
+def test_a_page_that_was_made_of_other_runs_is_outdated_whatever_it_says(results, capsys):
+    history = of(results, "seed0/history.csv")
+    history.write_text(history.read_text() + "\n")
+    code, wrong, _ = verified(capsys)
+    assert code == 1
+    assert any("thumos14.manifest.json: made of another" in line for line in wrong)
+
+
+def test_nothing_to_verify_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["verify"]) == 1
+    assert "results/demo: no results; `snakemake --cores all` makes them" in capsys.readouterr().err
