@@ -78,8 +78,8 @@ mutants: env  ## put 600 faults into the code, one at a time: which ones do the 
 resume: env  ## go on after a kill -9 or a power loss; ARGS="--config edition=paper" as in the call before
 	snakemake --unlock $(ARGS)
 	snakemake --cores $(CORES) $(ARGS)
-	@snakemake --cores $(CORES) --dry-run $(ARGS) 2>&1 | grep 'Nothing to be done' \
-		|| { echo 'make resume: something is left to be done; run it again' >&2; exit 1; }
+	@planned=$$(snakemake --cores $(CORES) --dry-run $(ARGS) 2>&1) && grep 'Nothing to be done' <<< "$$planned" \
+		|| { tail -n 30 <<< "$$planned" >&2; echo 'make resume: something is left to be done; run it again' >&2; exit 1; }
 
 track: env  ## bring finished runs into MLflow, where it lacks them
 	actionformer track

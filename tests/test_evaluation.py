@@ -294,6 +294,24 @@ def test_two_files_score_what_the_row_scores(row, demo_data, tmp_path):
         assert with_blocked != percent
 
 
+def test_what_is_said_of_blocked_videos_is_nothing_since_they_are_left_out(tmp_path):
+    odd = {"subset": "test", "duration": 10, "annotations": [{"label": "a", "segment": [1, 50]}]}
+    content = {"database": {"kept": odd, "blocked": odd}, "blocked": ["blocked"]}
+    backwards = {"label": "a", "segment": [5, 1], "score": 0.5}
+    results = {"kept": [backwards], "blocked": [backwards, {"label": "no segment"}]}
+    files.write_json(tmp_path / "database.json", content)
+    files.write_json(tmp_path / "detections.json", {"results": results})
+    said, _ = evaluate_files(
+        tmp_path / "database.json",
+        tmp_path / "detections.json",
+        EvaluationParams(tiou=(0.5,), use_blocked_list=True),
+        subset="test",
+        out=tmp_path / "evaluation.json",
+    )
+    assert "1 annotated segments end after their video does" in said
+    assert "1 detections end before they start" in said
+
+
 def test_a_diagnosis_of_two_files_leaves_out_the_blocked_videos_as_the_row_does(
     demo_data, tmp_path
 ):

@@ -21,6 +21,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actionformer.data import feature_files
 from actionformer.data import features as stores
 from actionformer.data.feature_files import Form
 from actionformer.data.features import FeatureStore, pack
@@ -245,6 +246,19 @@ def test_what_is_no_feature_array_is_named(members, words, tmp_path):
     with pytest.raises(InputError, match=words):
         pack(in_zip(tmp_path / "f.zip", members), tmp_path / "f.h5", dim=3)
     assert [path.name for path in tmp_path.iterdir()] == ["f.zip"]
+
+
+def test_a_member_of_a_tar_that_nobody_reads_is_bounded_too(tmp_path, monkeypatch):
+    """It is decompressed on the way to the next one: 1.9 GB of zeros cost a minute."""
+    monkeypatch.setattr(feature_files, "LARGEST", 1000)
+    source = tmp_path / "f.tar.gz"
+    with tarfile.open(source, "w:gz") as archive:
+        for name, content in (("notes.txt", bytes(2000)), ("v.npy", as_npy(np.ones((2, 3), "f4")))):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    with pytest.raises(InputError, match=r"f\.tar\.gz: notes\.txt: "):
+        pack(source, tmp_path / "f.h5", dim=3)
 
 
 PACKS_AND_LOSES_A_CTRL_C = """

@@ -133,7 +133,7 @@ def _without_nothing(value):
     return {key: _without_nothing(inner) for key, inner in value.items() if inner is not None}
 
 
-@pytest.mark.parametrize("text", ["1:30", "2020-01-01", "012", ".inf", "1_000"])
+@pytest.mark.parametrize("text", ["1:30", "2020-01-01", "012", ".inf", "1_000", "yes", "no"])
 def test_what_yaml_would_take_for_another_number_stays_a_text(text):
     """To YAML 1.1 the first is 90, the third 10."""
     assert parsed_yaml(text, "here") == text

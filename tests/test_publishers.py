@@ -17,7 +17,7 @@ import pytest
 from actionformer.commands.main import main
 from actionformer.data.annotations import load_database
 from actionformer.data.audit import audit
-from actionformer.data.publishers import class_list, convert_folder
+from actionformer.data.publishers import class_list, convert_folder, database_json
 from actionformer.errors import InputError
 from actionformer.params.files import load_dataset
 from conftest import REAL
@@ -238,6 +238,12 @@ def test_a_class_list_decides_the_order_and_what_is_no_class(tmp_path):
         ("b\na\n", ["b", "a"]),
         ("1 Run\n2 Jump high\n", ["Run", "Jump high"]),
         ('001\t"b"\n000\t"a"\n', ["a", "b"]),
+        # THUMOS-14's own list of its 20 detection classes, among 101
+        (
+            "7 BaseballPitch\n9 BasketballDunk\n12 Billiards\n",
+            ["BaseballPitch", "BasketballDunk", "Billiards"],
+        ),
+        ("run\n50 metres\njump\n", ["run", "50 metres", "jump"]),
     ],
 )
 def test_class_lists_come_plain_and_numbered(tmp_path, text, expected):
@@ -251,6 +257,7 @@ def test_class_lists_come_plain_and_numbered(tmp_path, text, expected):
         ("1 Run\n1 Jump\n", "number 1 stands twice"),
         ("1 Run\n3 Jump\n", "numbers from 1 to 3, expected 2 from 0 or 1 on without a gap"),
         ("2 Run\n3 Jump\n", "numbers from 2 to 3"),
+        ("1 Run\nJump\n3 Fall\n", "'Jump' has no number, others have"),
         ("1 Run\n2 Run\n", "class 'Run' occurs twice"),
         ("\n", "no class in it"),
     ],
@@ -258,7 +265,7 @@ def test_class_lists_come_plain_and_numbered(tmp_path, text, expected):
 def test_a_list_that_would_shift_its_classes_is_refused(tmp_path, text, words):
     (tmp_path / "list.txt").write_text(text)
     with pytest.raises(InputError, match=words):
-        class_list.read(tmp_path / "list.txt")
+        class_list.numbered(tmp_path / "list.txt")
 
 
 def test_numbers_of_classes_are_those_of_the_list(tmp_path):
@@ -516,3 +523,14 @@ def test_what_is_wrong_in_a_converted_folder_is_said_of_that_folder(tmp_path, ca
     write(folder, files)
     assert main(["convert", *options, str(tmp_path / "b.json")]) == 1
     assert f"{folder}: video 'v1' has duration 0.0" in capfd.readouterr().err
+
+
+def test_whole_numbers_of_a_published_file_stay_whole(tmp_path):
+    """Or the database would have another md5, and every training of it would be outdated."""
+    entry = {"subset": "training", "duration": 40.0, "frame": 1000}
+    entry["annotations"] = [{"segment": [0, 5.5], "label": "Run"}]
+    write(tmp_path, {"anet.json": json.dumps({"database": {"v": entry}})})
+    converted = database_json.convert([tmp_path / "anet.json"])["v"]
+    assert json.dumps([converted["frame"], converted["annotations"][0]["segment"]]) == (
+        "[1000, [0, 5.5]]"
+    )

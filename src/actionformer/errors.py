@@ -11,6 +11,11 @@ class InputError(Exception):
         super().__init__(_shortened(message))
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of another library says first; its name, where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def _shortened(message: str) -> str:
     """A message with its beginning and its end, where it is too long to be read."""
     if len(message) <= LONGEST:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import errno
 import fcntl
-import glob
 import hashlib
 import io
 import json
@@ -22,6 +21,7 @@ import stat
 import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
@@ -37,12 +37,16 @@ from actionformer.errors import InputError
 LARGEST_TEXT = 200_000_000
 # a number as text: float() would take `1_0` and the digits of every script
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+# names of temporary files of one target, for as many processes that write it at the same time
+AT_ONCE = 8
 # what is read at once of a file that is only checked
 BLOCK = 1 << 20
-# what makes a disk refuse bytes, whatever file it is
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
-# what a formula begins with
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# what a full disk refuses bytes for, and reading never fails for
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# and what else it may refuse them for
+REFUSED = (*NO_ROOM, errno.EIO, errno.EROFS)
+# what a formula begins with; not "-", with which names of videos begin
+FORMULA = ("=", "+", "@", "\t", "\r")
 # of a JSON text, the end of every key; at times of a value that begins with a colon
 KEY_END = re.compile(rb'"\s*:')
 
@@ -77,7 +81,6 @@ def atomic_path(target: Path, size: int = 0) -> Iterator[Path]:
         raise InputError(f"{target}: a folder, expected the name of a file")
     target.parent.mkdir(parents=True, exist_ok=True)
     needs_room(target, size)
-    _remove_abandoned(target)
     handle, part = _new_part(target)
     try:
         yield part
@@ -97,11 +100,17 @@ def put_in_place(part: Path, target: Path) -> None:
     """Give a finished file its name, so that a power loss leaves the old one or the new one.
 
     Also a folder or a link, of which the names alone are synced.
+
+    Raises:
+        NoRoom: the disk fails.
     """
-    if part.is_file() and not part.is_symlink():
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-    part.replace(target)
+    try:
+        if part.is_file() and not part.is_symlink():
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+        part.replace(target)
+    except OSError as error:
+        raise not_written(target, error) from None
     sync_folder(target.parent)
 
 
@@ -132,13 +141,13 @@ def needs_room(target: Path, size: int) -> None:
 
 def not_written(target: Path, error: OSError) -> OSError | NoRoom:
     """What to say of a write that failed; an error about another file stays as it is."""
-    if error.errno not in NO_ROOM or error.filename is not None:
+    if error.errno not in REFUSED or error.filename is not None:
         return error
-    free = shutil.disk_usage(target.parent).free
-    return NoRoom(
-        f"{target}: not written ({os.strerror(error.errno)}; {_megabytes(free)} are free there); "
-        "free some, then run the same command again"
-    )
+    reason, todo = os.strerror(error.errno), "see to the disk"
+    if error.errno in NO_ROOM:
+        free = shutil.disk_usage(target.parent).free
+        reason, todo = f"{reason}; {_megabytes(free)} are free there", "free some"
+    return NoRoom(f"{target}: not written ({reason}); {todo}, then run the same command again")
 
 
 def _megabytes(size: int) -> str:
@@ -147,6 +156,8 @@ def _megabytes(size: int) -> str:
 
 def _is_stream(target: Path) -> bool:
     """Is this a device, a pipe, or a name for one, which nothing may replace?"""
+    # `..` in it, and links to its folder, are followed; the last name is not
+    target = target.parent.resolve() / target.name
     # /dev/stdout is a link, which leads to a plain file where a shell sends it to one
     if target.absolute().parts[1:2] in (("dev",), ("proc",)) and target.exists():
         return not target.is_dir() and not _is_shared_memory(target)
@@ -172,26 +183,50 @@ def _streamed(target: Path) -> Iterator[Path]:
 
 
 def _new_part(target: Path) -> tuple[int, Path]:
-    """A temporary file beside the target, locked for as long as the handle is open."""
-    while True:
-        handle, name = tempfile.mkstemp(
-            prefix=f".{target.name}.", suffix=".part", dir=target.parent
-        )
-        # file systems without locks: nothing will be removed there either
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        if os.path.exists(name):
-            return handle, Path(name)
-        # another process took it for abandoned before it was locked
-        os.close(handle)
+    """An empty temporary file beside the target, locked for as long as the handle is open.
+
+    The first of a few names that no other process has locked: what a killed one has left is then
+    written over by the next, or removed by it, without a look at all that lies in the folder.
+    """
+    parts = [target.with_name(f".{target.name}.{number}.part") for number in range(AT_ONCE)]
+    for number, part in enumerate(parts):
+        handle = _locked(part)
+        if handle is not None:
+            for left in parts[number + 1 :]:
+                _remove_abandoned(left)
+            return handle, part
+    # more writers at once than names, or a file system without locks
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    return handle, Path(name)
 
 
-def _remove_abandoned(target: Path) -> None:
-    """Remove what killed processes have left of this target: files that nobody has locked."""
-    for part in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
-        with suppress(OSError), part.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            part.unlink()
+def _locked(part: Path) -> int | None:
+    """Open and lock a temporary file, and empty it; None where another process has it."""
+    try:
+        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except PermissionError:
+        return None  # another user's
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # whoever had it may have moved it into its place meanwhile
+        if part.exists() and os.path.samestat(os.fstat(handle), part.stat()):
+            os.ftruncate(handle, 0)
+            return handle
+    except BlockingIOError:
+        pass
+    except OSError:
+        part.unlink(missing_ok=True)  # a file system without locks
+    os.close(handle)
+    return None
+
+
+def _remove_abandoned(part: Path) -> None:
+    """Remove what a killed process has left: a temporary file that nobody has locked."""
+    if not part.exists():
+        return
+    with suppress(OSError), part.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        part.unlink()
 
 
 def write_text(target: Path, text: str) -> None:
@@ -246,7 +281,7 @@ def read_json(path: Path) -> Any:
     try:
         # several times faster than json, and the same value bit for bit
         content = orjson.loads(text)
-        if len(KEY_END.findall(text)) == _keys_in(content):
+        if sum(1 for _ in KEY_END.finditer(text)) == _keys_in(content):
             return content
     except orjson.JSONDecodeError:
         pass
@@ -314,6 +349,9 @@ def read_table(
     lines = []
     try:
         named = reader.fieldnames or []
+        twice = [column for column, count in Counter(named).items() if count > 1]
+        if twice:
+            raise InputError(f"{path}: the column {twice[0]!r} stands twice; get the file again")
         lacking = [column for column in columns if column not in named]
         if lacking:
             wanted = f"expected the columns {', '.join(columns)}"
@@ -419,6 +457,12 @@ def number(value: Any) -> float:
     if not math.isfinite(found):
         raise ValueError(f"expected a finite number, found {_as_said(value)}")
     return found
+
+
+def as_given(value: Any) -> int | float:
+    """`number`, but a whole one stays whole: what is written again keeps its digits."""
+    found = number(value)
+    return value if isinstance(value, int | float) else found
 
 
 def text_of(value: Any, *, empty: bool = False) -> str:

@@ -6,7 +6,6 @@ Nothing else reads git or DVC's hashes.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import subprocess
@@ -15,12 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from actionformer import layout
 from actionformer.errors import InputError
-from actionformer.files import cached_md5, read_object, remember
-from actionformer.params.files import CHECKOUT, IS_CHECKOUT
+from actionformer.files import cached_md5, read_json, read_object, remember
+from actionformer.params.files import CHECKOUT, IS_CHECKOUT, read_yaml
 
 LOCK_FILE = CHECKOUT / "requirements.lock"
 
@@ -178,8 +175,13 @@ def _outputs(checkout: Path) -> dict[str, str]:
     entry = checkout / "data.dvc"
     if not entry.exists():
         return {}
-    listed = yaml.safe_load(entry.read_text(encoding="utf-8"))["outs"]
-    return {str(output["path"]): str(output["md5"]) for output in listed if "md5" in output}
+    listed: Any = read_yaml(entry).get("outs")
+    try:
+        return {str(output["path"]): str(output["md5"]) for output in listed if "md5" in output}
+    except (KeyError, TypeError):
+        raise InputError(
+            f"{entry}: expected 'outs', each with a path; `git checkout data.dvc` brings it back"
+        ) from None
 
 
 def pinned_md5s(checkout: Path = Path(".")) -> dict[str, str]:
@@ -201,10 +203,19 @@ def _pinned_md5s(checkout: Path) -> dict[str, str]:
         for store in (checkout / ".dvc/cache/files/md5", checkout / ".dvc/store/files/md5"):
             manifest = store / version[:2] / version[2:]
             if manifest.exists():
-                for entry in json.loads(manifest.read_text(encoding="utf-8")):
-                    pinned[f"{folder}/{entry['relpath']}"] = str(entry["md5"])
+                pinned |= _of_folder(folder, manifest)
                 break
     return pinned
+
+
+def _of_folder(folder: str, manifest: Path) -> dict[str, str]:
+    """Path -> md5 of every file of a folder, from DVC's list of them."""
+    try:
+        return {f"{folder}/{entry['relpath']}": str(entry["md5"]) for entry in read_json(manifest)}
+    except (KeyError, TypeError):
+        raise InputError(
+            f"{manifest}: expected DVC's list of files; delete it, `dvc pull` brings it back"
+        ) from None
 
 
 def source_md5(path: Path) -> str:

@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import re
+import shutil
 import sqlite3
 import statistics
 import sys
@@ -38,7 +39,7 @@ from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema, TensorS
 
 from actionformer import layout, provenance
 from actionformer.detection.timing import AS_TRAINED, OF_A_VIDEO
-from actionformer.errors import InputError
+from actionformer.errors import InputError, first_line
 from actionformer.files import atomic_path, file_md5, read_object, write_text
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import as_yaml, evaluated_experiment
@@ -81,6 +82,8 @@ ADDRESSES = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
+# how a folder begins in which a database is made, before it is moved into its place
+BESIDE = "mlflow-new-"
 # the folder of MLflow's artifacts, beside its database
 ARTIFACT_FOLDER = "mlruns"
 # bytes from which an artifact is a hard link, where the store lies here
@@ -125,7 +128,7 @@ class Careful:
 
     def _say(self, error: Exception) -> None:
         self._failed = True
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         brings = f"`actionformer track` brings {self._note.parent} in"
         text = f"MLflow failed ({reason}); nothing else is lost, {brings}"
         print(text, file=sys.stderr, flush=True)
@@ -178,8 +181,11 @@ def _make_database() -> None:
     """
     if layout.TRACKING_FILE.exists() and layout.TRACKING_FILE.stat().st_size:
         return
-    with tempfile.TemporaryDirectory(dir=LOCK.parent) as folder:
-        made = Path(folder) / layout.TRACKING_FILE
+    for left in LOCK.parent.glob(f"{BESIDE}*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    # another name each time: MLflow keeps what it has opened once
+    with tempfile.TemporaryDirectory(prefix=BESIDE, dir=LOCK.parent) as folder:
+        made = Path(folder).absolute() / layout.TRACKING_FILE
         MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
         with atomic_path(layout.TRACKING_FILE) as part, closing(sqlite3.connect(made)) as database:
             database.execute("VACUUM INTO ?", (str(part),))
@@ -187,18 +193,29 @@ def _make_database() -> None:
 
 def _refuse_damaged_database() -> None:
     """One line of a database that MLflow would only give a traceback of."""
+    wrong = _damage()
+    if wrong:
+        todo = "move it away, then `actionformer track` brings every run in again"
+        raise InputError(f"{layout.TRACKING_FILE}: damaged ({' '.join(wrong.split())}); {todo}")
+
+
+def _damage() -> str:
+    """What is wrong with the database; empty where it is whole."""
     try:
         with closing(sqlite3.connect(layout.TRACKING_FILE, timeout=60)) as database:
             (said,) = database.execute("PRAGMA quick_check(1)").fetchone()
-            versions = database.execute("SELECT version_num FROM alembic_version").fetchall()
+            if said != "ok":
+                return str(said)
+            tables = "SELECT count(*) FROM sqlite_master WHERE name = 'alembic_version'"
+            if database.execute(tables).fetchone() == (0,):
+                return "it lacks MLflow's tables"
+            version = database.execute("SELECT version_num FROM alembic_version").fetchone()
+            return "" if version else "it has no version"
     except sqlite3.DatabaseError as error:
-        if "locked" in str(error):
-            raise
-        said, versions = str(error), []
-    if said != "ok" or not versions:
-        reason = said if said != "ok" else "it has no version"
-        todo = "move it away, then `actionformer track` brings every run in again"
-        raise InputError(f"{layout.TRACKING_FILE}: damaged ({' '.join(reason.split())}); {todo}")
+        if error.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return str(error)
+        # a lock, a missing permission: it says nothing of the database
+        raise InputError(f"{layout.TRACKING_FILE}: {error}") from None
 
 
 def make_addresses_relative() -> None:
@@ -663,6 +680,8 @@ def end(run_id: str, status: str) -> None:
 
 def finish(run_id: str) -> None:
     """End a run that was trained to its end, if nobody has ended it yet."""
+    if _is_local() and not layout.TRACKING_FILE.exists():
+        return  # `track` makes it, with all runs
     if open_store().get_run(run_id).info.status == RunStatus.to_string(RunStatus.RUNNING):
         end(run_id, "FINISHED")
 
@@ -732,7 +751,11 @@ def _end_orphans(client: MlflowClient, results: Path) -> None:
         tags = run.data.tags
         if TOKEN in tags:
             folder = results / tags["edition"] / tags["row"] / f"seed{tags['seed']}"
-            if not layout.is_held(layout.run_lock(folder)):
+            if layout.is_held(layout.run_lock(folder)):
+                continue
+            # it may have ended by itself since it was listed
+            now = client.get_run(run.info.run_id).info.status
+            if now == RunStatus.to_string(RunStatus.RUNNING):
                 client.set_terminated(run.info.run_id, "KILLED")
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from actionformer import layout
+from actionformer import layout, tracking
 from actionformer.commands.main import main
 from actionformer.files import file_md5
 from campaign import sandbox
@@ -286,5 +286,7 @@ def _litter(folder: Path) -> list[str]:
     return [
         f"{path.relative_to(folder)} is left"
         for path in folder.rglob("*")
-        if path.name.endswith((".part", ".partial", ".link")) or ".partial." in path.name
+        if path.name.endswith((".part", ".partial", ".link"))
+        or ".partial." in path.name
+        or path.name.startswith((tracking.BESIDE, "tmp"))
     ]

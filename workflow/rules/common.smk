@@ -55,9 +55,9 @@ def planned():
         raise InputError(
             f"--config: unknown key {', '.join(unknown)}; there are {', '.join(known)}"
         )
-    if config.get("dataset") and not config.get("experiment"):
+    if DATASET and not config.get("experiment"):
         raise InputError("--config: dataset= goes with experiment=")
-    params = Path(config["params"])
+    params = Path(str(config["params"]))
     if not params.is_absolute() and not params.exists():
         params = Path(workflow.basedir) / params
     if config.get("experiment"):
@@ -67,7 +67,7 @@ def planned():
                 f"--config: experiment={path} is no YAML file; rows= names rows of params"
             )
         row = load_experiment(
-            path, dataset=config.get("dataset"), params=params, overrides=OVERRIDES
+            path, dataset=DATASET or None, params=params, overrides=OVERRIDES
         )
         return OWN, load_edition(OWN), {row.name: row}, params
     edition = str(config["edition"])
@@ -91,13 +91,16 @@ def chosen_seeds(edition):
 def chosen_overrides():
     """Values on top of the params: set=training.lr=0.001,data.videos=20, or a list."""
     given = config.get("set") or []
-    if isinstance(given, str):
+    if not isinstance(given, list):
         # a value may hold commas of its own: evaluation.tiou=[0.5,0.7]
-        given = re.split(r",(?=[\w.]+=)", given)
+        given = re.split(r",(?=[\w.]+=)", str(given))
     return [str(text) for text in given]
 
 
 OVERRIDES = chosen_overrides()
+# Snakemake takes mirror=5 for a number
+DATASET = str(config.get("dataset") or "")
+MIRROR = str(config["mirror"] or "")
 
 try:
     provenance.refuse_other_checkout()
@@ -155,9 +158,9 @@ MISSING = [
     if path.startswith(f"data/{RAW_EDITION}/") and not Path(path).exists()
 ]
 
-if MISSING and config["mirror"]:
+if MISSING and MIRROR:
     try:
-        fetching.check_mirror(str(config["mirror"]))
+        fetching.check_mirror(MIRROR)
     except InputError as error:
         raise WorkflowError(str(error))
 elif MISSING and CHOSEN.origin == "mirror":
@@ -179,9 +182,7 @@ AFTERWARDS = []
 
 # options of every command
 OPTIONS = f"--edition {shlex.quote(EDITION)} --params {shlex.quote(str(PARAMS))}"
-ROW_OPTIONS = OPTIONS + (
-    f" --dataset {shlex.quote(config['dataset'])}" if config.get("dataset") else ""
-)
+ROW_OPTIONS = OPTIONS + (f" --dataset {shlex.quote(DATASET)}" if DATASET else "")
 if OVERRIDES:
     ROW_OPTIONS += f" --set {shlex.join(OVERRIDES)}"
 SEED_LIST = " ".join(map(str, SEEDS))
@@ -242,8 +243,8 @@ def fetch_command(wildcards):
     options = (
         f"--edition {shlex.quote(RAW_EDITION)} --params {shlex.quote(str(PARAMS))}"
     )
-    if config["mirror"]:
-        options += f" --mirror {shlex.quote(str(config['mirror']))}"
+    if MIRROR:
+        options += f" --mirror {shlex.quote(MIRROR)}"
         options += " --link" if LINK else ""
     path = shlex.quote(f"data/{RAW_EDITION}/{wildcards.path}")
     # a file that somebody puts there meanwhile is what was wanted, and a job that fails would have it deleted
@@ -443,7 +444,7 @@ if workflow.is_main_process:
                 SEEDS,
                 released=RELEASED,
                 params=PARAMS,
-                mirror=config["mirror"],
+                mirror=MIRROR or None,
             ),
             file=sys.stderr,
         )

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from actionformer import __version__, interrupts, provenance
 from actionformer.commands import build, evaluate, export, fetch, lineage, report, status, train
-from actionformer.errors import InputError
+from actionformer.errors import InputError, first_line
 from actionformer.files import NO_ROOM
 from actionformer.threads import spin_briefly
 
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         if type(error).__module__.partition(".")[0] not in OF_MLFLOW:
             raise
         # the statement that failed, and links to read about it, come after the first line
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         return _stopped(parsed, f"MLflow: {reason}", 1)
     return 0
 

@@ -170,10 +170,14 @@ def _annotations_of(entry: Mapping[str, Any]) -> Any:
     """What a video's entry has of annotations; a misspelt key must not pass for none."""
     if "annotations" in entry:
         return entry["annotations"]
-    lists = [key for key, value in entry.items() if isinstance(value, list)]
-    if lists:
-        raise ValueError(f"it has no 'annotations', but {lists[0]!r}; rename that")
+    for key, value in entry.items():
+        if isinstance(value, list) and value and _has_segment(value[0]):
+            raise ValueError(f"it has no 'annotations', but {key!r}; rename that")
     return []
+
+
+def _has_segment(item: Any) -> bool:
+    return isinstance(item, Mapping) and "segment" in item
 
 
 def _other_fields(entry: Any) -> str:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from actionformer.errors import InputError
+from actionformer.errors import InputError, first_line
 from actionformer.files import BROKEN_ZIP, brings, check_sums, decoded, files_of
 
 MISSING_LIST = "missing_files.txt"
@@ -251,6 +251,8 @@ def _tar_members(source: Path, start: bytes) -> Iterator[Member]:
                 if reader is None:
                     wrong = f"member '{name}' is not a plain file; get the archive again"
                     raise InputError(f"{source}: {wrong}")
+                # one that nobody reads is decompressed all the same, on the way to the next
+                refuse_huge(member.size, f"{source}: {name}")
                 yield Member(source, name, member.size, partial(_itself, reader))
                 # it would keep a record of every member
                 archive.members = []  # type: ignore[attr-defined]
@@ -305,7 +307,7 @@ def _loaded_numpy(
     except _Pickled:
         raise InputError(f"{where}: {_PICKLED}") from None
     except Exception as error:  # a damaged header can raise anything
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise InputError(f"{where}: not a complete array ({reason}); fetch it again") from None
 
 
@@ -369,7 +371,7 @@ def _loaded_torch(member: Member, where: str) -> dict[str, Any]:
         with warnings.catch_warnings(action="ignore"):
             loaded = torch.load(content, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise anything
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         wrong = f"not a tensor that can be read safely ({reason})"
         raise InputError(f"{where}: {wrong}; {_PICKLED}") from None
     if not isinstance(loaded, dict):

@@ -30,13 +30,17 @@ class VideoClassifier:
     classes: list[str]
     path: Path
 
+    def refuse_without(self, video: str) -> None:
+        """Raise `InputError` where the file has no scores for a video."""
+        if video not in self.results:
+            wanted = "get the file that covers the subset"
+            raise InputError(f"{self.path}: no scores for video '{video}'; {wanted}")
+
     def fuse(
         self, video: str, segments_N2: NDArray[np.float32], scores_N: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], list[str]]:
         """Every segment once for each of the video's `top_k` classes: segments, scores, labels."""
-        if video not in self.results:
-            wanted = "get the file that covers the subset"
-            raise InputError(f"{self.path}: no scores for video '{video}'; {wanted}")
+        self.refuse_without(video)
         values_K = np.asarray(self.results[video], np.float32)
         if self.kind == "tcanet":
             # logits in a list of one; twice their softmax, as published

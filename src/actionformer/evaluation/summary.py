@@ -123,12 +123,19 @@ def evaluated_text(
     return f"{counted} of subset {metrics['subset']}{remark}"
 
 
-def oddities(database: Database, detections: Results, subset: str) -> list[str]:
+def oddities(
+    database: Database, detections: Results, subset: str, blocked: Collection[str] = ()
+) -> list[str]:
     """What is odd in two files that were evaluated, how often, and how it counts.
 
     Nothing of it is refused: the published evaluation takes it all.
+
+    Args:
+        blocked: videos that were left out, whatever is said of them.
     """
-    evaluated = {video.name: video for video in database.subset(subset)}
+    evaluated = {
+        video.name: video for video in database.subset(subset) if video.name not in blocked
+    }
     past_end, no_extent = 0, 0
     labels: set[str] = set()
     for video in evaluated.values():
@@ -136,9 +143,11 @@ def oddities(database: Database, detections: Results, subset: str) -> list[str]:
         past_end += int((ends_G > video.duration + SLACK).sum())
         no_extent += int((ends_G <= starts_G).sum())
         labels.update(video.labels)
-    elsewhere = sum(len(found) for name, found in detections.items() if name not in evaluated)
-    unknown, backwards = 0, 0
-    for found in detections.values():
+    elsewhere, unknown, backwards = 0, 0, 0
+    for name, found in detections.items():
+        if name in blocked:
+            continue
+        elsewhere += 0 if name in evaluated else len(found)
         for detection in found:
             start, end = detection["segment"]
             unknown += detection["label"] not in labels

@@ -56,7 +56,7 @@ class _PlainYaml(SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             where = f"line {key_node.start_mark.line + 1}"
-            if not isinstance(key, str | int | float):
+            if isinstance(key, bool) or not isinstance(key, str | int | float):
                 raise yaml.YAMLError(f"{where}: a key that is no text")
             if key in seen:
                 raise yaml.YAMLError(f"{where}: the key {key} stands there a second time")
@@ -64,19 +64,27 @@ class _PlainYaml(SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_NUMBERS = {
-    "int": r"[-+]?(0|[1-9][0-9]*)",
-    "float": r"[-+]?(([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)",
+# what a value without quotes may be beside text: kind -> (pattern, what it begins with)
+_KINDS = {
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    "int": (r"[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
+    "float": (
+        r"[-+]?(([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)",
+        list("-+.0123456789"),
+    ),
 }
-_KEPT = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "null", "merge")}
-_resolvers: dict[str, list[Any]] = {}
-for _first, _known in SafeLoader.yaml_implicit_resolvers.items():
-    _resolvers[_first] = [(tag, regex) for tag, regex in _known if tag in _KEPT]
-_PlainYaml.yaml_implicit_resolvers = _resolvers
-for _kind, _pattern in _NUMBERS.items():
-    _PlainYaml.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_kind}", re.compile(f"^{_pattern}$"), list("-+.0123456789")
-    )
+
+
+def _use_plain_kinds() -> None:
+    """Let the loader know these kinds alone: `yes` and `no` are texts, too."""
+    _PlainYaml.yaml_implicit_resolvers = {}
+    for kind, (pattern, first) in _KINDS.items():
+        regex = re.compile(f"^(?:{pattern})$")
+        _PlainYaml.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", regex, first)
+
+
+_use_plain_kinds()
 
 
 def parsed_yaml(text: str, where: str) -> Any:

@@ -57,6 +57,8 @@ def detector(
         with inputs.raw_files(experiment.dataset, [path]):
             classes = len(database.classes)
             classifier = load_classifier(path, facts.kind, facts.top_k, classes)
+            for view in test_views:
+                classifier.refuse_without(view.video)
     return Detector(test_views, experiment.inference, classifier)
 
 

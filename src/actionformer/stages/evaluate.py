@@ -28,7 +28,7 @@ def evaluate(experiment: Experiment, seed: int) -> dict[str, float]:
     database = inputs.database_of(experiment)
     path = run / "detections.json"
     maker = f"detect {experiment.argument} --seed {seed}"
-    told = read_object(inputs.existing(layout.manifest(path), maker))
+    told = read_object(inputs.existing(layout.manifest(path), maker), "md5", "lineage", "made_with")
     detections = read_results(inputs.existing(path, maker))
     metrics = row_metrics(experiment, database, detections)
     diagnosis = row_diagnosis(experiment, database, detections)
@@ -124,5 +124,6 @@ def evaluate_files(
         raise InputError(f"{detections}, against {annotations}: {error}") from None
     write_json(out, metrics)
     said = evaluated_text(database, metrics, use_blocked_list=params.use_blocked_list)
-    odd = oddities(database, results, subset)
+    blocked = database.blocked if params.use_blocked_list else frozenset()
+    odd = oddities(database, results, subset, blocked)
     return "\n  ".join([said, *odd]), metrics["percent"]

@@ -176,7 +176,11 @@ def _drawn(experiment: Experiment) -> list[Figure]:
         if not path.exists():
             maker = f"actionformer draw {experiment.argument}"
             raise InputError(f"{path}: not drawn yet; `{maker}` does")
-        found.append(Figure(**read_object(path)))
+        try:
+            found.append(Figure(**read_object(path)))
+        except TypeError as error:
+            maker = f"actionformer draw {experiment.argument}"
+            raise InputError(f"{path}: no figure ({error}); `{maker}` makes it anew") from None
     return found
 
 
@@ -197,7 +201,7 @@ def card_text(on_card: Shown) -> str:
     per_seed = []
     for seed in on_card.seeds:
         run = layout.run(experiment.edition, experiment.name, seed)
-        per_seed.append(read_metrics(run / "metrics.json")["classes"])
+        per_seed.append(read_metrics(run / "metrics.json").get("classes", {}))
     return model_card(row, per_seed, remark=on_card.remark)
 
 

@@ -168,7 +168,7 @@ def _progress(run: Path) -> tuple[int, float | None]:
     """The same of a training that has not ended."""
     if not (run / layout.PROGRESS).exists():
         return 0, None
-    progress = read_object(run / layout.PROGRESS)
+    progress = read_object(run / layout.PROGRESS, "epoch", "seconds")
     return int(progress["epoch"]), float(progress["seconds"])
 
 

@@ -76,7 +76,9 @@ def train(
             if there is None and (run / "metrics.json").exists():
                 there = inputs.NO_RECORD
             if there is not None:
-                _tell(say, _set_aside(run, sorted(run.iterdir()), there, experiment))
+                # but for locks: this process holds one, and one that logs the run may the other
+                files = sorted(path for path in run.iterdir() if path.suffix != ".lock")
+                _tell(say, _set_aside(run, files, there, experiment))
             begun = None
         # it must never lie beside another model than its own
         layout.manifest(run / "model.pt").unlink(missing_ok=True)

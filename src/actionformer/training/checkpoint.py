@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actionformer.errors import InputError
+from actionformer.errors import InputError, first_line
 from actionformer.files import atomic_path, check_sums
 from actionformer.model.actionformer import ActionFormer
 from actionformer.params.experiment import Experiment
@@ -70,7 +70,7 @@ def load(path: Path, *, maker: str = "train", tensors: bool = True) -> dict[str,
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; {maker} first") from None
     except Exception as error:  # a damaged file can raise anything
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise InputError(
             f"{path}: not a complete checkpoint ({reason}); delete it and {maker} again"
         ) from None

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from actionformer import gpus
-from actionformer.errors import InputError
+from actionformer.errors import InputError, first_line
 from actionformer.training.agreement import AGREES, SMALL, step_difference
 
 # glibc's malloc.h
@@ -79,7 +79,7 @@ def _agrees(device: str, say: Callable[[str], None]) -> bool:
     try:
         difference = step_difference(SMALL, device)
     except (RuntimeError, NotImplementedError) as error:
-        why = str(error).splitlines()[0]
+        why = first_line(error)
     else:
         if difference < AGREES:
             return True

@@ -16,20 +16,34 @@ from actionformer.files import read_text
 
 
 def read(path: Path) -> list[str]:
-    """Class names in order.
+    """Class names in the order of their numbers, or of their lines where they have none.
+
+    The numbers may have gaps, as in THUMOS-14's list of its 20 detection classes (7, 9, 12, ...).
 
     Raises:
-        InputError: no such file, an empty one, a class that occurs twice, numbers with a gap.
+        InputError: no such file, an empty one, a class or number that occurs twice, a line without
+            a number among others that have one.
     """
-    return list(numbered(path).values())
+    return list(_names(path).values())
 
 
 def numbered(path: Path) -> dict[int, str]:
     """Number -> class name, in the order of the numbers; a list without numbers counts from 1.
 
     Raises:
-        InputError: what `read` raises.
+        InputError: what `read` raises, and numbers with a gap.
     """
+    names = _names(path)
+    first, last = min(names), max(names)
+    # a line that is lost, or one too many, would give every later class another number
+    if first > 1 or last - first + 1 != len(names):
+        wanted = f"expected {len(names)} from 0 or 1 on without a gap"
+        raise InputError(f"{path}: numbers from {first} to {last}, {wanted}")
+    return names
+
+
+def _names(path: Path) -> dict[int, str]:
+    """Number -> class name."""
     lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     if not lines:
         raise InputError(f"{path}: no class in it")
@@ -41,19 +55,17 @@ def numbered(path: Path) -> dict[int, str]:
 
 
 def _by_number(lines: list[str], path: Path) -> dict[int, str]:
-    """Names by their numbers; none where not every line begins with one."""
+    """Names by their numbers; none where the lines are not numbered."""
+    found = [re.fullmatch(r"([0-9]{1,6})\s+(.+)", line) for line in lines]
+    # a list without numbers may hold a class such as "50 metres"
+    if sum(match is not None for match in found) <= len(lines) / 2:
+        return {}
     names: dict[int, str] = {}
-    for line in lines:
-        number, *name = line.split(maxsplit=1)
-        if not name or not re.fullmatch("[0-9]{1,6}", number):
-            return {}
-        if int(number) in names:
+    for line, match in zip(lines, found, strict=True):
+        if match is None:
+            raise InputError(f"{path}: {line!r} has no number, others have; get the list again")
+        number = int(match[1])
+        if number in names:
             raise InputError(f"{path}: number {number} stands twice; get the list again")
-        names[int(number)] = name[0].strip('"')
-    names = dict(sorted(names.items()))
-    first, last = min(names), max(names)
-    # a line that is lost, or one too many, would give every later class another number
-    if first > 1 or last - first + 1 != len(names):
-        wanted = f"expected {len(names)} from 0 or 1 on without a gap"
-        raise InputError(f"{path}: numbers from {first} to {last}, {wanted}")
-    return names
+        names[number] = match[2].strip('"')
+    return dict(sorted(names.items()))

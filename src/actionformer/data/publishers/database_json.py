@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from actionformer.errors import InputError
-from actionformer.files import items_of, number, read_object, text_of
+from actionformer.files import as_given, items_of, number, read_object, text_of
 
 
 def convert(
@@ -79,7 +79,7 @@ def _entry(
         "duration": duration,
     }
     if entry.get("frame") is not None:
-        converted["frame"] = number(entry["frame"])
+        converted["frame"] = as_given(entry["frame"])
     elif entry.get("fps") is not None:
         converted["frame"] = round(duration * number(entry["fps"]))
     # where labels are numbered every video has a list; elsewhere one without has no ground truth
@@ -89,7 +89,7 @@ def _entry(
     annotations = []
     for source in items_of(listed):
         start, end = items_of(source["segment"])
-        annotation: dict[str, Any] = {"segment": [number(start), number(end)]}
+        annotation: dict[str, Any] = {"segment": [as_given(start), as_given(end)]}
         for field in ("label", "noun", "verb"):
             if field in source:
                 annotation[field] = text_of(source[field])

@@ -22,7 +22,7 @@ from typing import Any
 
 from actionformer.data.publishers import database_json
 from actionformer.errors import InputError
-from actionformer.files import items_of, number, read_object, text_of
+from actionformer.files import as_given, items_of, read_object, text_of
 
 
 def convert(paths: list[Path]) -> dict[str, Any]:
@@ -55,11 +55,11 @@ def _clip(clip: dict[str, Any], subset: str) -> dict[str, Any]:
     for annotator in items_of(clip["annotations"]):
         for label in items_of(annotator["labels"]):
             if label["primary"]:
-                segment = [number(label["start_time"]), number(label["end_time"])]
+                segment = [as_given(label["start_time"]), as_given(label["end_time"])]
                 annotations.append({"segment": segment, "label": text_of(label["label"])})
     return {
         "subset": subset,
-        "duration": number(clip["video_end_sec"]) - number(clip["video_start_sec"]),
-        "frame": number(clip["video_end_frame"]) - number(clip["video_start_frame"]),
+        "duration": as_given(clip["video_end_sec"]) - as_given(clip["video_start_sec"]),
+        "frame": as_given(clip["video_end_frame"]) - as_given(clip["video_start_frame"]),
         "annotations": annotations,
     }
