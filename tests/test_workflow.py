@@ -342,11 +342,14 @@ def test_the_model_is_served_and_says_what_predict_says(done):
     """By `mlflow models serve`, from the folder of the project."""
     known = client(done)
     (version,) = known.search_model_versions("name = 'demo-thumos14_i3d'")
+    model = f"models:/demo-thumos14_i3d/{version.version}"
+    # the folder has a space in its name
+    variables = environment(MLFLOW_TRACKING_URI="sqlite:///mlflow.db")
     port = str(free_port())
     served = subprocess.Popen(
-        ["mlflow", "models", "serve", "-m", version.source, "-p", port, "--env-manager", "local"],
+        ["mlflow", "models", "serve", "-m", model, "-p", port, "--env-manager", "local"],
         cwd=done,
-        env=environment(),
+        env=variables,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -35,6 +35,8 @@ PROGRESS = "progress.json"
 # in a run folder: what a training that has ended leaves, beside the manifest of model.pt
 TRAINED = ("model.pt", "history.csv", "params.yaml", "lineage.json")
 TRACKING_FILE = Path("mlflow.db")
+# of it, as `mlflow ui` calls it
+TRACKING_ADDRESS = f"sqlite:///{TRACKING_FILE}"
 TABLE_FORMS = ("md", "csv", "tex", "html")
 # in a folder of results: why MLflow lacks it
 UNTRACKED = "mlflow-failed.txt"

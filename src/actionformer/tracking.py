@@ -28,7 +28,7 @@ from urllib.parse import quote, urlparse
 
 import numpy as np
 from filelock import FileLock
-from mlflow import pyfunc
+from mlflow import pyfunc, set_tracking_uri
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.environment_variables import MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL
 from mlflow.exceptions import MlflowException
@@ -158,16 +158,29 @@ def open_store() -> MlflowClient:
 
 def _is_local() -> bool:
     """Does the store lie in this folder, and not on a server or wherever its variable says?"""
-    return not os.environ.get("MLFLOW_TRACKING_URI")
+    return os.environ.get("MLFLOW_TRACKING_URI", "") in ("", layout.TRACKING_ADDRESS)
 
 
 def _store_address() -> str | None:
     """Of the store in this folder; None leaves it to MLflow's variable.
 
-    MLflow's own default quotes the folder's name: in "my project" it would make and fill a
-    database in a folder "my%20project" beside it, where `mlflow ui` finds nothing.
+    MLflow's own default, but for `mlflow ui`, quotes the folder's name: in "my project" it would
+    make and fill a database in a folder "my%20project" beside it.
     """
     return f"sqlite:///{layout.TRACKING_FILE.absolute()}" if _is_local() else None
+
+
+@contextmanager
+def _as_default_store() -> Iterator[None]:
+    """For what MLflow looks up in its default store alone: addresses such as models:/..."""
+    if not _is_local():
+        yield
+        return
+    set_tracking_uri(_store_address())
+    try:
+        yield
+    finally:
+        set_tracking_uri(None)
 
 
 def _client() -> MlflowClient:
@@ -562,13 +575,14 @@ def _log_model(client: MlflowClient, run_id: str, run: Path, experiment: Experim
     name = registered_name(experiment)
     with FileLock(LOCK), suppress(MlflowException):
         client.create_registered_model(name)  # unless it is there
-    client.create_model_version(
-        name,
-        f"models:/{model.model_id}",
-        run_id=run_id,
-        model_id=model.model_id,
-        tags={"seed": made.data.tags["seed"]},
-    )
+    with _as_default_store():
+        client.create_model_version(
+            name,
+            f"models:/{model.model_id}",
+            run_id=run_id,
+            model_id=model.model_id,
+            tags={"seed": made.data.tags["seed"]},
+        )
     make_addresses_relative()
     client.set_tag(run_id, "model", md5)
 

@@ -130,9 +130,11 @@ for _row in ROWS.values():
 FUSED = {name: row for name, row in ROWS.items() if row.actions_with in ROWS}
 INDEX = layout.tables(EDITION) / "index.md"
 # the stamp of what is in MLflow; none for a server of one's own
-TRACKING = (
-    [] if os.environ.get("MLFLOW_TRACKING_URI") else layout.tracked(EDITION).as_posix()
+ELSEWHERE = os.environ.get("MLFLOW_TRACKING_URI", "") not in (
+    "",
+    layout.TRACKING_ADDRESS,
 )
+TRACKING = [] if ELSEWHERE else layout.tracked(EDITION).as_posix()
 
 # one row of every data set and of every feature set that these rows need
 DATASETS = {row.dataset_folder: row for row in ROWS.values()}
