@@ -773,6 +773,26 @@ def _end_orphans(client: MlflowClient, results: Path) -> None:
                 client.set_terminated(run.info.run_id, "KILLED")
 
 
+def folder_of(run_id: str) -> Path:
+    """The run folder that a child run in MLflow stands for.
+
+    Raises:
+        InputError: no such run here, or one of no folder.
+    """
+    tags = {}
+    if not _is_local() or layout.TRACKING_FILE.exists():
+        with suppress(MlflowException):
+            tags = open_store().get_run(run_id).data.tags
+    if not {"kind", "edition", "row", "seed"} <= set(tags):
+        raise InputError(f"{run_id}: no run in MLflow that stands for a run's folder")
+    row = layout.results(tags["edition"]) / tags["row"]
+    if tags["kind"] == "released":
+        return row / "released"
+    if tags["kind"] == "actions":
+        row = row.with_name(f"{row.name}_actions")
+    return row / f"seed{tags['seed']}"
+
+
 def logged_metrics(runs: Sequence[Path]) -> dict[Path, dict[str, float]]:
     """Run folder -> the metrics that MLflow has of it; without those of which it has none."""
     if _is_local() and not layout.TRACKING_FILE.exists():

@@ -1,13 +1,17 @@
-"""Where numbers come from, and whether they still stand: verify."""
+"""Where numbers come from, and whether they still stand: trace, verify."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
+from dataclasses import asdict
+from pathlib import Path
 
 from actionformer.commands.options import Command
 from actionformer.errors import InputError
+from actionformer.params.files import PARAMS
 
 
 def verify_options(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +36,52 @@ def verify(args: argparse.Namespace) -> None:
     print("every one is what its inputs give")
 
 
+def trace_options(parser: argparse.ArgumentParser) -> None:
+    text = (
+        "a table in any form, a figure, a model card, the report, a row's or run's folder, a file "
+        "of a run, or the id of a run in MLflow"
+    )
+    parser.add_argument("subject", nargs="?", metavar="NUMBER", help=text)
+    text = "instead: every number that stands on this file, of data or of params"
+    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help=text)
+    parser.add_argument("--json", action="store_true", help="for programs")
+    text = "folder of params (default: the checkout's)"
+    parser.add_argument("--params", type=Path, default=PARAMS, help=text)
+
+
+def trace(args: argparse.Namespace) -> None:
+    if (args.subject is None) == (args.source is None):
+        raise InputError("expected a number to trace back, or --from FILE to trace forward")
+    from actionformer.reporting import lineage_tree
+    from actionformer.stages import trace as stage
+
+    if args.subject is not None:
+        root = stage.trace(args.subject)
+        text = lineage_tree.as_text(root).rstrip()
+        print(_json(lineage_tree.as_json(root)) if args.json else text)
+        return
+    standing = stage.standing_on(args.source, args.params)
+    if args.json:
+        print(_json([{**asdict(item), "path": str(item.path)} for item in standing]))
+        return
+    for item in standing:
+        average = f"  average mAP {item.average}" if item.average else ""
+        print(
+            f"{item.path}{average}  {f'outdated: {item.outdated}' if item.outdated else 'stands'}"
+        )
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False)
+
+
 COMMANDS = (
+    Command(
+        "trace",
+        "what made a number: runs, weights, seeds, commits, data; or what stands on a file",
+        trace_options,
+        trace,
+    ),
     Command(
         "verify",
         "compute metrics, tables, cards, figures and the report again, and compare every digit",

@@ -123,7 +123,7 @@ def verify(edition: str) -> Findings:
             _verify_run(run, findings)
         except InputError as error:
             findings.mismatches.append(str(error))
-    for manifest in progress(_manifests(results), "make pages again", unit="page"):
+    for manifest in progress(page_manifests(results), "make pages again", unit="page"):
         _verify_page(manifest, findings)
     _verify_index(edition, findings)
     _verify_mlflow(runs, findings)
@@ -136,7 +136,7 @@ def evaluated_runs(results: Path) -> list[Path]:
     return sorted(path.parent for path in found)
 
 
-def _manifests(results: Path) -> list[Path]:
+def page_manifests(results: Path) -> list[Path]:
     """Of the pages of an edition: tables, figures, model cards, the report."""
     found = [*results.glob("tables/*.manifest.json")]
     found += [*results.glob("*/figures.manifest.json"), *results.glob("*/README.manifest.json")]

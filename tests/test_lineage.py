@@ -1,4 +1,8 @@
-"""`actionformer verify`: every digit that lies somewhere is what its inputs give, or has a line."""
+"""From any digit back to what made it, forward to what stands on it, and whether it still stands.
+
+`actionformer verify`: every digit that lies somewhere is what its inputs give, or has a line.
+`actionformer trace`: a tree of files, each as it was and whether it is still there and the same.
+"""
 
 from __future__ import annotations
 
@@ -173,3 +177,132 @@ def test_nothing_to_verify_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["verify"]) == 1
     assert "results/demo: no results; `snakemake --cores all` makes them" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------- trace
+
+RUN = "results/demo/thumos14_i3d/seed0"
+FEATURES = "data/demo/thumos14/features/i3d_actionformer_stride4_thumos.zip"
+LEADS_TO = {
+    f"{RUN}/detections.json",
+    f"{RUN}/model.pt",
+    "build/demo/thumos14/i3d.h5",
+    "build/demo/thumos14/annotations.json",
+    "data/demo/thumos14/annotations/TH14_Temporal_annotations_test.zip",
+    FEATURES,
+}
+
+
+def traced(capsys, *arguments: str) -> dict:
+    assert main(["trace", "--json", *arguments]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def nodes(tree: dict) -> dict[str, dict]:
+    """Name -> node, of all."""
+    found = {tree["name"]: tree}
+    for part in tree.get("made_of", []):
+        found |= nodes(part)
+    return found
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "results/demo/tables/thumos14.md",
+        "results/demo/tables/thumos14.tex",
+        "results/demo/thumos14_i3d",
+        "results/demo/thumos14_i3d/README.md",
+        "results/demo/thumos14_i3d/figures/map_tiou.svg",
+        "results/demo/report.html",
+        RUN,
+        f"{RUN}/metrics.json",
+        f"{RUN}/detections.json",
+    ],
+)
+def test_whatever_shows_a_number_leads_back_to_the_publishers_files(results, capsys, subject):
+    found = nodes(traced(capsys, subject))
+    assert set(found) >= LEADS_TO
+    assert {node["state"] for node in found.values()} == {"the same"}
+    weights = found[f"{RUN}/model.pt"]["facts"]
+    assert weights["seed"] == "0"
+    assert re.fullmatch(r"epoch 1: [0-9a-f]{12}( with changes)?, cpu", weights["trained"])
+    assert weights["environment"].endswith(", as here")
+    assert (
+        "training.lr: 0.0001 -> 0.002"
+        in found[f"{RUN}/metrics.json"]["facts"]["beside the defaults"]
+    )
+    assert re.fullmatch("[0-9a-f]{32}", found[FEATURES]["facts"]["md5"])
+
+
+def test_a_run_in_mlflow_leads_back_too(results, capsys):
+    with closing(sqlite3.connect("mlflow.db")) as database:
+        (run_id,) = database.execute(
+            "SELECT run_uuid FROM runs WHERE name LIKE 'thumos14_i3d-seed0%'"
+        ).fetchone()
+    assert nodes(traced(capsys, run_id)).keys() >= LEADS_TO
+    assert main(["trace", "0" * 32]) == 1
+    assert "no run in MLflow that stands for a run's folder" in capsys.readouterr().err
+
+
+def test_of_each_file_it_says_whether_it_is_still_here_and_the_same(results, capsys):
+    Path(FEATURES).unlink()
+    labels = Path("data/demo/thumos14/annotations/category_idx.txt")
+    labels.write_text(labels.read_text() + "another\n")
+    (Path(RUN) / "model.pt").write_bytes(b"others")
+    found = nodes(traced(capsys, "results/demo/tables/thumos14.md"))
+    assert found[FEATURES]["state"] == "gone"
+    assert found[str(labels)]["state"] == "changed since"
+    assert found[f"{RUN}/model.pt"]["state"] == "changed since"
+    assert found[f"{RUN}/detections.json"]["state"] == "the same"
+
+
+def test_a_tree_for_people_says_what_was_said_once(results, capsys):
+    assert main(["trace", "results/demo/tables/thumos14.md"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("build/demo/thumos14/i3d.h5  features, the same (see above)") == 2
+    assert text.count(f"{FEATURES}  publisher's file, the same\n") == 1
+
+
+@pytest.mark.parametrize("source", [FEATURES, "build/demo/thumos14/i3d.h5", f"{RUN}/model.pt"])
+def test_what_stands_on_a_file_is_listed_and_says_when_it_no_longer_does(results, capsys, source):
+    def standing() -> dict[str, str]:
+        return {item["path"]: item["outdated"] for item in traced(capsys, "--from", source)}
+
+    runs = {f"{RUN}/metrics.json"}
+    if "model" not in source:
+        runs.add("results/demo/thumos14_i3d/released/metrics.json")
+    pages = {
+        "results/demo/tables/thumos14.md",
+        "results/demo/report.html",
+        "results/demo/thumos14_i3d/figures",
+        "results/demo/thumos14_i3d/README.md",
+    }
+    before = standing()
+    assert set(before) == runs | pages
+    assert not any(before.values())
+    Path(source).unlink()
+    assert all(f"{source} is gone" in standing()[path] for path in runs)
+
+
+def test_what_stands_on_params_is_outdated_by_those_that_a_stage_reads(results, capsys):
+    row = Path("params/experiments/thumos14_i3d.yaml")
+
+    def standing() -> set[str]:
+        found = traced(capsys, "--from", str(row), "--params", "params")
+        return {item["outdated"] for item in found if item["path"].endswith("seed0/metrics.json")}
+
+    assert standing() == {""}
+    row.write_text(row.read_text() + "inference: {soft_nms_sigma: 0.123}\n")
+    (why,) = standing()
+    assert re.match(r"detect: inference\.soft_nms_sigma: .* -> 0\.123", why)
+
+
+def test_a_file_that_nothing_stands_on_and_one_of_no_origin_are_one_line(results, capsys):
+    Path("notes.txt").write_text("a note")
+    assert main(["trace", "--from", "notes.txt"]) == 1
+    assert "notes.txt: no number in results/ stands on it" in capsys.readouterr().err
+    assert main(["trace", "notes.txt"]) == 1
+    assert "nothing beside it says what it was made of" in capsys.readouterr().err
+    assert main(["trace"]) == 1
+    assert "expected a number to trace back, or --from FILE" in capsys.readouterr().err
