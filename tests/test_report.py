@@ -15,7 +15,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from actionformer import layout
+from actionformer import layout, provenance
 from actionformer.errors import InputError
 from actionformer.params.experiment import EvaluationParams
 from actionformer.params.files import load_experiment
@@ -211,6 +211,24 @@ LINEAGE = {
     "identity": "fedcba9876543210",
     "trained_by": [SESSION],
 }
+
+
+def test_a_table_tells_the_locks_of_its_runs_and_never_that_of_who_makes_it():
+    rows, _ = table([66.0, 67.0])
+    told = {"first_epoch": 0, "last_epoch": 34, "git": SESSION["git"], "device": "cpu"}
+    lineages = []
+    for train, evaluate in (("a" * 32, "b" * 32), ("a" * 32, "c" * 32)):
+        session = told | {"environment": {"lock": train, "processor": "", "torch": ""}}
+        evaluated = {"git": SESSION["git"], "lock": evaluate}
+        lineages.append(LINEAGE | {"trained_by": [session], "evaluated_by": evaluated})
+    runs = []
+    for run, lineage in zip(rows[0].runs, lineages, strict=True):
+        runs.append(dataclasses.replace(run, lineage=lineage))
+    row = dataclasses.replace(rows[0], runs=runs)
+    assert tables.locks(runs) == ["a" * 32, "b" * 32, "c" * 32]
+    made = tables.table_of("t", "T", [row], edition="paper", remark="")
+    assert "`aaaaaaaa, bbbbbbbb, cccccccc`" in table_forms.as_markdown(made)
+    assert provenance.lock_md5()[:8] not in table_forms.as_markdown(made)
 
 
 def test_a_table_tells_which_commit_trained_which_epochs():

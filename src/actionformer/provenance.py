@@ -117,6 +117,16 @@ def evaluated_by(lineage: Mapping[str, Any]) -> dict[str, Any]:
     return told
 
 
+def locks(lineage: Mapping[str, Any]) -> list[str]:
+    """md5 of each lock file under which a run was trained and evaluated, each once."""
+    evaluated = evaluated_by(lineage)
+    found = []
+    for session in lineage["trained_by"]:
+        found.append(session.get("environment", {}).get("lock", "unknown"))
+    found.append(evaluated.get("lock") or evaluated["environment"]["lock"])
+    return list(dict.fromkeys(found))
+
+
 def commit_text(git: Mapping[str, Any]) -> str:
     """The first digits of a commit, and whether files differed from it."""
     return f"{git['commit'][:12]}{' with changes' if git['dirty'] else ''}"

@@ -36,6 +36,7 @@ COLUMNS = (
     "data_pinned",
     "trained",
     "threads",
+    "locks",
     "mlflow_runs",
 )
 
@@ -53,8 +54,9 @@ undecided otherwise, as with a single seed. Ours are the averaged weights after 
 nobody has who doesn't know their ground truth. *Released checkpoint*: the published weights,
 evaluated here without training. *Demo checkpoint*: weights that are drawn, in the published
 layout, whose scores mean nothing. *Trained* says which commit trained which epochs, and on what;
-*threads* are those of training. An MLflow run stands in `mlflow ui` under its experiment and its
-row.
+*threads* are those of training, *locks* the md5 of each lock file (`requirements.lock`) under
+which runs were trained and evaluated. An MLflow run stands in `mlflow ui` under its experiment and
+its row.
 """
 
 

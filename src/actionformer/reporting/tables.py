@@ -26,6 +26,7 @@ ORIGIN = (
     "pinned",
     "trained",
     "threads",
+    "locks",
     "MLflow run",
 )
 
@@ -123,6 +124,7 @@ def records(row: Row) -> list[dict[str, Any]]:
         "data_pinned": all(run.lineage["pinned"] for run in row.runs),
         "trained": trained(row.runs),
         "threads": experiment.training.threads,
+        "locks": " ".join(locks(row.runs)),
         "mlflow_runs": " ".join(run.mlflow_name for run in row.runs),
     }
     result = []
@@ -159,6 +161,15 @@ def data_version(experiment: Experiment, runs: Sequence[Run]) -> str:
     if experiment.edition == OWN:
         return OWN_FILES
     return " ".join(sorted({run.lineage["data_version"] for run in runs}))
+
+
+def locks(runs: Sequence[Run]) -> list[str]:
+    """md5 of each lock file under which these runs were trained and evaluated, each once.
+
+    Never of the one under which the table is made.
+    """
+    found = [lock for run in runs for lock in provenance.locks(run.lineage)]
+    return list(dict.fromkeys(found))
 
 
 def trained(runs: Sequence[Run]) -> str:
@@ -274,6 +285,7 @@ def _origin(title: str, row: Row, runs: Sequence[Run]) -> list[str]:
         pinned,
         trained(runs),
         str(experiment.training.threads),
+        Code(", ".join(lock[:8] for lock in locks(runs))),
         Code(f"{experiment.edition}/{experiment.table} > {names}"),
     ]
 

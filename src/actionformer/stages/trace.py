@@ -21,6 +21,7 @@ from actionformer.errors import InputError
 from actionformer.files import file_md5, read_object
 from actionformer.metrics_file import read_metrics
 from actionformer.params import keys
+from actionformer.params.dataset import Params
 from actionformer.params.experiment import (
     EvaluationParams,
     Experiment,
@@ -125,10 +126,10 @@ def _of_metrics(path: Path, recorded: str | None) -> Node:
     if "percent" in metrics:
         name = next(key for key in metrics["percent"] if key.endswith("mAP/average"))
         facts[name] = tables.cell(metrics["percent"][name])
-    facts |= _params(experiment)
+    facts |= _params(experiment, trained=seed is not None)
     evaluated = provenance.evaluated_by(lineage)
     facts["evaluated by"] = provenance.commit_text(evaluated["git"])
-    facts["environment"] = _lock(evaluated.get("lock") or evaluated["environment"]["lock"])
+    facts["environment"] = _lock(provenance.locks(lineage | {"trained_by": []})[0])
     kind = lineage.get("kind", "")
     facts["MLflow run"] = layout.run_name(experiment.name, seed, lineage["identity"], kind)
     return Node("metrics", str(path), state, facts, _parts(path.parent, experiment, metrics))
@@ -198,13 +199,15 @@ def _of_weights(
     return Node("weights", str(path), _state(path, recorded), facts, parts)
 
 
-def _params(experiment: Experiment) -> dict[str, str]:
-    """What a run's params say beside the defaults, and beside the row's own."""
-    kinds = {
-        "training": TrainingParams(),
-        "inference": InferenceParams(),
-        "evaluation": EvaluationParams(),
-    }
+def _params(experiment: Experiment, *, trained: bool) -> dict[str, str]:
+    """What a run's params say beside the defaults, and beside the row's own.
+
+    Args:
+        trained: False for a published checkpoint, of whose training these params say nothing.
+    """
+    kinds: dict[str, Params] = {"inference": InferenceParams(), "evaluation": EvaluationParams()}
+    if trained:
+        kinds = {"training": TrainingParams(), **kinds}
     found = []
     for name, usual in kinds.items():
         mine = getattr(experiment, name).model_dump(mode="json")
