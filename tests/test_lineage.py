@@ -14,9 +14,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import torch
 
 from actionformer import layout
 from actionformer.commands.main import main
+from actionformer.training.history import read_history, write_history
 from conftest import CHECKOUT
 from project import shorten
 
@@ -177,6 +179,74 @@ def test_nothing_to_verify_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["verify"]) == 1
     assert "results/demo: no results; `snakemake --cores all` makes them" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------- train again
+
+
+def rerun(capsys) -> tuple[int, list[str], str]:
+    code = main(["verify", "--rerun", *ROW, "--device", "cpu"])
+    said = capsys.readouterr()
+    return code, said.err.splitlines(), said.out
+
+
+def test_a_run_that_is_trained_again_has_the_same_bits(results, capsys):
+    code, _, said = rerun(capsys)
+    assert code == 0
+    assert "thumos14_i3d, seed 0: the same weights and detections, bit for bit" in said
+    assert not list(Path("build/again").rglob("model.pt"))
+
+
+def test_other_weights_than_its_seed_gives_have_a_line_each(results, capsys):
+    path = of(results, "seed0/model.pt")
+    content = torch.load(path, weights_only=True)
+    name = next(iter(content["state_dict"]))
+    content["state_dict"][name].view(-1)[0] += 1e-3
+    torch.save(content, path)
+    code, wrong, _ = rerun(capsys)
+    assert code == 1
+    assert re.search(rf"model\.pt: {re.escape(name)} differs by up to 0\.0", wrong[0])
+    assert wrong[-1].endswith("1 mismatch; each has a line above")
+
+
+def test_another_loss_in_the_history_has_a_line_with_its_epoch(results, capsys):
+    path = of(results, "seed0/history.csv")
+    history = read_history(path)
+    history[0]["loss/total"] += 1e-9
+    write_history(path, history)
+    code, wrong, _ = rerun(capsys)
+    assert code == 1
+    assert "epoch 1, loss/total is" in wrong[0]
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"device": "cuda:0"}, r"trained on cuda \(cuda\) in float32, this is cpu \("),
+        ({"precision": "bfloat16"}, r"in bfloat16, this is cpu"),
+    ],
+)
+def test_another_device_or_precision_is_refused_with_the_reason(results, capsys, told, words):
+    path = of(results, "seed0/lineage.json")
+    lineage = json.loads(path.read_text())
+    lineage["trained_by"][0] |= told
+    path.write_text(json.dumps(lineage))
+    code, said, _ = rerun(capsys)
+    assert code == 1
+    assert re.search(words, said[-1])
+
+
+def test_a_run_of_other_params_is_refused_since_there_is_nothing_to_compare(results, capsys):
+    row = Path("params/experiments/thumos14_i3d.yaml")
+    row.write_text(row.read_text() + "training: {clip_grad_norm: 0.5}\n")
+    code, said, _ = rerun(capsys)
+    assert code == 1
+    assert "trained otherwise than today (training.clip_grad_norm: " in said[-1]
+
+
+def test_a_row_without_rerun_is_one_line(results, capsys):
+    assert main(["verify", "thumos14_i3d"]) == 1
+    assert "a row goes with --rerun" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------- trace

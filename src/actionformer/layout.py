@@ -49,6 +49,8 @@ EVALUATIONS = Path("results/evaluations")
 COMPARISONS = Path("results/comparisons")
 HUB = Path("results/hub")
 CONVERTED = Path("build/converted")
+# runs that are trained again to be compared
+AGAIN = Path("build/again")
 # in the folder of a row: runs that later ones have taken the place of
 EARLIER = "earlier"
 # of a row, in their order on its page

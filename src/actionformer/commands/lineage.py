@@ -9,31 +9,67 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from actionformer.commands.options import Command
+from actionformer.commands.options import (
+    Command,
+    chosen_row,
+    device_option,
+    row_options,
+    say,
+    seed_option,
+    use_threads,
+)
 from actionformer.errors import InputError
 from actionformer.params.files import PARAMS
 
 
 def verify_options(parser: argparse.ArgumentParser) -> None:
-    text = "demo, paper, own, ... (default: demo)"
-    parser.add_argument("--edition", default="demo", help=text)
+    row_options(parser, optional=True)
+    seed_option(parser)
+    device_option(parser)
+    text = (
+        "train the row again, with --seed, and compare weights and detections bit for bit, which "
+        "only the same kind of device can repeat"
+    )
+    parser.add_argument("--rerun", action="store_true", help=text)
 
 
 def verify(args: argparse.Namespace) -> None:
+    if args.rerun != (args.row is not None):
+        raise InputError("a row goes with --rerun, which trains it again: verify --rerun ROW")
+    if args.rerun:
+        _rerun(args)
+        return
     from actionformer.stages import verify as stage
 
     began = time.monotonic()
-    found = stage.verify(args.edition)
+    found = stage.verify(args.edition or "demo")
     for remark in found.remarks:
         print(remark)
     for mismatch in found.mismatches:
         print(mismatch, file=sys.stderr)
     seconds = time.monotonic() - began
     print(f"{found.numbers:,} numbers in {found.files} files computed again, {seconds:.0f} s")
-    if found.mismatches:
-        count = len(found.mismatches)
-        raise InputError(f"{count} mismatch{'' if count == 1 else 'es'}; each has a line above")
+    _refuse_mismatches(len(found.mismatches))
     print("every one is what its inputs give")
+
+
+def _rerun(args: argparse.Namespace) -> None:
+    from actionformer.stages import retrain as stage
+
+    experiment = chosen_row(args)
+    use_threads(experiment)
+    different = stage.train_again(
+        experiment, args.seed, device=args.device, gpu_slots=args.gpu_slots, say=say
+    )
+    for line in different:
+        print(line, file=sys.stderr)
+    _refuse_mismatches(len(different))
+    print(f"{experiment.name}, seed {args.seed}: the same weights and detections, bit for bit")
+
+
+def _refuse_mismatches(count: int) -> None:
+    if count:
+        raise InputError(f"{count} mismatch{'' if count == 1 else 'es'}; each has a line above")
 
 
 def trace_options(parser: argparse.ArgumentParser) -> None:
@@ -87,5 +123,6 @@ COMMANDS = (
         "compute metrics, tables, cards, figures and the report again, and compare every digit",
         verify_options,
         verify,
+        resumes=True,
     ),
 )
