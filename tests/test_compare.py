@@ -11,7 +11,7 @@ import pytest
 from actionformer.commands.main import main
 from actionformer.errors import InputError
 from actionformer.evaluation import mean_average_precision
-from actionformer.evaluation.bootstrap import compare, weighted_ap
+from actionformer.evaluation.bootstrap import chance, compare, weighted_ap
 from actionformer.evaluation.matching import match, true_positives
 from actionformer.evaluation.summary import diagnosis_of, metrics_of
 from actionformer.files import write_json
@@ -102,6 +102,34 @@ def test_detectors_on_different_ground_truth_are_refused():
     other = match(database, results, subset="validation")
     with pytest.raises(InputError, match="different ground truth"):
         compare(matched(1, errors=0.3), other, TIOU)
+
+
+def test_the_mean_over_seeds_has_an_interval_that_holds_it_and_is_wider_with_fewer_videos():
+    seeds = [matched(seed, errors=0.4) for seed in range(3)]
+    scores, nothing = chance(seeds, None, TIOU, draws=300)
+    assert nothing == {}
+    assert list(scores) == ["0.3", "0.5", "0.7", "average"]
+    expected = []
+    for seed in range(3):
+        database, results = drawn(seed, errors=0.4)
+        found = mean_average_precision(database, results, subset="validation", tiou_thresholds=TIOU)
+        expected.append(found.ap_KU.mean())
+    assert scores["average"].value == pytest.approx(np.mean(expected), rel=1e-12)
+    for interval in scores.values():
+        assert interval.low < interval.value < interval.high
+
+
+def test_a_distance_is_drawn_on_the_same_videos_and_so_narrower_than_the_scores():
+    """Two detectors that fail on the same videos differ by less than either varies."""
+    one, other = matched(1, errors=0.3), matched(1, errors=0.3)
+    scores, differences = chance([one], other, TIOU, draws=100)
+    assert (differences["average"].low, differences["average"].high) == (0, 0)
+    assert scores["average"].high - scores["average"].low > 0.01
+    better = matched(3, errors=0.05)
+    _, differences = chance([better, better], matched(2, errors=0.5), TIOU, draws=100)
+    assert differences["average"].low > 0
+    compared = compare(matched(2, errors=0.5), better, TIOU, draws=100)
+    assert differences["average"].value == pytest.approx(compared.overall.value, rel=1e-9)
 
 
 @pytest.fixture

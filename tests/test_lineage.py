@@ -18,6 +18,10 @@ import torch
 
 from actionformer import layout
 from actionformer.commands.main import main
+from actionformer.params.files import load_experiment
+from actionformer.stages.bootstrap import bootstrap
+from actionformer.stages.report import table_texts
+from actionformer.stages.shown import Shown
 from actionformer.training.history import read_history, write_history
 from conftest import CHECKOUT
 from project import shorten
@@ -179,6 +183,31 @@ def test_nothing_to_verify_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["verify"]) == 1
     assert "results/demo: no results; `snakemake --cores all` makes them" in capsys.readouterr().err
+
+
+def test_where_numbers_compare_the_table_has_the_intervals_of_a_bootstrap(results, capsys):
+    """As in the paper edition, which is the only one that compares."""
+    experiment = load_experiment("thumos14_i3d", "demo", params=Path("params"))
+    experiment = experiment.model_copy(update={"comparable": True})
+    bootstrap(experiment, [0], released=True)
+    table = table_texts(Shown([experiment], [0], True, ""))["md"]
+    lines = {}
+    for line in table.splitlines():
+        if line.startswith("|"):
+            _, _, what, *cells = line.split("|")
+            lines[what.strip()] = cells
+    told = json.loads(of(results, "bootstrap.json").read_text())
+    average = told["mAP"]["average"]
+    assert average["low"] < average["value"] < average["high"]
+    assert f" {average['low']:.2f} to {average['high']:.2f} " in lines["videos (bootstrap)"]
+    beside = told["less_released_checkpoint"]["average"]
+    assert f" {beside['low']:+.2f} to {beside['high']:+.2f} " in lines["less released (bootstrap)"]
+    assert lines["verdict"][:-1] == [" undecided "] * 6
+    told["mAP"]["average"]["low"] += 0.01
+    of(results, "bootstrap.json").write_text(json.dumps(told))
+    code, wrong, _ = verified(capsys)
+    assert code == 1
+    assert any("bootstrap.json: mAP.average.low is" in line for line in wrong)
 
 
 # ------------------------------------------------------------------------------------- train again

@@ -744,6 +744,7 @@ def test_the_paper_edition_plans_fourteen_rows_and_three_seeds(tmp_path):
         "edition=paper",
     ).stdout
     assert len(set(re.findall(r"^Job \d+: Train (.*)$", said, re.M))) == 42
+    assert len(set(re.findall(r"^Job \d+: Draw the videos of (.*) anew$", said, re.M))) == 14
     fetched = set(re.findall(r"^Job \d+: Fetch (.*)$", said, re.M))
     assert len({name for name in fetched if "/checkpoints/" in name}) == 13  # two rows share one
     assert len(fetched) > 30

@@ -183,6 +183,11 @@ def figures_of_run(run: Path) -> Path:
     return run / "figures"
 
 
+def bootstrap(experiment: Experiment) -> Path:
+    """How much of a row's numbers is luck with the evaluated videos."""
+    return row(experiment) / "bootstrap.json"
+
+
 def model_card(experiment: Experiment) -> Path:
     """Where the Hugging Face Hub looks for it."""
     return Path("results") / experiment.edition / experiment.name / "README.md"

@@ -335,6 +335,11 @@ def released_of(rows):
     ]
 
 
+def bootstraps_of(rows):
+    """How much of these rows' numbers is luck with their videos, where those compare with published ones."""
+    return [layout.bootstrap(row) for row in rows if row.comparable]
+
+
 def released_before(row):
     """What a published checkpoint scores, where training must not begin unless that is as published."""
     waits = TRUST_RELEASED and CHOSEN.released_tolerance is not None

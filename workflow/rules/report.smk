@@ -50,6 +50,39 @@ rule draw:
         "{params.command}"
 
 
+rule bootstrap:
+    input:
+        metrics=lambda w: files_of_runs(w.row, ["metrics.json"]),
+        # of any size; the metrics beside them have their md5s
+        detections=lambda w: [
+            ancient(path) for path in files_of_runs(w.row, ["detections.json"])
+        ],
+        database=lambda w: ancient(layout.database_of(ROWS[w.row])),
+        database_manifest=lambda w: database_manifest(ROWS[w.row]),
+        released=lambda w: released_of([ROWS[w.row]]),
+    output:
+        intervals=f"results/{EDITION}/{{row}}/bootstrap.json",
+    log:
+        log_of("bootstrap/{row}"),
+    benchmark:
+        f"results/{EDITION}/benchmarks/bootstrap/{{row}}.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        command=command(
+            lambda w: f"actionformer bootstrap {row_arguments(w.row)} {SEED_OPTIONS}",
+            log_of("bootstrap/{row}"),
+        ),
+        attempt=attempt(log_of("bootstrap/{row}")),
+        seeds=SEEDS,
+        released=RELEASED,
+        key=lambda w: keys.plain_key("bootstrap", [keys.shown(ROWS[w.row])]),
+    message:
+        "Draw the videos of {wildcards.row} anew"
+    shell:
+        "{params.command}"
+
+
 rule card:
     input:
         runs=lambda w: files_of_runs(w.row, ["metrics.json"]),
@@ -84,6 +117,7 @@ rule tabulate:
         histories=lambda w: runs_of(w.table, "history.csv"),
         actions=lambda w: actions_of(w.table),
         released=lambda w: released_of(TABLES[w.table]),
+        bootstraps=lambda w: bootstraps_of(TABLES[w.table]),
     output:
         markdown=layout.tables(EDITION) / "{table}.md",
         html=report(
@@ -160,6 +194,7 @@ rule report_page:
         ],
         histories=[path for table in TABLES for path in runs_of(table, "history.csv")],
         released=released_of(ROWS.values()),
+        bootstraps=bootstraps_of(ROWS.values()),
     output:
         page=report(
             layout.report(EDITION),

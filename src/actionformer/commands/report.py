@@ -1,4 +1,6 @@
-"""Pages and pictures (draw, timeline, diagnose, card, tabulate, page, report), and MLflow runs."""
+"""Pages and pictures (draw, timeline, diagnose, card, tabulate, page, report), what they need
+beside the runs (bootstrap), and MLflow runs.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +37,19 @@ def draw(args: argparse.Namespace) -> None:
     experiment = chosen_row(args)
     seeds = chosen_seeds(args, experiment)
     print(stage.draw(experiment, seeds, videos=args.videos, released=args.released))
+
+
+def bootstrap_options(parser: argparse.ArgumentParser) -> None:
+    row_options(parser)
+    seeds_options(parser)
+
+
+def bootstrap(args: argparse.Namespace) -> None:
+    from actionformer.stages import bootstrap as stage
+
+    experiment = chosen_row(args)
+    seeds = chosen_seeds(args, experiment)
+    print(stage.bootstrap(experiment, seeds, released=args.released))
 
 
 def timeline_options(parser: argparse.ArgumentParser) -> None:
@@ -171,6 +186,12 @@ def runs(args: argparse.Namespace) -> None:
 
 COMMANDS = (
     Command("draw", "the figures of a row, from the runs of all seeds", draw_options, draw),
+    Command(
+        "bootstrap",
+        "how much of a row's numbers is luck with its videos, and against the published checkpoint",
+        bootstrap_options,
+        bootstrap,
+    ),
     Command(
         "timeline",
         "picture of a video's ground truth and detections",

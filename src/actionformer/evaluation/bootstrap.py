@@ -1,7 +1,7 @@
-"""Is one detector better than another, or were the videos lucky? A paired bootstrap over videos.
+"""How much of a score, or of a difference between two, is luck with the videos? A bootstrap.
 
-The videos of the evaluated subset are drawn anew with replacement, the same ones for both
-detectors, and both are scored on them (Efron, Tibshirani: An Introduction to the Bootstrap, 1993,
+The videos of the evaluated subset are drawn anew with replacement, the same ones for all
+detectors, and all are scored on them (Efron, Tibshirani: An Introduction to the Bootstrap, 1993,
 chapter 13). Which detection finds which segment is decided within a video, so a draw changes
 weights alone.
 """
@@ -26,8 +26,8 @@ LOW, HIGH = 2.5, 97.5
 
 
 @dataclass(frozen=True)
-class Difference:
-    """How much higher the second detector scores, as a fraction, with its 95 % interval."""
+class Interval:
+    """A score, or how much higher the second of two is, as a fraction, with its 95 % interval."""
 
     value: float
     low: float
@@ -39,11 +39,11 @@ class Comparison:
     """Two detectors on the same videos."""
 
     # of the average mAP
-    overall: Difference
+    overall: Interval
     # share of the draws in which the second one scores higher
     higher: float
     # class -> difference of its AP, mean over thresholds
-    classes: dict[str, Difference]
+    classes: dict[str, Interval]
 
 
 def compare(
@@ -57,9 +57,7 @@ def compare(
     Raises:
         InputError: detections that were held against different ground truth.
     """
-    same = first.classes == second.classes and first.videos == second.videos
-    if not same or not np.array_equal(first.truth_G2, second.truth_G2):
-        raise InputError("the two were held against different ground truth")
+    _refuse_other_truth(first, second)
     generator = np.random.default_rng(seed)
     V, K = len(first.videos), len(first.classes)
     correct = [true_positives(matched, tiou) >= 0 for matched in (first, second)]
@@ -80,9 +78,62 @@ def compare(
     )
 
 
-def _interval(value: float, drawn_D: NDArray[np.float64]) -> Difference:
+def chance(
+    detectors: Sequence[Matched],
+    other: Matched | None,
+    tiou: Sequence[float],
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> tuple[dict[str, Interval], dict[str, Interval]]:
+    """mAP in the mean over detectors (such as seeds), and how much higher it is than another's.
+
+    Each by threshold ('0.5') and 'average'; the second is empty without another detector.
+
+    Raises:
+        InputError: detections that were held against different ground truth.
+    """
+    everyone = [*detectors, *([other] if other is not None else [])]
+    for one in everyone[1:]:
+        _refuse_other_truth(detectors[0], one)
+    correct = [true_positives(matched, tiou) >= 0 for matched in everyone]
+    V, U = len(detectors[0].videos), len(tiou)
+    generator = np.random.default_rng(seed)
+    # the first row is the videos as they are
+    weight_DV = np.ones((draws + 1, V))
+    for d in range(draws):
+        weight_DV[d + 1] = np.bincount(generator.integers(0, V, V), minlength=V)
+    map_NDU = np.empty((len(everyone), draws + 1, U))
+    for d in progress(range(draws + 1), "draw videos anew", unit="draw"):
+        for n, matched in enumerate(everyone):
+            # classes of which no video was drawn have no AP
+            map_NDU[n, d] = np.nanmean(weighted_ap(matched, correct[n], weight_DV[d]), axis=0)
+    ours_DU = map_NDU[: len(detectors)].mean(axis=0)
+    scores = _by_threshold(ours_DU, tiou)
+    if other is None:
+        return scores, {}
+    return scores, _by_threshold(ours_DU - map_NDU[-1], tiou)
+
+
+def _by_threshold(score_DU: NDArray[np.float64], tiou: Sequence[float]) -> dict[str, Interval]:
+    """Intervals of scores, of which the first row is what was observed."""
+    found = {}
+    for u, threshold in enumerate(tiou):
+        found[f"{threshold:g}"] = _interval(float(score_DU[0, u]), score_DU[1:, u])
+    average_D = score_DU.mean(axis=1)
+    found["average"] = _interval(float(average_D[0]), average_D[1:])
+    return found
+
+
+def _refuse_other_truth(first: Matched, second: Matched) -> None:
+    same = first.classes == second.classes and first.videos == second.videos
+    if not same or not np.array_equal(first.truth_G2, second.truth_G2):
+        raise InputError("the two were held against different ground truth")
+
+
+def _interval(value: float, drawn_D: NDArray[np.float64]) -> Interval:
     low, high = np.nanpercentile(drawn_D, [LOW, HIGH]).tolist()
-    return Difference(value, low, high)
+    return Interval(value, low, high)
 
 
 def _difference(

@@ -57,6 +57,7 @@ ARITHMETIC = {
 
 # The same for what people look at: raised where a page shows something else.
 PAGES = {
+    "bootstrap": 1,
     "draw": 3,  # counts of bins beside their values, thresholds by name
     "card": 4,  # verdicts
     "tabulate": 4,  # verdicts, the best epoch

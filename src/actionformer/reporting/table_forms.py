@@ -23,6 +23,10 @@ COLUMNS = (
     "difference",
     "tolerance",
     "verdict",
+    "videos_low",
+    "videos_high",
+    "less_released_low",
+    "less_released_high",
     "best_epoch_oracle",
     "released_checkpoint",
     "seeds",
@@ -49,7 +53,9 @@ in `data.dvc`; *pinned* says whether the files used are that version's. *Toleran
 Student's 95 % prediction interval for one more run, from the spread of the seeds; a difference
 within it is what another seed alone would make. *Verdict*: reproduced, where the published value
 lies within the tolerance and that is at most 1 point; not reproduced, where it lies outside;
-undecided otherwise, as with a single seed. Ours are the averaged weights after the last epoch;
+undecided otherwise, as with a single seed. *Videos (bootstrap)*: where our mean lies in 95 % of the
+draws of other videos like these; *less released* the same of its distance to the released
+checkpoint, on the same draws. Ours are the averaged weights after the last epoch;
 *best epoch (oracle)* is what the epoch scores that does best on these very videos, a choice that
 nobody has who doesn't know their ground truth. *Released checkpoint*: the published weights,
 evaluated here without training. *Demo checkpoint*: weights that are drawn, in the published

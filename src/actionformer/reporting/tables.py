@@ -31,6 +31,8 @@ ORIGIN = (
 )
 
 AVERAGE = "average mAP"
+# a paired bootstrap
+BESIDE = "less released (bootstrap)"
 # stands for the version of data that is in none
 OWN_FILES = "own files"
 
@@ -67,6 +69,8 @@ class Row:
     released: Released | None = None
     # of a row of nouns: its seeds fused with those of a row of verbs
     actions: Sequence[Run] = ()
+    # bootstrap.json, where the row's numbers compare with published ones
+    chance: Mapping[str, Any] | None = None
 
     def metrics(self) -> list[tuple[str, str]]:
         """(heading, key in metrics.json) per column, in the published order."""
@@ -146,11 +150,23 @@ def records(row: Row) -> list[dict[str, Any]]:
             "difference": difference,
             "tolerance": allowed,
             "verdict": judged,
+            **_chance(row, key),
             "best_epoch_oracle": row.best(key),
             "released_checkpoint": None if row.released is None else row.released.percent.get(key),
         }
         result.append(record | common)
     return result
+
+
+def _chance(row: Row, key: str) -> dict[str, float | None]:
+    """The bootstrap's intervals of a cell: of ours, and of ours less the published checkpoint's."""
+    name = key.removeprefix("mAP/")
+    found: dict[str, float | None] = {}
+    for column, part in (("videos", "mAP"), ("less_released", "less_released_checkpoint")):
+        interval = {} if row.chance is None else row.chance[part].get(name, {})
+        for end in ("low", "high"):
+            found[f"{column}_{end}"] = interval.get(end)
+    return found
 
 
 def data_version(experiment: Experiment, runs: Sequence[Run]) -> str:
@@ -307,6 +323,9 @@ def _lines(row: Row, *, checkpoints: bool) -> list[tuple[str, list[str]]]:
             lines.append(("tolerance", tolerances))
         if any(record["verdict"] is not None for record in found):
             lines.append(("verdict", [record["verdict"] or "n/a" for record in found]))
+    for words, column in (("videos (bootstrap)", "videos"), (BESIDE, "less_released")):
+        if any(record[f"{column}_low"] is not None for record in found):
+            lines.append((words, [_span_of(record, column) for record in found]))
     if any(record["best_epoch_oracle"] is not None for record in found):
         best = [cell(record["best_epoch_oracle"]) for record in found]
         lines.append(("best epoch (oracle)", best))
@@ -314,6 +333,14 @@ def _lines(row: Row, *, checkpoints: bool) -> list[tuple[str, list[str]]]:
         scores = [cell(record["released_checkpoint"]) for record in found]
         lines.append((checkpoint(row.experiment), scores))
     return lines
+
+
+def _span_of(record: Mapping[str, Any], column: str) -> str:
+    low, high = record[f"{column}_low"], record[f"{column}_high"]
+    if low is None:
+        return "n/a"
+    sign = "+" if column == "less_released" else ""
+    return f"{low:{sign}.2f} to {high:{sign}.2f}"
 
 
 def _average(row: Row) -> Average:

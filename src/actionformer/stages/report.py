@@ -17,6 +17,9 @@ from actionformer.reporting.model_card import model_card
 from actionformer.stages.shown import Shown, shown
 from actionformer.training.history import best_epoch, read_history
 
+# of bootstrap.json
+CHANCE = ("mAP", "less_released_checkpoint")
+
 # ------------------------------------------------------------------------------------------ tables
 
 
@@ -105,7 +108,9 @@ def _table_row(
         name = layout.run_name(experiment.name, None, metrics["lineage"]["identity"])
         percent, why_none = metrics.get("percent", {}), metrics.get("none", "")
         checkpoint = tables.Released(percent, why_none, name)
-    return tables.Row(experiment, runs, checkpoint, fused)
+    drawn = layout.bootstrap(experiment)
+    chance = read_object(drawn, *CHANCE) if experiment.comparable and drawn.exists() else None
+    return tables.Row(experiment, runs, checkpoint, fused, chance)
 
 
 def _table_run(experiment: Experiment, folder: str, seed: int) -> tables.Run:

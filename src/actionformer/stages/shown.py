@@ -68,6 +68,8 @@ class Shown:
                     files += [run / "metrics.json", run / "history.csv"]
             if self.released:
                 files.append(layout.released_run(experiment) / "metrics.json")
+            if experiment.comparable:
+                files.append(layout.bootstrap(experiment))
         return files
 
 

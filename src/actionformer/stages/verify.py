@@ -27,6 +27,7 @@ from actionformer.params.experiment import Experiment
 from actionformer.params.files import evaluated_experiment
 from actionformer.progress import progress
 from actionformer.stages import inputs
+from actionformer.stages.bootstrap import row_chance
 from actionformer.stages.evaluate import row_diagnosis, row_metrics
 from actionformer.stages.figures import figures_of
 from actionformer.stages.report import card_text, page_text, report_text, table_texts
@@ -123,6 +124,8 @@ def verify(edition: str) -> Findings:
             _verify_run(run, findings)
         except InputError as error:
             findings.mismatches.append(str(error))
+    for path in sorted(results.glob("*/bootstrap.json")):
+        _verify_bootstrap(path, findings)
     for manifest in progress(page_manifests(results), "make pages again", unit="page"):
         _verify_page(manifest, findings)
     _verify_index(edition, findings)
@@ -181,6 +184,20 @@ def _verify_run(run: Path, findings: Findings) -> None:
         findings.compare_values(
             diagnosis_file, read_object(diagnosis_file), json.loads(json.dumps(diagnosis))
         )
+
+
+def _verify_bootstrap(path: Path, findings: Findings) -> None:
+    """The intervals of a row, drawn again from the same random numbers."""
+    told = read_object(path, "seeds", "released", "mAP", "less_released_checkpoint")
+    first = path.parent / f"seed{told['seeds'][0]}/metrics.json"
+    experiment = evaluated_experiment(read_metrics(first), str(first))
+    database_file = layout.database_of(experiment)
+    if not database_file.exists():
+        findings.remarks.append(f"{path}: needs annotations ({database_file})")
+        return
+    again = row_chance(experiment, told["seeds"], released=told["released"])
+    for part in ("mAP", "less_released_checkpoint"):
+        findings.compare_values(path, {part: told[part]}, {part: again[part]})
 
 
 def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
