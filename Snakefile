@@ -5,23 +5,34 @@
 #   snakemake --cores all results/demo/tables/thumos14.md          one table
 #   snakemake --cores all --config 'rows=[thumos14_i3d]'           one row
 #   snakemake --cores all --config experiment=my.yaml              an experiment of one's own (docs/own-dataset.md)
+#   snakemake --cores all --config results=results.zip             the pages of an archive (docs/lineage.md)
 
 
 configfile: workflow.source_path("params/workflow.yaml")
 
 
-include: "workflow/rules/common.smk"
-include: "workflow/rules/fetch.smk"
-include: "workflow/rules/build.smk"
-include: "workflow/rules/train.smk"
-include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/report.smk"
+if config["results"]:
 
+    include: "workflow/rules/archive.smk"
 
-rule all:
-    default_target: True
-    input:
-        page=INDEX,
-        report=layout.report(EDITION),
-        cards=[layout.model_card(row) for row in ROWS.values()],
-        tracking=TRACKING,
+    rule all:
+        default_target: True
+        input:
+            REBUILT,
+
+else:
+
+    include: "workflow/rules/common.smk"
+    include: "workflow/rules/fetch.smk"
+    include: "workflow/rules/build.smk"
+    include: "workflow/rules/train.smk"
+    include: "workflow/rules/evaluate.smk"
+    include: "workflow/rules/report.smk"
+
+    rule all:
+        default_target: True
+        input:
+            page=INDEX,
+            report=layout.report(EDITION),
+            cards=[layout.model_card(row) for row in ROWS.values()],
+            tracking=TRACKING,

@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
 import sqlite3
+import zipfile
 from contextlib import closing
 from pathlib import Path
 
@@ -23,10 +25,11 @@ from actionformer.stages.bootstrap import bootstrap
 from actionformer.stages.report import table_texts
 from actionformer.stages.shown import Shown
 from actionformer.training.history import read_history, write_history
-from conftest import CHECKOUT
+from conftest import CHECKOUT, run_command
 from project import shorten
 
 ROW = ["thumos14_i3d", "--params", "params"]
+RUN = "results/demo/thumos14_i3d/seed0"
 STAGES = (
     ["convert", "thumos14"],
     ["pack", "thumos14", "i3d"],
@@ -278,9 +281,147 @@ def test_a_row_without_rerun_is_one_line(results, capsys):
     assert "a row goes with --rerun" in capsys.readouterr().err
 
 
+# ----------------------------------------------------------------------------------------- archive
+
+PAGES = ["*.md", "*.html", "tables/*.csv", "tables/*.tex"]
+
+
+def archived(*arguments: str) -> Path:
+    assert main(["archive", "--out", "results.zip", "--params", "params", *arguments]) == 0
+    return Path("results.zip")
+
+
+def changed(archive: Path, name: str, content: bytes | None) -> None:
+    """Let a member hold something else, or be gone; a new name is a member too many."""
+    with zipfile.ZipFile(archive) as packed:
+        members = {info.filename: packed.read(info) for info in packed.infolist()}
+    members.pop(name, None)
+    if content is not None:
+        members[name] = content
+    with zipfile.ZipFile(archive, "w") as packed:
+        for member, text in members.items():
+            packed.writestr(member, text)
+
+
+def in_archive(capsys, archive: Path) -> tuple[int, list[str], str]:
+    capsys.readouterr()
+    code = main(["verify", "--archive", str(archive)])
+    said = capsys.readouterr()
+    return code, said.err.splitlines(), said.out
+
+
+def test_an_archive_holds_what_its_crate_says_and_verifies_from_nothing_else(
+    results, tmp_path, monkeypatch, capsys
+):
+    archive = archived().absolute()
+    with zipfile.ZipFile(archive) as packed:
+        names = set(packed.namelist())
+        crate = json.loads(packed.read("ro-crate-metadata.json"))
+        entities = {entity["@id"]: entity for entity in crate["@graph"]}
+        listed = {name for name, entity in entities.items() if "File" in entity["@type"]}
+        assert listed == names - {"ro-crate-metadata.json"}
+        for name in listed:
+            md5 = hashlib.md5(packed.read(name), usedforsecurity=False).hexdigest()
+            assert md5 == entities[name]["md5"], name
+    assert entities["./"]["mainEntity"] == {"@id": "Snakefile"}
+    (run,) = [
+        one for one in entities.values() if one.get("name", "").startswith("thumos14_i3d-seed0")
+    ]
+    assert run["@type"] == "CreateAction"
+    assert {"@id": f"{RUN}/model.pt"} in run["result"]
+    read = {entities[item["@id"]]["name"]: entities[item["@id"]]["value"] for item in run["object"]}
+    assert read == json.loads((Path(RUN) / "metrics.json").read_text())["lineage"]["files"]
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    code, wrong, said = in_archive(capsys, archive)
+    assert (code, wrong) == (0, [])
+    assert int(re.match(r"([\d,]+) numbers", said)[1].replace(",", "")) > 5000
+    assert not list((tmp_path / "empty").iterdir())
+
+
+def test_the_same_results_make_the_same_archive_and_weights_can_stay_out(results):
+    first = archived().read_bytes()
+    assert archived().read_bytes() == first
+    with zipfile.ZipFile(archived("--weights", "none")) as packed:
+        assert not [name for name in packed.namelist() if name.endswith(".pt")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        (f"{RUN}/metrics.json", None, "lacks results/demo/thumos14_i3d/seed0/metrics.json"),
+        (f"{RUN}/metrics.json", b"{}", "metrics.json has another md5 than its crate says"),
+        ("results/more.txt", b"", "holds results/more.txt, which its crate does not list"),
+        ("ro-crate-metadata.json", None, "no ro-crate-metadata.json in it"),
+        ("../outside.txt", b"", "a member called '../outside.txt'"),
+    ],
+)
+def test_a_broken_archive_is_one_line(results, capsys, name, content, words):
+    archive = archived()
+    changed(archive, name, content)
+    code, wrong, _ = in_archive(capsys, archive)
+    assert code == 1
+    assert len(wrong) == 1
+    assert words in wrong[0]
+
+
+def test_what_is_no_archive_is_one_line(results, capsys):
+    Path("results.zip").write_bytes(b"no archive")
+    for call in (["verify", "--archive", "results.zip"], ["rebuild", "results.zip"]):
+        assert main(call) == 1
+        assert "results.zip: corrupt or truncated archive" in capsys.readouterr().err
+
+
+def test_ground_truth_that_may_not_be_passed_on_stays_out_and_verify_says_what_it_needs(
+    results, capsys
+):
+    edition = Path("params/editions/demo.yaml")
+    edition.write_text(edition.read_text().replace("shareable: true", "shareable: false"))
+    archive = archived()
+    with zipfile.ZipFile(archive) as packed:
+        names = packed.namelist()
+        assert "| THUMOS-14 |" in packed.read("LICENCES.md").decode()
+        assert packed.read("LICENCES.md").decode().strip().endswith("| md5 only |")
+    assert "build/demo/thumos14/annotations.json" not in names
+    assert "build/demo/thumos14/annotations.manifest.json" in names
+    code, wrong, said = in_archive(capsys, archive)
+    assert (code, wrong) == (0, [])
+    assert said.count("needs annotations (build/demo/thumos14/annotations.json)") == 3
+
+
+def test_pages_are_rebuilt_byte_for_byte_in_a_folder_with_nothing_else(
+    results, tmp_path, monkeypatch, capsys
+):
+    archive = archived().absolute()
+    pages = [path for pattern in PAGES for path in results.rglob(pattern)]
+    expected = {path: path.read_bytes() for path in pages}
+    assert len(expected) == 7
+    empty = tmp_path / "an empty folder"
+    empty.mkdir()
+    command = ["snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "--cores", "1", "--config"]
+    run_command(empty, *command, f"results={archive}")
+    assert {path: (empty / path).read_bytes() for path in pages} == expected
+    monkeypatch.chdir(empty)
+    of(results, "seed0/history.csv").write_text("another")
+    assert main(["rebuild", str(archive)]) == 1
+    assert "history.csv: lies here and is another than in" in capsys.readouterr().err
+
+
+def test_pages_are_not_rebuilt_from_numbers_that_their_inputs_do_not_give(
+    results, tmp_path, monkeypatch, capsys
+):
+    path = of(results, "seed0/metrics.json")
+    path.write_text(re.sub(r'("mAP/0.5": \d+\.)\d', r"\g<1>9", path.read_text(), count=1))
+    archive = archived().absolute()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert main(["rebuild", str(archive)]) == 1
+    assert "metrics.json: percent.mAP/0.5 is" in capsys.readouterr().err
+    assert not list(Path().rglob("*.html"))
+
+
 # ------------------------------------------------------------------------------------------- trace
 
-RUN = "results/demo/thumos14_i3d/seed0"
 FEATURES = "data/demo/thumos14/features/i3d_actionformer_stride4_thumos.zip"
 LEADS_TO = {
     f"{RUN}/detections.json",

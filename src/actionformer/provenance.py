@@ -209,13 +209,29 @@ def _pinned_md5s(checkout: Path) -> dict[str, str]:
         if not version.endswith(".dir"):
             pinned[folder] = version
             continue
-        # DVC keeps a folder's list of files like any other file, under its md5
-        for store in (checkout / ".dvc/cache/files/md5", checkout / ".dvc/store/files/md5"):
-            manifest = store / version[:2] / version[2:]
-            if manifest.exists():
-                pinned |= _of_folder(folder, manifest)
-                break
+        manifest = _list_of(checkout, version)
+        if manifest is not None:
+            pinned |= _of_folder(folder, manifest)
     return pinned
+
+
+def _list_of(checkout: Path, version: str) -> Path | None:
+    """DVC's list of the files of a folder, which it keeps like any other file, under its md5."""
+    for store in (".dvc/cache/files/md5", ".dvc/store/files/md5"):
+        path = checkout / store / version[:2] / version[2:]
+        if path.exists():
+            return path
+    return None
+
+
+def lists_of_pinned() -> list[Path]:
+    """The files beside `data.dvc` that tell which files are pinned."""
+    found = []
+    for version in _outputs(Path().resolve()).values():
+        path = _list_of(Path(), version)
+        if version.endswith(".dir") and path is not None:
+            found.append(path)
+    return found
 
 
 def _of_folder(folder: str, manifest: Path) -> dict[str, str]:

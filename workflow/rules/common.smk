@@ -48,6 +48,7 @@ def planned():
         "mirror",
         "link",
         "set",
+        "results",
         "gpu_slots",
     ]
     unknown = sorted(set(config) - set(known))

@@ -1,4 +1,4 @@
-"""Where numbers come from, and whether they still stand: trace, verify."""
+"""Where numbers come from, and whether they still stand: trace, verify, archive, rebuild."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from actionformer.commands.options import (
     Command,
     chosen_row,
     device_option,
+    edition_options,
     row_options,
     say,
     seed_option,
@@ -31,6 +32,8 @@ def verify_options(parser: argparse.ArgumentParser) -> None:
         "only the same kind of device can repeat"
     )
     parser.add_argument("--rerun", action="store_true", help=text)
+    text = "check an archive, and compute again what it holds, from nothing else"
+    parser.add_argument("--archive", type=Path, metavar="FILE.zip", help=text)
 
 
 def verify(args: argparse.Namespace) -> None:
@@ -39,10 +42,14 @@ def verify(args: argparse.Namespace) -> None:
     if args.rerun:
         _rerun(args)
         return
+    from actionformer.stages import archive as archives
     from actionformer.stages import verify as stage
 
     began = time.monotonic()
-    found = stage.verify(args.edition or "demo")
+    if args.archive is not None:
+        found = archives.verify_archive(args.archive)
+    else:
+        found = stage.verify(args.edition or "demo")
     for remark in found.remarks:
         print(remark)
     for mismatch in found.mismatches:
@@ -111,7 +118,42 @@ def _json(content: object) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False)
 
 
+def archive_options(parser: argparse.ArgumentParser) -> None:
+    edition_options(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.zip", help="to write")
+    text = "model.pt of every run, or of none (default: all)"
+    parser.add_argument("--weights", choices=("all", "none"), default="all", help=text)
+
+
+def archive(args: argparse.Namespace) -> None:
+    from actionformer.stages import archive as stage
+
+    print(stage.archive(args.edition, args.out, args.weights, args.params))
+
+
+def rebuild_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("archive", type=Path, help="what `actionformer archive` has written")
+
+
+def rebuild(args: argparse.Namespace) -> None:
+    from actionformer.stages import archive as stage
+
+    print("\n".join(stage.rebuild(args.archive)))
+
+
 COMMANDS = (
+    Command(
+        "archive",
+        "an edition's results as one file, an RO-Crate that can be checked and built from",
+        archive_options,
+        archive,
+    ),
+    Command(
+        "rebuild",
+        "tables, cards and report of an archive, in this folder, without features or a GPU",
+        rebuild_options,
+        rebuild,
+    ),
     Command(
         "trace",
         "what made a number: runs, weights, seeds, commits, data; or what stands on a file",

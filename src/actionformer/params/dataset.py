@@ -154,6 +154,11 @@ class Dataset(Params):
     ] = "database"
     homepage: str | None = None
     licence: str = "unknown"
+    shareable: bool = Field(
+        False,
+        description="does the licence of the annotations allow to pass them on, as an archive of "
+        "results does? Where none is stated nobody has allowed it",
+    )
     root: str | None = Field(
         None, description="folder of the files; null: data/{edition}/{dataset}"
     )

@@ -337,6 +337,9 @@ class Edition(Params):
         description="where raw files come from: `dvc pull`; their publishers, or first a mirror "
         "that is named; a mirror alone"
     )
+    shareable: bool = Field(
+        False, description="may its data be passed on, whatever data sets' licences say of theirs?"
+    )
     memory_mb: int = Field(8000, description="that a training or detection job asks for")
     released_tolerance: float | None = Field(
         None,

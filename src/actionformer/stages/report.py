@@ -14,9 +14,11 @@ from actionformer.params.experiment import Experiment
 from actionformer.reporting import report, table_forms, tables
 from actionformer.reporting.figures.primitives import Figure
 from actionformer.reporting.model_card import model_card
-from actionformer.stages.shown import Shown, shown
+from actionformer.stages.shown import Shown, read_shown, shown
 from actionformer.training.history import best_epoch, read_history
 
+# the page with all tables
+INDEX = "index.md"
 # of bootstrap.json
 CHANCE = ("mAP", "less_released_checkpoint")
 
@@ -61,8 +63,9 @@ def table_texts(of_table: Shown) -> dict[str, str]:
 
 def page(edition: str, names: Sequence[str]) -> str:
     """Put tables on one page; says what it wrote."""
-    out = layout.tables(edition) / "index.md"
+    out = layout.tables(edition) / INDEX
     write_text(out, page_text(edition, names))
+    write_json(layout.manifest(out), {"tables": list(names)})
     return f"{out}: {len(names)} tables"
 
 
@@ -75,7 +78,12 @@ def page_text(edition: str, names: Sequence[str]) -> str:
             maker = f"actionformer tabulate --table {name}"
             raise InputError(f"{path}: no such table; `{maker}` makes it")
         parts.append(path.read_text(encoding="utf-8"))
-    return table_forms.page(f"ActionFormer: results tables, {edition} edition", parts)
+    return _with_title(edition, parts)
+
+
+def _with_title(edition: str, tables_in_order: Sequence[str]) -> str:
+    title = f"ActionFormer: results tables, {edition} edition"
+    return table_forms.page(title, tables_in_order)
 
 
 def _table(rows: Sequence[tables.Row], remark: str) -> tables.Table:
@@ -208,6 +216,53 @@ def card_text(on_card: Shown) -> str:
         run = layout.run(experiment.edition, experiment.name, seed)
         per_seed.append(read_metrics(run / "metrics.json").get("classes", {}))
     return model_card(row, per_seed, remark=on_card.remark)
+
+
+# ------------------------------------------------------------------------------- pages, made again
+
+
+def page_manifests(results: Path) -> list[Path]:
+    """Of the pages of an edition that show rows: tables, figures, model cards, the report."""
+    found = [*results.glob("tables/*.manifest.json")]
+    found += [*results.glob("*/figures.manifest.json"), *results.glob("*/README.manifest.json")]
+    found += [*results.glob("report.manifest.json")]
+    index = layout.manifest(Path(INDEX)).name
+    return sorted(path for path in found if path.name != index)
+
+
+def texts_of(manifest: Path) -> dict[Path, str]:
+    """Path -> text of the pages beside a manifest, from the files of their runs; none of figures.
+
+    Raises:
+        InputError: a manifest of an earlier version, or a run that is not there.
+    """
+    name = manifest.name.removesuffix(".manifest.json")
+    if name == "figures":
+        return {}
+    of_page = read_shown(manifest)
+    if name == "report":
+        return {layout.report(of_page.edition): report_text(of_page)}
+    if name == "README":
+        return {layout.model_card(of_page.experiments[0]): card_text(of_page)}
+    forms = table_texts(of_page)
+    return {manifest.with_name(f"{name}.{form}"): text for form, text in forms.items()}
+
+
+def pages_of(edition: str) -> dict[Path, str]:
+    """Path -> text of every page of an edition, but for figures.
+
+    Raises:
+        InputError: what `texts_of` raises.
+    """
+    pages: dict[Path, str] = {}
+    for manifest in page_manifests(layout.results(edition)):
+        pages |= texts_of(manifest)
+    index = layout.tables(edition) / INDEX
+    if layout.manifest(index).exists():
+        names = read_object(layout.manifest(index), "tables")["tables"]
+        in_order = [pages[layout.tables(edition) / f"{name}.md"] for name in names]
+        pages[index] = _with_title(edition, in_order)
+    return pages
 
 
 # ------------------------------------------------------------------------------------------ MLflow

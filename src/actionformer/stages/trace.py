@@ -33,8 +33,9 @@ from actionformer.progress import progress
 from actionformer.reporting import tables
 from actionformer.reporting.lineage_tree import CHANGED, GONE, SAME, UNKNOWN, Node
 from actionformer.stages import status
+from actionformer.stages.report import page_manifests
 from actionformer.stages.shown import read_shown
-from actionformer.stages.verify import evaluated_runs, page_manifests
+from actionformer.stages.verify import evaluated_runs
 
 # of a run in MLflow
 RUN_ID = re.compile(r"[0-9a-f]{32}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -30,7 +30,7 @@ from actionformer.stages import inputs
 from actionformer.stages.bootstrap import row_chance
 from actionformer.stages.evaluate import row_diagnosis, row_metrics
 from actionformer.stages.figures import figures_of
-from actionformer.stages.report import card_text, page_text, report_text, table_texts
+from actionformer.stages.report import INDEX, page_manifests, page_text, texts_of
 from actionformer.stages.shown import Shown, read_shown
 
 # percent that a sum may differ by where another processor adds in another order
@@ -108,8 +108,11 @@ def _difference(here: str | None, there: str | None) -> str:
     return "other spaces stand there"
 
 
-def verify(edition: str) -> Findings:
+def verify(edition: str, *, with_mlflow: bool = True) -> Findings:
     """Compute again whatever can be of an edition's results, and compare.
+
+    Args:
+        with_mlflow: compare MLflow's numbers, too.
 
     Raises:
         InputError: there are no results of this edition.
@@ -119,32 +122,33 @@ def verify(edition: str) -> Findings:
     if not runs:
         raise InputError(f"{results}: no results; `snakemake --cores all` makes them")
     findings = Findings()
+    verify_runs(runs, findings)
+    for path in sorted(results.glob("*/bootstrap.json")):
+        _verify_bootstrap(path, findings)
+    for manifest in progress(page_manifests(results), "make pages again", unit="page"):
+        try:
+            _verify_page(manifest, findings)
+        except InputError as error:
+            findings.mismatches.append(str(error))
+    _verify_index(edition, findings)
+    if with_mlflow:
+        _verify_mlflow(runs, findings)
+    return findings
+
+
+def verify_runs(runs: Sequence[Path], findings: Findings) -> None:
+    """Compute the metrics of runs again from their detections, and compare."""
     for run in progress(runs, "compute metrics again", unit="run"):
         try:
             _verify_run(run, findings)
         except InputError as error:
             findings.mismatches.append(str(error))
-    for path in sorted(results.glob("*/bootstrap.json")):
-        _verify_bootstrap(path, findings)
-    for manifest in progress(page_manifests(results), "make pages again", unit="page"):
-        _verify_page(manifest, findings)
-    _verify_index(edition, findings)
-    _verify_mlflow(runs, findings)
-    return findings
 
 
 def evaluated_runs(results: Path) -> list[Path]:
     """The run folders of an edition that hold metrics, those of published checkpoints too."""
     found = [*results.glob("*/seed*/metrics.json"), *results.glob("*/released/metrics.json")]
     return sorted(path.parent for path in found)
-
-
-def page_manifests(results: Path) -> list[Path]:
-    """Of the pages of an edition: tables, figures, model cards, the report."""
-    found = [*results.glob("tables/*.manifest.json")]
-    found += [*results.glob("*/figures.manifest.json"), *results.glob("*/README.manifest.json")]
-    found += [*results.glob("report.manifest.json")]
-    return sorted(found)
 
 
 # -------------------------------------------------------------------------------------------- runs
@@ -215,14 +219,11 @@ def _action_metrics(experiment: Experiment, nouns: Database, detections: Any) ->
 
 def _verify_page(manifest: Path, findings: Findings) -> None:
     """What a page says, from the files of its runs."""
-    try:
-        page = read_shown(manifest)
-        _refuse_other_results(manifest)
-        texts = _texts(manifest, page, findings)
-    except InputError as error:
-        findings.mismatches.append(str(error))
-        return
-    for path, text in texts.items():
+    page = read_shown(manifest)
+    _refuse_other_results(manifest)
+    if manifest.name == "figures.manifest.json":
+        _verify_figures(manifest.with_name("figures"), page, findings)
+    for path, text in texts_of(manifest).items():
         if path.exists():
             findings.compare_text(path, text)
         else:
@@ -238,22 +239,6 @@ def _refuse_other_results(manifest: Path) -> None:
             raise InputError(f"{manifest}: made of another {name}; make the page again")
 
 
-def _texts(manifest: Path, page: Shown, findings: Findings) -> dict[Path, str]:
-    """Path -> text of everything that a manifest stands beside."""
-    name = manifest.name.removesuffix(".manifest.json")
-    beside = manifest.with_name(name)
-    if manifest.parent.name == "tables":
-        return {
-            beside.with_name(f"{name}.{form}"): text for form, text in table_texts(page).items()
-        }
-    if name == "report":
-        return {layout.report(page.edition): report_text(page)}
-    if name == "README":
-        return {layout.model_card(page.experiments[0]): card_text(page)}
-    _verify_figures(beside, page, findings)
-    return {}
-
-
 def _verify_figures(folder: Path, page: Shown, findings: Findings) -> None:
     """The specifications of a row's figures, with their data."""
     database_file = layout.database_of(page.experiments[0])
@@ -266,18 +251,11 @@ def _verify_figures(folder: Path, page: Shown, findings: Findings) -> None:
 
 
 def _verify_index(edition: str, findings: Findings) -> None:
-    """The page with all tables: it must be made of those that lie there, in its own order."""
-    index = layout.tables(edition) / "index.md"
-    if not index.exists():
-        return
-    text = index.read_text(encoding="utf-8")
-    places = {}
-    for path in layout.tables(edition).glob("*.md"):
-        if path != index:
-            first_line = path.read_text(encoding="utf-8").partition("\n")[0]
-            places[path.stem] = f"\n{text}".find(f"\n{first_line}\n")
-    shown = [name for name, place in places.items() if place >= 0]
-    findings.compare_text(index, page_text(edition, sorted(shown, key=places.__getitem__)))
+    """The page with all tables: it must be made of those that lie there."""
+    index = layout.tables(edition) / INDEX
+    if index.exists() and layout.manifest(index).exists():
+        names = read_object(layout.manifest(index), "tables")["tables"]
+        findings.compare_text(index, page_text(edition, names))
 
 
 # ------------------------------------------------------------------------------------------ MLflow
