@@ -8,7 +8,7 @@ CORES ?= all
 TORCH_INDEX ?=
 PIP := $(BIN)/pip install --disable-pip-version-check --progress-bar off
 
-.PHONY: help tables env test long check parity benchmark rehearsal campaign mutants resume track lock schemas store clean
+.PHONY: help tables env test long check parity benchmark rehearsal campaign mutants resume track lock schemas store release clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -95,6 +95,22 @@ store: env  ## make data/demo anew and put it into the repository's DVC store
 	actionformer demo-data
 	dvc add data/demo
 	dvc push data/demo
+
+EDITION ?= demo
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/actionformer/__init__.py)
+
+release: env  ## wheel, sources and results archive of this version, in dist/ (docs/releasing.md); EDITION=paper
+	@git diff --quiet HEAD || { echo 'make release: files differ from the commit; commit them first' >&2; exit 1; }
+	@grep -q '^## $(VERSION)$$' CHANGELOG.md || { echo 'CHANGELOG.md: no section "## $(VERSION)"' >&2; exit 1; }
+	@grep -q '^version: $(VERSION)$$' CITATION.cff || { echo 'CITATION.cff: expected version: $(VERSION)' >&2; exit 1; }
+	actionformer verify --edition $(EDITION)
+	rm -rf dist
+	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
+	git archive --prefix actionformer-$(VERSION)/ --output dist/actionformer-$(VERSION).tar.gz HEAD
+	actionformer archive --edition $(EDITION) --out dist/results-$(EDITION)-$(VERSION).zip
+	actionformer verify --archive dist/results-$(EDITION)-$(VERSION).zip
+	cd dist && sha256sum -- *.whl *.tar.gz *.zip > SHA256SUMS
+	@ls -l dist
 
 clean:  ## remove results and intermediate files, not data
 	rm -rf results build .snakemake
