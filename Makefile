@@ -105,7 +105,7 @@ release: env  ## wheel, sources and results archive of this version, in dist/ (d
 	@grep -q '^version: $(VERSION)$$' CITATION.cff || { echo 'CITATION.cff: expected version: $(VERSION)' >&2; exit 1; }
 	actionformer verify --edition $(EDITION)
 	rm -rf dist
-	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	git archive --prefix actionformer-$(VERSION)/ --output dist/actionformer-$(VERSION).tar.gz HEAD
 	actionformer archive --edition $(EDITION) --out dist/results-$(EDITION)-$(VERSION).zip
 	actionformer verify --archive dist/results-$(EDITION)-$(VERSION).zip
