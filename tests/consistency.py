@@ -8,7 +8,7 @@
     docs/architecture.md                  the list of all files       --table
 
 Also: every params file is valid, every link within the prose leads somewhere, letters in names of
-tensors stand in the legend, the repository's DVC store holds no more than 15 MB, no path of one
+tensors stand in the legend, the version is the same everywhere, the repository's DVC store holds no more than 15 MB, no path of one
 machine is committed.
 """
 
@@ -27,7 +27,7 @@ from pathlib import Path
 import yaml
 from jsonschema import Draft202012Validator
 
-from actionformer import api, layout
+from actionformer import __version__, api, layout
 from actionformer.data import plan
 from actionformer.params.dataset import Params
 from actionformer.params.files import (
@@ -240,7 +240,7 @@ def _type(annotation: object) -> str:
 def problems() -> list[str]:
     """One line per file that is out of date or doesn't belong."""
     found = [*lock_problems(), *params_problems(), *made_problems()]
-    found += [*dead_links(), *unknown_letters(), *machine_paths()]
+    found += [*dead_links(), *unknown_letters(), *machine_paths(), *version_problems()]
     stored = [path for path in (CHECKOUT / ".dvc/store").rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in stored)
     if size > STORE_LIMIT:
@@ -291,6 +291,15 @@ def made_problems() -> Iterator[str]:
         yield "docs/architecture.md: the list of files differs from src/; run `make schemas`"
     if not _is(API_PAGE, api_page()):
         yield "docs/api.md differs from the docstrings; run `make schemas`"
+
+
+def version_problems() -> Iterator[str]:
+    """The places that a version is named in, beside `__version__`."""
+    cited = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())["version"]
+    if cited != __version__:
+        yield f"CITATION.cff: version is {cited}, the package's {__version__}"
+    if f"\n## {__version__}\n" not in (CHECKOUT / "CHANGELOG.md").read_text():
+        yield f"CHANGELOG.md: no section '## {__version__}'"
 
 
 def _is(path: Path, text: str) -> bool:
