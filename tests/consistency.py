@@ -8,8 +8,8 @@
     docs/architecture.md                  the list of all files       --table
 
 Also: every params file is valid, every link within the prose leads somewhere, letters in names of
-tensors stand in the legend, the version is the same everywhere, the repository's DVC store holds no more than 15 MB, no path of one
-machine is committed.
+tensors stand in the legend, the version is the same everywhere, the repository's DVC store holds no
+more than 15 MB, no path of one machine is committed.
 """
 
 from __future__ import annotations
