@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, ValidationError
+from pydantic import (
+    BaseModel,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    model_validator,
+)
 
 from actionformer.errors import InputError
 from actionformer.files import read_object
@@ -19,6 +27,12 @@ class Git(BaseModel):
     dirty: StrictBool
 
 
+class Environment(BaseModel):
+    """What a computation was installed from, and may say more of."""
+
+    lock: StrictStr
+
+
 class Session(BaseModel):
     """Who trained which epochs, counted from 0."""
 
@@ -26,7 +40,22 @@ class Session(BaseModel):
     last_epoch: StrictInt
     git: Git
     device: StrictStr
+    environment: Environment
     precision: StrictStr = "float32"
+
+
+class Evaluation(BaseModel):
+    """Who evaluated a run; of a published checkpoint, on which machine, too."""
+
+    git: Git
+    lock: StrictStr | None = None
+    environment: Environment | None = None
+
+    @model_validator(mode="after")
+    def _has_lock(self) -> Evaluation:
+        if self.lock is None and self.environment is None:
+            raise ValueError("lacks the lock of its environment")
+        return self
 
 
 class Lineage(BaseModel):
@@ -38,6 +67,7 @@ class Lineage(BaseModel):
     pinned: StrictBool
     files: dict[str, StrictStr]
     trained_by: list[Session]
+    evaluated_by: Evaluation | None = None
 
 
 class PerClass(BaseModel):

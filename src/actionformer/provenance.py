@@ -123,7 +123,7 @@ def locks(lineage: Mapping[str, Any]) -> list[str]:
     found = []
     for session in lineage["trained_by"]:
         found.append(session.get("environment", {}).get("lock", "unknown"))
-    found.append(evaluated.get("lock") or evaluated["environment"]["lock"])
+    found.append(evaluated.get("lock") or evaluated.get("environment", {}).get("lock", "unknown"))
     return list(dict.fromkeys(found))
 
 

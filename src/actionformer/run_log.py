@@ -31,7 +31,13 @@ class RunLog(Observer):
         lineage: dict[str, Any],
         who: Mapping[str, Any],
         say: Callable[[str], None],
+        outdated: Path | None = None,
     ) -> None:
+        """A log of a training in a folder.
+
+        Args:
+            outdated: a file of an earlier training, which goes as soon as this one has begun.
+        """
         self.run_id: str | None = None
         self.trained_by: Sequence[Mapping[str, Any]] = ()
         self._experiment = experiment
@@ -39,6 +45,7 @@ class RunLog(Observer):
         self._lineage = lineage
         self._who = who
         self._say = say
+        self._outdated = outdated
         self._seconds = 0.0
         # what this training is known by to MLflow, before its run has an id
         self._token = ""
@@ -63,6 +70,8 @@ class RunLog(Observer):
         history: Sequence[Mapping[str, float]],
         trained_by: Sequence[Mapping[str, Any]],
     ) -> str | None:
+        if self._outdated is not None:
+            self._outdated.unlink(missing_ok=True)
         epochs = self._experiment.training.epochs
         if len(history) == epochs:
             self._say(f"all {epochs} epochs are trained: model.pt is written from checkpoint.pt")

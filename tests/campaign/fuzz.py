@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from campaign import sandbox
 from campaign.mutations import Mutation, mutate
 from campaign.targets import Target
 
-# seconds after which a case is slow, and after which it is ended
+# seconds of a processor after which a case is slow, seconds after which it is ended
 SLOW, LONGEST = 10.0, 60.0
 
 GOOD = ("refused", "same", "by a rule")
@@ -75,9 +75,9 @@ class Prepared:
             (copy / file).unlink()
             (copy / file).write_bytes(mutation.content)
             before = _outside(copy)
-            began = time.monotonic()
+            before_it = _of_children()
             done = sandbox.in_child(lambda: _outcome(self.target), copy, LONGEST)
-            seconds = time.monotonic() - began
+            seconds = _of_children() - before_it
             after = _outside(copy)
 
         kind, text = self._judged(file, done, seconds, mutation, before == after)
@@ -100,6 +100,12 @@ class Prepared:
         if done.code != 1 or done.said.count("\n") != 1 or Path(file).name not in done.said:
             return "unnamed", done.said
         return "refused" if untouched else "changed", done.said
+
+
+def _of_children() -> float:
+    """Seconds that ended children have computed: what runs beside does not count."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _outcome(target: Target) -> tuple[int, Any]:

@@ -166,11 +166,22 @@ def _replaced(holder: Any, key: Any, rng: random.Random) -> tuple[str, str]:
     if same_kind and rng.random() < 0.5:
         new = rng.choice(same_kind)
     else:
-        new, rule = rng.choice(others), ""
+        new = rng.choice(others)
+        # publishers write some numbers as texts
+        is_number = type(new) in (int, float) and isinstance(old, str) and _is_number(old)
+        rule = "number" if is_number else ""
     if new is None and key in OPTIONAL:
         rule = "optional"
     holder[key] = new
     return f"{_short(key)}: {_short(old)} -> {_short(new)}", rule
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _others(old: Any) -> tuple[Any, Any, str]:
@@ -193,7 +204,10 @@ def _odd_json(value: Any, rng: random.Random) -> Mutation:
     text = json.dumps(value)
     match rng.randrange(7):
         case 0:
-            return Mutation(json.dumps(rng.choice(NO_OBJECTS)).encode(), "another root")
+            root = rng.choice(NO_OBJECTS)
+            # of a list of videos: none of them
+            rule = "gone" if root == [] and isinstance(value, list) else ""
+            return Mutation(json.dumps(root).encode(), f"another root: {_short(root)}", rule)
         case 1:
             return Mutation(b"[" * 100_000 + b"]" * 100_000, "100,000 deep")
         case 2:

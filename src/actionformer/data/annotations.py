@@ -144,7 +144,7 @@ def _video(name: str, entry: Any, label_field: str, origin: str) -> Video:
     try:
         subset, duration = text_of(entry["subset"], empty=True), number(entry["duration"])
         frame = None if entry.get("frame") is None else number(entry["frame"])
-        for annotation in items_of(_annotations_of(entry)):
+        for annotation in items_of(annotations_of(entry)):
             # a database of one field may call it 'label' whatever the row calls it
             field_there = label_field if label_field in annotation else "label"
             label = text_of(annotation[field_there])
@@ -166,7 +166,7 @@ def _video(name: str, entry: Any, label_field: str, origin: str) -> Video:
     return Video(name, subset, duration, frame, segments_G2, tuple(labels))
 
 
-def _annotations_of(entry: Mapping[str, Any]) -> Any:
+def annotations_of(entry: Mapping[str, Any]) -> Any:
     """What a video's entry has of annotations; a misspelt key must not pass for none."""
     if "annotations" in entry:
         return entry["annotations"]

@@ -232,6 +232,9 @@ def _zip_members(source: Path) -> Iterator[Member]:
         for info in archive.infolist():
             if not info.is_dir():
                 name = _inside(info.filename, source)
+                # compares its name in the archive's list with that before its content: a changed
+                # one would make it something that nobody reads
+                archive.open(info).close()
                 yield Member(source, name, info.file_size, partial(archive.open, info))
 
 

@@ -92,7 +92,9 @@ def _check_scores(scores: Any, shape: tuple[int, ...], where: str) -> None:
         values = np.array(scores)
     except ValueError:  # lists of different lengths
         values = np.array(None)
-    if values.dtype.kind not in "fiu" or values.shape != shape:
+    # numpy takes True for 1 beside numbers
+    mixed = any(isinstance(score, bool) for score in np.array(scores, dtype=object).flat)
+    if values.dtype.kind not in "fiu" or values.shape != shape or mixed:
         raise InputError(f"{where}: expected {shape[-1]} scores, one for each class")
     with np.errstate(over="ignore"):
         finite = np.isfinite(values.astype(np.float32))

@@ -80,8 +80,6 @@ def train(
                 files = sorted(path for path in run.iterdir() if path.suffix != ".lock")
                 _tell(say, _set_aside(run, files, there, experiment))
             begun = None
-        # it must never lie beside another model than its own
-        layout.manifest(run / "model.pt").unlink(missing_ok=True)
         lineage = training_lineage(experiment, seed, made)
         database, features = inputs.opened(experiment)
         training_views = views(database, features, experiment, "train", room=TRAINING_ROOM)
@@ -97,7 +95,10 @@ def train(
             return percent
 
         who = provenance.who(chosen, effective(experiment.training.precision, chosen))
-        log = RunLog(experiment, run, lineage | {"seed": seed}, who, say)
+        # once the training has begun, which a damaged checkpoint would refuse: the manifest must
+        # never lie beside another model than its own
+        manifest = layout.manifest(run / "model.pt")
+        log = RunLog(experiment, run, lineage | {"seed": seed}, who, say, outdated=manifest)
         stack.enter_context(log)
         loop.train(
             experiment,
@@ -162,7 +163,8 @@ def _record_of_checkpoint(run: Path) -> Mapping[str, Any] | None:
     if not (run / "checkpoint.pt").exists():
         return None
     content = checkpoint.load(run / "checkpoint.pt", tensors=False)
-    return content.get("made_with") or inputs.NO_RECORD
+    made = content.get("made_with")
+    return made if keys.is_record(made, "train") else inputs.NO_RECORD
 
 
 def _is_trained(experiment: Experiment, run: Path, made: Mapping[str, Any]) -> bool:

@@ -79,6 +79,17 @@ def load(path: Path, *, maker: str = "train", tensors: bool = True) -> dict[str,
     return content
 
 
+def refuse_odd_state(state: Mapping[str, Any]) -> None:
+    """Raise `ValueError` where a checkpoint says something else than a training has written."""
+    lists_of_records = ("history", "trained_by")
+    for name in lists_of_records:
+        records = state[name]
+        if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
+            raise ValueError(f"{name} is no list of records")
+    if not isinstance(state["run_id"], str | None):
+        raise ValueError("run_id is no text")
+
+
 def _any_part(name: str) -> bool:
     return True
 
@@ -133,7 +144,12 @@ def load_model(path: Path) -> tuple[ActionFormer, Experiment, list[str]]:
         )
     experiment = stored_experiment(content["experiment"], str(path))
     model = network_with(content["state_dict"], experiment, str(path))
-    return model, experiment, class_names(content["classes"], str(path))
+    classes = class_names(content["classes"], str(path))
+    scored = experiment.model.num_classes
+    # a network that tells actions from background alone has one, and a classifier names them
+    if len(classes) != scored and (scored > 1 or not classes):
+        raise InputError(f"{path}: names {len(classes)} classes, its network has {scored}")
+    return model, experiment, classes
 
 
 def network_with(weights: Any, experiment: Experiment, where: str) -> ActionFormer:

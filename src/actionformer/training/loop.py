@@ -63,8 +63,11 @@ class _Training:
         if state.get("identity") != origin.weights:
             return
         try:
+            checkpoint.refuse_odd_state(state)
+            _refuse_other_kinds(state["ema"], self.ema)
             self.ema.load_state_dict(state["ema"])
             if "optimizer" in state:  # else the training has ended
+                _refuse_other_kinds(state["model"], self.model)
                 self.model.load_state_dict(state["model"])
                 self.optimizer.load_state_dict(state["optimizer"])
             self.history, self.trained_by = state["history"], state["trained_by"]
@@ -88,6 +91,16 @@ class _Training:
         if origin.made_with is not None:
             content["made_with"] = origin.made_with
         checkpoint.save(path, content)
+
+
+def _refuse_other_kinds(state: Mapping[str, Any], network: torch.nn.Module) -> None:
+    """Raise `ValueError` for tensors of another kind, which torch would convert without a word."""
+    for name, mine in network.state_dict().items():
+        tensor = state.get(name)
+        if torch.is_tensor(tensor) and tensor.dtype != mine.dtype:
+            raise ValueError(f"{name} is of {tensor.dtype}, expected {mine.dtype}")
+        if torch.is_tensor(tensor) and not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"{name} holds what is no finite number")
 
 
 def train(

@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from actionformer.data.annotations import annotations_of
 from actionformer.errors import InputError
 from actionformer.files import as_given, items_of, number, read_object, text_of
 
@@ -83,7 +84,7 @@ def _entry(
     elif entry.get("fps") is not None:
         converted["frame"] = round(duration * number(entry["fps"]))
     # where labels are numbered every video has a list; elsewhere one without has no ground truth
-    listed = entry["annotations"] if label_from_id is not None else entry.get("annotations")
+    listed = entry["annotations"] if label_from_id is not None else annotations_of(entry)
     if listed is None and label_from_id is None:
         listed = []
     annotations = []
