@@ -18,7 +18,7 @@ if config["results"]:
     rule all:
         default_target: True
         input:
-            REBUILT,
+            rules.rebuild.output.stamp,
 
 else:
 

@@ -44,6 +44,7 @@ from actionformer.training.device import prepare_cpu
 GPU = "GPU"
 # the section that `benchmarks/rehearsal.py` writes
 REHEARSAL = "Rehearsal"
+WHOLE = "A whole row"
 # TriDet and TemporalMaxer report the latency of ActionFormer on (1, 2048, 2304)
 LATENCY_ROW = "thumos14_i3d"
 # how long the machine is looked at before it is measured
@@ -54,8 +55,8 @@ HEADER = """\
 
 Written by `make benchmark`: a section for every instruction set that a processor has, and one for a
 GPU. `ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2` shows a processor without AVX-512 on any
-other. A section stays until a machine with its instruction set is measured again. The last section
-is that of `make rehearsal`: whole rows at published size.
+other. A section stays until a machine with its instruction set is measured again. The last sections
+are those of `make rehearsal`, all rows at published size, and of one row that was trained whole.
 
 Ratios are to the faster of the two published implementations: what the network does through the
 matrix rate of the two machines (`benchmarks/benchmark.py`), the rest as it stands. Medians.
@@ -423,7 +424,7 @@ def main() -> None:
 
 def write_page(path: Path, sections: Mapping[str, str]) -> str:
     """The page with these sections, in their order; returns its text."""
-    parts = [sections[name] for name in (*LIMITS, GPU, REHEARSAL) if name in sections]
+    parts = [sections[name] for name in (*LIMITS, GPU, REHEARSAL, WHOLE) if name in sections]
     text = "\n".join([HEADER, *parts, "![Times against sizes](performance.png)\n"])
     write_text(path, text)
     return text

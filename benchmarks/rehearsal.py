@@ -1,12 +1,14 @@
 """What a rehearsal took, and what a seed of every row will take: a section of docs/performance.md.
 
-python benchmarks/rehearsal.py FOLDER      the folder that `edition=rehearsal` was run in
+python benchmarks/rehearsal.py FOLDER                  the folder `edition=rehearsal` was run in
+python benchmarks/rehearsal.py FOLDER --whole ROW      of one row, all videos and epochs
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -14,9 +16,10 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from benchmark import REHEARSAL, sections_of, write_page
+from benchmark import REHEARSAL, WHOLE, sections_of, write_page
 
 from actionformer import load_experiment
+from actionformer.metrics_file import read_metrics
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import published_rows
 from actionformer.provenance import commit_text, environment, git_state
@@ -58,6 +61,23 @@ lengths (`actionformer status --edition paper --measure`); on 16 cores **estimat
 {parallel:.0%} of eight times as fast.
 
 {hours}
+"""
+
+
+WHOLE_TEXT = """\
+{date}, commit {commit}; {cores} cores; torch {torch}. {row} of the rehearsal edition with
+all its videos and epochs, one seed: `actionformer rehearse {row}`, then `snakemake --cores all
+--config edition=rehearsal mirror=build/rehearsal-mirror rows={row}`. Features are drawn;
+annotations may be the publisher's.
+
+{table}
+
+Where a call was interrupted, `train` are the seconds of the last one. {quiet} of {epochs} epochs
+ran with no other program beside them (within a fifth of the fastest one) and took {mean:.0f} s in
+the mean, which makes a seed with its {scored} evaluations {hours:.1f} h; by some of its own steps
+it was reckoned to take {reckoned:.1f} h (`status --measure`). All epochs as they ran took
+{all:.1f} h. Average mAP {score:.2f}: rehearsal numbers, of features that were drawn to be told
+apart.
 """
 
 
@@ -105,6 +125,7 @@ def jobs_of(folder: Path, row: Experiment) -> dict[str, Job | None]:
         "pack": job(before, f"pack/{owner}-{row.data.features}.tsv"),
         "audit": job(before, f"audit/{row.name}[-.]*tsv"),
         "train": job(after, f"train/{row.name}-*seed0.tsv"),
+        "released": job(after, f"evaluate_released/{row.name}.tsv"),
         "detect": job(after, f"detect/{row.name}-*seed0.tsv"),
         "evaluate": job(after, f"evaluate/{row.name}-*seed0.tsv"),
         "draw": job(after, f"draw/{row.name}[-.]*tsv"),
@@ -177,6 +198,44 @@ def estimates_table(rows: Sequence[Experiment]) -> str:
     return table(["row", "took, s", "estimate, s", "difference"], lines)
 
 
+def whole_section(row: Experiment, jobs: dict[str, Job | None]) -> str:
+    """What a row took whole."""
+    lines = []
+    for stage in STAGES:
+        one = jobs[stage]
+        if one is not None:
+            cells = [f"{one.seconds:.0f}", f"{one.memory_mb / 1000:.1f}"]
+            lines.append([stage, *cells, f"{one.read_mb:.0f}", f"{one.written_mb:.0f}"])
+    run = Path(f"results/{EDITION}/{row.name}/seed0")
+    metrics = read_metrics(run / "metrics.json")
+    history = read_history(run / "history.csv")
+    seconds = [record["seconds"] for record in history]
+    quiet = [one for one in seconds if one <= 1.2 * min(seconds)]
+    mean = sum(quiet) / len(quiet)
+    _, _, reckoned = hours_of([load_experiment(row.name)], measure=False)
+    told = reckoned[row.name]
+    evaluations = jobs["detect"] or Job()
+    scored = sum("mAP/average" in record for record in history)
+    where = environment()
+    sessions = metrics["lineage"]["trained_by"]
+    return WHOLE_TEXT.format(
+        date=date.today().isoformat(),
+        commit=", ".join(dict.fromkeys(commit_text(session["git"]) for session in sessions)),
+        cores=os.cpu_count(),
+        torch=where["torch"],
+        row=row.name,
+        table=table(["stage", "seconds", "memory, GB", "MB read", "written"], lines),
+        quiet=len(quiet),
+        epochs=len(history),
+        mean=mean,
+        scored=scored,
+        hours=(mean * len(history) + evaluations.seconds * scored) / 3600,
+        reckoned=math.nan if told is None else told.hours,
+        all=sum(seconds) / 3600,
+        score=metrics["percent"]["mAP/average"],
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -185,9 +244,17 @@ def main() -> None:
     page = Path(__file__).parents[1] / "docs/performance.md"
     parser.add_argument("--out", type=Path, default=page)
     parser.add_argument("--videos", type=int, default=12)
+    parser.add_argument("--whole", metavar="ROW", help="a row that was run with all its videos")
     args = parser.parse_args()
     page = args.out.resolve()
     os.chdir(args.folder)
+    if args.whole is not None:
+        row = load_experiment(args.whole, EDITION)
+        text = whole_section(row, jobs_of(Path("."), row))
+        sections = sections_of(page)
+        sections[WHOLE] = f"## {WHOLE}: {environment()['processor']}\n\n{text}"
+        print(write_page(page, sections))
+        return
     rows = [load_experiment(name) for name in published_rows()]
     rehearsed = [load_experiment(name, EDITION) for name in published_rows()]
     taken = {row.name: jobs_of(Path("."), row) for row in rows}

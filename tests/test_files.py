@@ -100,6 +100,17 @@ def test_what_killed_processes_left_goes_and_what_another_writes_stays(tmp_path,
     assert {path.name for path in tmp_path.iterdir()} == {"a.json", other.name}
 
 
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_link_in_the_place_of_a_temporary_file_is_never_written_through(tmp_path, link):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    link(victim, tmp_path / ".a.json.0.part")
+    files.write_json(tmp_path / "a.json", 1)
+    assert victim.read_text() == "precious"
+    assert (tmp_path / "a.json").read_text() == "1\n"
+    assert not (tmp_path / "a.json").is_symlink()
+
+
 def test_many_may_write_one_file_at_once_and_each_writes_its_own_whole(tmp_path):
     """More than there are names for temporary files: the last one's text, and nothing beside."""
     with ExitStack() as stack:

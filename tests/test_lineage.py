@@ -387,6 +387,29 @@ def test_ground_truth_that_may_not_be_passed_on_stays_out_and_verify_says_what_i
     code, wrong, said = in_archive(capsys, archive)
     assert (code, wrong) == (0, [])
     assert said.count("needs annotations (build/demo/thumos14/annotations.json)") == 3
+    assert said.strip().endswith("3 not checked: they need annotations")
+    # nor does it stand in any page
+    assert not showing_truth(archive)
+    edition.write_text(edition.read_text().replace("shareable: false", "shareable: true"))
+    assert showing_truth(archived()) == {"report.html", "timelines.json", "annotations.json"}
+
+
+def showing_truth(archive: Path) -> set[str]:
+    """Names of members that hold ground truth as the database or as a figure's data."""
+    database = json.loads(Path("build/demo/thumos14/annotations.json").read_text())["database"]
+    found = set()
+    with zipfile.ZipFile(archive) as packed:
+        for name in packed.namelist():
+            text = "".join(packed.read(name).decode(errors="replace").split())
+            if "detections" in name:
+                continue  # what was detected may be the truth
+            for entry in database.values():
+                for annotation in entry["annotations"]:
+                    start, end = annotation["segment"]
+                    forms = (f'"start":{start},"end":{end},', f'"segment":[{start},{end}]')
+                    if any(form in text for form in forms):
+                        found.add(Path(name).name)
+    return found
 
 
 def test_pages_are_rebuilt_byte_for_byte_in_a_folder_with_nothing_else(
@@ -401,10 +424,22 @@ def test_pages_are_rebuilt_byte_for_byte_in_a_folder_with_nothing_else(
     command = ["snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "--cores", "1", "--config"]
     run_command(empty, *command, f"results={archive}")
     assert {path: (empty / path).read_bytes() for path in pages} == expected
+    # nothing that lies there is lost
     monkeypatch.chdir(empty)
     of(results, "seed0/history.csv").write_text("another")
     assert main(["rebuild", str(archive)]) == 1
     assert "history.csv: lies here and is another than in" in capsys.readouterr().err
+    run_command(empty, *command, f"results={archive}", "--forceall", check=False)
+    assert {path: (empty / path).read_bytes() for path in pages} == expected
+    assert (empty / of(results, "seed0/history.csv")).read_text() == "another"
+
+
+def test_a_row_with_values_of_its_own_has_an_archive_that_can_be_read(results, capsys):
+    row = [*ROW, "--set", "inference.max_segments=50"]
+    for stage in ("train", "detect", "evaluate"):
+        assert main([stage, *row]) == 0
+    assert list(results.glob("*=*/seed0/metrics.json"))
+    assert in_archive(capsys, archived())[0] == 0
 
 
 def test_pages_are_not_rebuilt_from_numbers_that_their_inputs_do_not_give(
@@ -417,7 +452,7 @@ def test_pages_are_not_rebuilt_from_numbers_that_their_inputs_do_not_give(
     monkeypatch.chdir(tmp_path / "empty")
     assert main(["rebuild", str(archive)]) == 1
     assert "metrics.json: percent.mAP/0.5 is" in capsys.readouterr().err
-    assert not list(Path().rglob("*.html"))
+    assert not list(Path().iterdir())
 
 
 # ------------------------------------------------------------------------------------------- trace

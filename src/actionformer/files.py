@@ -203,30 +203,50 @@ def _new_part(target: Path) -> tuple[int, Path]:
 def _locked(part: Path) -> int | None:
     """Open and lock a temporary file, and empty it; None where another process has it."""
     try:
-        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except PermissionError:
-        return None  # another user's
+        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        return None  # another user's, or a link
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # whoever had it may have moved it into its place meanwhile
-        if part.exists() and os.path.samestat(os.fstat(handle), part.stat()):
-            os.ftruncate(handle, 0)
-            return handle
     except BlockingIOError:
-        pass
+        os.close(handle)
+        return None
     except OSError:
         part.unlink(missing_ok=True)  # a file system without locks
-    os.close(handle)
-    return None
+        os.close(handle)
+        return None
+    if not _is_still(handle, part):
+        os.close(handle)
+        return None
+    os.ftruncate(handle, 0)
+    return handle
+
+
+def _is_still(handle: int, part: Path) -> bool:
+    """Is an open file the one that lies there, and a plain one with no other name?
+
+    Whoever had it locked may have moved it into its place meanwhile.
+    """
+    opened = os.fstat(handle)
+    try:
+        there = part.lstat()
+    except FileNotFoundError:
+        return False
+    is_plain = stat.S_ISREG(opened.st_mode) and opened.st_nlink == 1
+    return is_plain and os.path.samestat(opened, there)
 
 
 def _remove_abandoned(part: Path) -> None:
     """Remove what a killed process has left: a temporary file that nobody has locked."""
-    if not part.exists():
-        return
-    with suppress(OSError), part.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        part.unlink()
+    try:
+        handle = os.open(part, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return  # there is none
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_still(handle, part):
+            part.unlink()
+    os.close(handle)
 
 
 def write_text(target: Path, text: str) -> None:

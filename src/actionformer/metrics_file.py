@@ -84,6 +84,18 @@ class Metrics(BaseModel):
     classes: dict[str, PerClass] = {}
 
 
+def whole_metrics(path: Path) -> dict[str, Any]:
+    """`read_metrics` of a file that says where its numbers come from.
+
+    Raises:
+        InputError: what `read_metrics` raises, and a file of an earlier version.
+    """
+    metrics = read_metrics(path)
+    if not {"made_with", "lineage"} <= set(metrics):
+        raise InputError(f"{path}: of an earlier version; `actionformer adopt` takes it over")
+    return metrics
+
+
 def read_metrics(path: Path, tiou: Sequence[float] = ()) -> dict[str, Any]:
     """What an evaluation has written: numbers that are numbers, under their names.
 

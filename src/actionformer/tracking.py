@@ -786,11 +786,15 @@ def folder_of(run_id: str) -> Path:
     if not {"kind", "edition", "row", "seed"} <= set(tags):
         raise InputError(f"{run_id}: no run in MLflow that stands for a run's folder")
     row = layout.results(tags["edition"]) / tags["row"]
-    if tags["kind"] == "released":
-        return row / "released"
     if tags["kind"] == "actions":
         row = row.with_name(f"{row.name}_actions")
-    return row / f"seed{tags['seed']}"
+    name = "released" if tags["kind"] == "released" else f"seed{tags['seed']}"
+    # a run that another one has taken the place of lies under earlier/
+    for run in (row / name, *sorted((row / layout.EARLIER).glob(f"{name}-*"))):
+        evaluated = _evaluated(run) if (run / "metrics.json").exists() else None
+        if evaluated is not None and evaluated[1]["identity"] == tags.get("identity"):
+            return run
+    raise InputError(f"{run_id}: its run folder is not in {row} any more")
 
 
 def logged_metrics(runs: Sequence[Path]) -> dict[Path, dict[str, float]]:

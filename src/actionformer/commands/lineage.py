@@ -50,7 +50,7 @@ def verify(args: argparse.Namespace) -> None:
         found = archives.verify_archive(args.archive)
     else:
         found = stage.verify(args.edition or "demo")
-    for remark in found.remarks:
+    for remark in [*found.unchecked, *found.remarks]:
         print(remark)
     for mismatch in found.mismatches:
         print(mismatch, file=sys.stderr)
@@ -58,6 +58,8 @@ def verify(args: argparse.Namespace) -> None:
     print(f"{found.numbers:,} numbers in {found.files} files computed again, {seconds:.0f} s")
     _refuse_mismatches(len(found.mismatches))
     print("every one is what its inputs give")
+    if found.unchecked:
+        print(f"{len(found.unchecked)} not checked: they need annotations")
 
 
 def _rerun(args: argparse.Namespace) -> None:

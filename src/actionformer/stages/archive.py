@@ -14,19 +14,22 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from actionformer import layout, provenance
 from actionformer.errors import InputError
 from actionformer.files import BROKEN_ZIP, atomic_path, file_md5, read_object, write_text
-from actionformer.metrics_file import read_metrics
+from actionformer.metrics_file import whole_metrics
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import CHECKOUT, evaluated_experiment, load_edition
 from actionformer.progress import progress
 from actionformer.reporting.crate import METADATA, WORKFLOW, RunAction, metadata
-from actionformer.stages.report import pages_of
+from actionformer.stages.report import TRUTH, pages_of, report_record, report_text
+from actionformer.stages.shown import read_shown
 from actionformer.stages.verify import Findings, evaluated_runs, verify, verify_runs
 
 Weights = Literal["all", "none"]
@@ -39,7 +42,7 @@ FOLDERS_OF_CHECKOUT = ("workflow", "params")
 DATA_LICENCES = "LICENCES.md"
 # what an archive's pages are made from, and where those pages go
 BUILT_FROM = ("results", "build", "data.dvc", ".dvc")
-# of every member: the same content makes the same archive
+# of every member: the same files make the same archive
 STAMP = (1980, 1, 1, 0, 0, 0)
 BLOCK = 1 << 20
 
@@ -57,9 +60,15 @@ def archive(edition: str, out: Path, weights: Weights, params: Path) -> str:
         raise InputError(f"{results}: no results; `snakemake --cores all` makes them")
     experiments = [_experiment_of(run) for run in runs]
     shareable = load_edition(edition, params).shareable
-    members = _results(results, weights) | _ground_truth(experiments, shareable=shareable)
+    hidden = []
+    for experiment in experiments:
+        if not (shareable or experiment.dataset.shareable) and experiment.name not in hidden:
+            hidden.append(experiment.name)
+    members = _results(results, weights, hidden) | _ground_truth(experiments, hidden)
     members |= _of_checkout() | _data_version()
     texts = {DATA_LICENCES: _licences(experiments, shareable=shareable)}
+    texts |= _report_without_truth(edition, hidden)
+    members = {name: path for name, path in members.items() if name not in texts}
     files = {name: (file_md5(path), path.stat().st_size) for name, path in members.items()}
     for name, text in texts.items():
         files[name] = (_md5(text), len(text.encode()))
@@ -90,32 +99,52 @@ def _member(name: str) -> zipfile.ZipInfo:
 
 def _experiment_of(run: Path) -> Experiment:
     path = run / "metrics.json"
-    return evaluated_experiment(read_metrics(path), str(path))
+    return evaluated_experiment(whole_metrics(path), str(path))
 
 
-def _results(results: Path, weights: Weights) -> dict[str, Path]:
-    """Name -> file of everything that was computed and is finished."""
+def _results(results: Path, weights: Weights, hidden: list[str]) -> dict[str, Path]:
+    """Name -> file of everything that was computed and is finished.
+
+    Args:
+        hidden: rows whose ground truth may not be passed on: without their timelines.
+    """
     found: dict[str, Path] = {}
     for path in sorted(results.rglob("*")):
         parts = path.relative_to(results).parts
         unfinished = path.name in UNFINISHED or path.name.startswith(".")
         if not path.is_file() or unfinished or set(parts) & set(LEFT_OUT):
             continue
+        if parts[0] in hidden and path.stem == TRUTH:
+            continue
         if path.suffix != ".pt" or weights == "all":
             found[path.as_posix()] = path
     return found
 
 
-def _ground_truth(experiments: list[Experiment], *, shareable: bool) -> dict[str, Path]:
+def _ground_truth(experiments: list[Experiment], hidden: list[str]) -> dict[str, Path]:
     """The databases that may be passed on; of the others the manifest, which has the md5s."""
     found: dict[str, Path] = {}
     for experiment in experiments:
         database = layout.database_of(experiment)
         wanted = [layout.manifest(database)]
-        if shareable or experiment.dataset.shareable:
+        if experiment.name not in hidden:
             wanted.append(database)
         found |= {path.as_posix(): path for path in wanted if path.exists()}
     return found
+
+
+def _report_without_truth(edition: str, hidden: list[str]) -> dict[str, str]:
+    """The report and its manifest without the timelines of some rows; nothing if all may show."""
+    out = layout.report(edition)
+    manifest = layout.manifest(out)
+    if not hidden or not manifest.exists():
+        return {}
+    page = replace(read_shown(manifest), hidden=hidden)
+    record = read_object(manifest) | report_record(page)
+    return {
+        out.as_posix(): report_text(page),
+        manifest.as_posix(): json.dumps(record, indent=1, ensure_ascii=False) + "\n",
+    }
 
 
 def _of_checkout() -> dict[str, Path]:
@@ -141,7 +170,7 @@ def _data_version() -> dict[str, Path]:
 
 def _action(run: Path, members: Mapping[str, Path]) -> RunAction:
     path = run / "metrics.json"
-    metrics = read_metrics(path)
+    metrics = whole_metrics(path)
     lineage = metrics["lineage"]
     history = provenance.history_text(lineage["trained_by"]) or "published weights"
     ended = datetime.fromtimestamp(path.stat().st_mtime, tz=UTC).isoformat(timespec="seconds")
@@ -233,9 +262,10 @@ def _check(path: Path, folder: Path) -> None:
         )
     listed = {}
     for entity in read_object(folder / METADATA, "@graph")["@graph"]:
-        kinds = entity.get("@type", [])
+        kinds = entity.get("@type", []) if isinstance(entity, dict) else []
         if "File" in (kinds if isinstance(kinds, list) else [kinds]):
-            listed[str(entity["@id"])] = entity.get("md5")
+            # an address, in which `=` and spaces are written otherwise
+            listed[unquote(str(entity.get("@id")))] = entity.get("md5")
     there = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
     for name in sorted({*listed, *there} - {METADATA}):
         if name not in there:
@@ -246,30 +276,6 @@ def _check(path: Path, folder: Path) -> None:
             raise InputError(f"{path}: {name} has another md5 than its crate says")
 
 
-def page_names(path: str) -> list[str]:
-    """The pages that `rebuild` makes of an archive, as its list of members tells them.
-
-    Raises:
-        InputError: no archive of ours.
-    """
-    try:
-        with zipfile.ZipFile(path) as packed:
-            names = packed.namelist()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (*BROKEN_ZIP, IsADirectoryError) as error:
-        raise InputError(f"{path}: no archive of results ({error})") from None
-    pages = []
-    for name in names:
-        part = Path(name)
-        of_table = part.parent.name == "tables" and not name.endswith(".json")
-        if of_table or part.name == "report.html" or part.match("results/*/*/README.md"):
-            pages.append(name)
-    if not pages:
-        raise InputError(f"{path}: no pages in it; expected what `actionformer archive` writes")
-    return pages
-
-
 def verify_archive(path: Path) -> Findings:
     """`verify` of what an archive holds, from nothing but the archive.
 
@@ -277,44 +283,51 @@ def verify_archive(path: Path) -> Findings:
         InputError: a broken archive, see `unpacked`.
     """
     with unpacked(path.absolute()) as folder, chdir(folder):
-        (edition,) = _editions()
-        return verify(edition, with_mlflow=False)
+        return verify(_edition(path), with_mlflow=False)
 
 
-def _editions() -> list[str]:
-    return sorted(path.name for path in Path("results").iterdir() if evaluated_runs(path))
+def _edition(path: Path) -> str:
+    """The edition whose results lie in the current folder, an unpacked archive."""
+    editions = [folder.name for folder in Path().glob("results/*/") if evaluated_runs(folder)]
+    if len(editions) != 1:
+        raise InputError(
+            f"{path}: results of {len(editions)} editions in it, expected those of one"
+        )
+    return editions[0]
 
 
 def rebuild(path: Path) -> list[str]:
     """Unpack an archive into the current folder, and make its pages anew; returns what to say.
 
     The last mile, without features, weights or a GPU: metrics are computed again from detections
-    where the annotations are there, tables, cards and the report from metrics.
+    where the annotations are there, tables, cards and the report from metrics. Nothing is brought
+    before all of that is right.
 
     Raises:
         InputError: a broken archive; a file that lies here and is another; a number that is not
             what its inputs give.
     """
-    with unpacked(path) as folder:
+    with unpacked(path.absolute()) as folder:
+        found = Findings()
         with chdir(folder):
-            (edition,) = _editions()
-            pages = set(pages_of(edition))
+            edition = _edition(path)
+            verify_runs(evaluated_runs(layout.results(edition)), found)
+            if found.mismatches:
+                raise InputError("; ".join(found.mismatches))
+            pages = pages_of(edition)
+            for page, text in pages.items():
+                write_text(page, text)
         brought = []
         for file in sorted(file for file in folder.rglob("*") if file.is_file()):
             name = file.relative_to(folder)
-            if name.parts[0] in BUILT_FROM and name not in pages:
+            if name.parts[0] in BUILT_FROM:
                 brought.append((file, name))
         _refuse_others(path, brought)
         for file, name in progress(brought, f"unpack {path}", unit="file"):
             with atomic_path(name, file.stat().st_size) as part:
                 shutil.copyfile(file, part)
-    found = Findings()
-    verify_runs(evaluated_runs(layout.results(edition)), found)
-    if found.mismatches:
-        raise InputError("; ".join(found.mismatches))
-    for page, text in pages_of(edition).items():
-        write_text(page, text)
-    return [*found.remarks, f"{layout.results(edition)}: {len(pages)} pages made from {path}"]
+    count = f"{layout.results(edition)}: {len(pages)} pages made from {path}"
+    return [*found.unchecked, count]
 
 
 def _refuse_others(path: Path, brought: list[tuple[Path, Path]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from actionformer import layout, provenance
 from actionformer.errors import InputError
@@ -17,6 +18,8 @@ from actionformer.reporting.model_card import model_card
 from actionformer.stages.shown import Shown, read_shown, shown
 from actionformer.training.history import best_epoch, read_history
 
+# the figure that shows ground truth
+TRUTH = "timelines"
 # the page with all tables
 INDEX = "index.md"
 # of bootstrap.json
@@ -45,7 +48,8 @@ def tabulate(
         for form, text in forms.items():
             write_text(folder / f"{name}.{form}", text)
         made = keys.plain_record("tabulate", [keys.shown(member) for member in members])
-        write_json(layout.manifest(folder / name), {"made_with": made, **of_table.as_record()})
+        record = of_table.as_record(_bootstraps(members))
+        write_json(layout.manifest(folder / name), {"made_with": made, **record})
     return texts
 
 
@@ -153,14 +157,27 @@ def write_report(
     out = layout.report(of_page.edition)
     write_text(out, text)
     made = keys.plain_record("report", [keys.shown(experiment) for experiment in experiments])
-    figures = [
-        layout.figures(experiment) / f"{name}.json"
-        for experiment in experiments
-        for name in layout.FIGURES
-    ]
-    write_json(layout.manifest(out), {"made_with": made, **of_page.as_record(figures)})
+    write_json(layout.manifest(out), {"made_with": made, **report_record(of_page)})
     count = len({experiment.table for experiment in experiments})
     return f"{out}: {count} tables, {len(experiments)} rows, {len(text) / 1e6:.1f} MB"
+
+
+def report_record(of_page: Shown) -> dict[str, Any]:
+    """What a report's manifest says of it, beside what it was made with."""
+    figures = []
+    for experiment in of_page.experiments:
+        for name in _names_of_figures(of_page, experiment):
+            figures.append(layout.figures(experiment) / f"{name}.json")
+    return of_page.as_record([*figures, *_bootstraps(of_page.experiments)])
+
+
+def _names_of_figures(of_page: Shown, experiment: Experiment) -> list[str]:
+    hidden = [TRUTH] if experiment.name in of_page.hidden else []
+    return [name for name in layout.FIGURES if name not in hidden]
+
+
+def _bootstraps(experiments: Sequence[Experiment]) -> list[Path]:
+    return [layout.bootstrap(experiment) for experiment in experiments if experiment.comparable]
 
 
 def report_text(of_page: Shown) -> str:
@@ -172,7 +189,7 @@ def report_text(of_page: Shown) -> str:
         grouped.setdefault(experiment.table, []).append(row)
         title = f"{experiment.dataset.name}: {experiment.row}"
         facts = report.facts(row)
-        sections.append(report.Section(experiment.name, title, facts, _drawn(experiment)))
+        sections.append(report.Section(experiment.name, title, facts, _drawn(of_page, experiment)))
     usual = "Published and reproduced results of ActionFormer (ECCV 2022)."
     return report.page(
         f"ActionFormer: {of_page.edition} edition",
@@ -182,9 +199,9 @@ def report_text(of_page: Shown) -> str:
     )
 
 
-def _drawn(experiment: Experiment) -> list[Figure]:
+def _drawn(of_page: Shown, experiment: Experiment) -> list[Figure]:
     found = []
-    for name in layout.FIGURES:
+    for name in _names_of_figures(of_page, experiment):
         path = layout.figures(experiment) / f"{name}.json"
         if not path.exists():
             maker = f"actionformer draw {experiment.argument}"

@@ -21,7 +21,7 @@ from actionformer.params import keys
 from actionformer.params.experiment import Experiment
 from actionformer.stages import inputs
 from actionformer.stages.detect import detector
-from actionformer.stages.train import Say
+from actionformer.stages.train import Say, alone_in
 from actionformer.training import loop
 from actionformer.training.checkpoint import load_model
 from actionformer.training.device import leased_device
@@ -53,16 +53,18 @@ def train_again(
             why = ["its data are others now"]
     if why:
         raise InputError(f"{run}: trained otherwise than today ({'; '.join(why[:3])})")
+    _refuse_other_detections(experiment, run, seed)
     lineage = read_object(run / "lineage.json")
     sessions = provenance.trained_by(lineage, experiment.training.epochs)
     again = layout.AGAIN / experiment.edition / experiment.name / run.name
     database, features = inputs.opened(experiment)
-    with leased_device(device, gpu_slots, say) as chosen:
+    if (again / "model.pt").exists():
+        shutil.rmtree(again)  # of an earlier call, which found differences
+    with alone_in(again), leased_device(device, gpu_slots, say) as chosen:
         _refuse_other_device(
             run, sessions, chosen, effective(experiment.training.precision, chosen)
         )
         say(f"{run}: trained again in {again}, on {chosen}")
-        again.mkdir(parents=True, exist_ok=True)
         loop.train(
             experiment,
             views(database, features, experiment, "train"),
@@ -82,6 +84,17 @@ def train_again(
     if not different:
         shutil.rmtree(again)
     return different
+
+
+def _refuse_other_detections(experiment: Experiment, run: Path, seed: int) -> None:
+    """Raise `InputError` where detections of today's params would be others than those there."""
+    path = inputs.existing(run / "detections.json", f"detect {experiment.argument} --seed {seed}")
+    made = keys.stored(layout.manifest(path))
+    why = ["what they were made with is not known"]
+    if made is not None:
+        why = keys.changes("detect", experiment, made)
+    if why:
+        raise InputError(f"{path}: made otherwise than today ({'; '.join(why[:3])})")
 
 
 def _maker(experiment: Experiment, seed: int) -> str:

@@ -31,6 +31,8 @@ class Shown:
     remark: str
     # of figures: those that the timelines show first
     videos: Sequence[str] = ()
+    # of a report: rows without their timelines, which show ground truth
+    hidden: Sequence[str] = ()
 
     @property
     def edition(self) -> str:
@@ -50,6 +52,7 @@ class Shown:
                 "released": self.released,
                 "remark": self.remark,
                 "videos": list(self.videos),
+                "hidden": list(self.hidden),
             },
             "made_of": {path.as_posix(): file_md5(path) for path in files},
         }
@@ -68,8 +71,6 @@ class Shown:
                     files += [run / "metrics.json", run / "history.csv"]
             if self.released:
                 files.append(layout.released_run(experiment) / "metrics.json")
-            if experiment.comparable:
-                files.append(layout.bootstrap(experiment))
         return files
 
 
@@ -90,4 +91,11 @@ def read_shown(manifest: Path) -> Shown:
     if not isinstance(told, Mapping):
         raise InputError(f"{manifest}: doesn't say what the page shows; make the page again")
     experiments = [stored_experiment(content, str(manifest)) for content in told["params"]]
-    return Shown(experiments, told["seeds"], told["released"], told["remark"], told["videos"])
+    return Shown(
+        experiments,
+        told["seeds"],
+        told["released"],
+        told["remark"],
+        told["videos"],
+        told.get("hidden", ()),
+    )

@@ -19,7 +19,7 @@ from actionformer.data.annotations import manifest_path
 from actionformer.data.features import read_manifest
 from actionformer.errors import InputError
 from actionformer.files import file_md5, read_object
-from actionformer.metrics_file import read_metrics
+from actionformer.metrics_file import whole_metrics
 from actionformer.params import keys
 from actionformer.params.dataset import Params
 from actionformer.params.experiment import (
@@ -59,7 +59,7 @@ def trace(subject: str) -> Node:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder, and no id of a run in MLflow")
     if path.name == "model.pt":
-        metrics = _read(path.with_name("metrics.json"))
+        metrics = whole_metrics(path.with_name("metrics.json"))
         return _of_weights(path, None, evaluated_experiment(metrics, str(path)), metrics)
     if path.name in OF_RUN:
         path = path.parent
@@ -102,14 +102,6 @@ def _kind(path: Path) -> str:
 # -------------------------------------------------------------------------------------------- runs
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """metrics.json, with its origin."""
-    metrics = read_metrics(path)
-    if not {"made_with", "lineage"} <= set(metrics):
-        raise InputError(f"{path}: of an earlier version; `actionformer adopt` takes it over")
-    return metrics
-
-
 def _of_metrics(path: Path, recorded: str | None) -> Node:
     """A run's numbers.
 
@@ -119,7 +111,7 @@ def _of_metrics(path: Path, recorded: str | None) -> Node:
     state = _state(path, recorded)
     if not path.exists():
         return Node("metrics", str(path), state)
-    metrics = _read(path)
+    metrics = whole_metrics(path)
     experiment = evaluated_experiment(metrics, str(path))
     lineage = metrics["lineage"]
     seed = None if path.parent.name == "released" else _seed(path)
@@ -158,7 +150,12 @@ def _parts(run: Path, experiment: Experiment, metrics: Mapping[str, Any]) -> lis
             _of_weights(run / "model.pt", inputs.get("model"), experiment, metrics),
             _of_features(experiment, inputs.get("store"), metrics["lineage"]),
         ]
-    else:  # of a published checkpoint, or fused: the record of its metrics has it all
+    elif metrics["lineage"].get("kind") == "actions":
+        for row in (experiment.name, str(experiment.actions_with)):
+            weights = layout.run(experiment.edition, row, _seed(run / "metrics.json")) / "model.pt"
+            made_of.append(_of_weights(weights, recorded.get(row), experiment, metrics))
+        made_of.append(_of_features(experiment, recorded.get("store"), metrics["lineage"]))
+    else:  # of a published checkpoint: the record of its metrics has it all
         checkpoint = layout.released_checkpoint_of(experiment)
         if checkpoint is not None and str(checkpoint) in files:
             made_of.append(_of_file(checkpoint, files[str(checkpoint)], experiment))
@@ -166,6 +163,8 @@ def _parts(run: Path, experiment: Experiment, metrics: Mapping[str, Any]) -> lis
     classifier = layout.classifier_of(experiment)
     if classifier is not None and str(classifier) in files:
         made_of.append(_of_file(classifier, files[str(classifier)], experiment))
+    if "none" in metrics:  # the checkpoint is another row's: nothing was detected
+        return made_of
     detections = Node(
         "detections", str(path), _state(path, recorded.get("detections")), {}, made_of
     )
@@ -327,12 +326,13 @@ def standing_on(file: Path, params: Path) -> list[Standing]:
 
 def _standing(path: Path, file: Path, params: Path) -> Standing | None:
     """What a run has to do with a file; None for nothing."""
-    metrics = _read(path)
+    metrics = whole_metrics(path)
     experiment = evaluated_experiment(metrics, str(path))
-    average = tables.cell(metrics.get("percent", {}).get("mAP/average"))
+    percent = metrics.get("percent", {})
+    average = tables.cell(percent.get("mAP/average", percent.get("action/mAP/average")))
     if file.resolve() in _params_files(experiment, params):
         return Standing(path, average, _why_outdated(path, experiment, metrics, params))
-    wanted = Path(os.path.normpath(file)).as_posix()
+    wanted = Path(os.path.relpath(file)).as_posix()
     nodes = [node for node in _of_metrics(path, None).all() if node.name == wanted]
     if not nodes:
         return None

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -22,7 +23,7 @@ from actionformer.data.detections import read_results
 from actionformer.errors import InputError
 from actionformer.evaluation.summary import action_metrics_of
 from actionformer.files import file_md5, read_object
-from actionformer.metrics_file import read_metrics
+from actionformer.metrics_file import read_metrics, whole_metrics
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import evaluated_experiment
 from actionformer.progress import progress
@@ -50,8 +51,18 @@ class Findings:
     numbers: int = 0
     # a line per number or file that is not what its inputs give
     mismatches: list[str] = field(default_factory=list)
-    # what could not be compared, and why
+    # what could not be compared, since annotations are not at hand
+    unchecked: list[str] = field(default_factory=list)
+    # what MLflow lacks
     remarks: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def one_line(self) -> Iterator[None]:
+        """What cannot be read is a mismatch, too, and the rest is compared all the same."""
+        try:
+            yield
+        except InputError as error:
+            self.mismatches.append(str(error))
 
     def compare_values(self, path: Path, stated: Any, expected: Any) -> None:
         """Two trees of numbers, of which the first stands in a file."""
@@ -124,25 +135,27 @@ def verify(edition: str, *, with_mlflow: bool = True) -> Findings:
     findings = Findings()
     verify_runs(runs, findings)
     for path in sorted(results.glob("*/bootstrap.json")):
-        _verify_bootstrap(path, findings)
+        with findings.one_line():
+            _verify_bootstrap(path, findings)
     for manifest in progress(page_manifests(results), "make pages again", unit="page"):
-        try:
+        with findings.one_line():
             _verify_page(manifest, findings)
-        except InputError as error:
-            findings.mismatches.append(str(error))
-    _verify_index(edition, findings)
+    with findings.one_line():
+        _verify_index(edition, findings)
+    for page in sorted([*results.glob("tables/*.md"), *results.glob("*/README.md")]):
+        if not layout.manifest(page).exists():
+            findings.mismatches.append(f"{page}: no manifest says what it shows; make it again")
     if with_mlflow:
-        _verify_mlflow(runs, findings)
+        with findings.one_line():
+            _verify_mlflow(runs, findings)
     return findings
 
 
 def verify_runs(runs: Sequence[Path], findings: Findings) -> None:
     """Compute the metrics of runs again from their detections, and compare."""
     for run in progress(runs, "compute metrics again", unit="run"):
-        try:
+        with findings.one_line():
             _verify_run(run, findings)
-        except InputError as error:
-            findings.mismatches.append(str(error))
 
 
 def evaluated_runs(results: Path) -> list[Path]:
@@ -157,13 +170,13 @@ def evaluated_runs(results: Path) -> list[Path]:
 def _verify_run(run: Path, findings: Findings) -> None:
     """A run's metrics and diagnosis, from its detections and the annotations."""
     path = run / "metrics.json"
-    metrics = read_metrics(path)
+    metrics = whole_metrics(path)
     if "none" in metrics:
         return  # a published checkpoint of another row: there is nothing to compute
     experiment = evaluated_experiment(metrics, str(path))
     database_file = layout.database_of(experiment)
     if not database_file.exists():
-        findings.remarks.append(f"{path}: needs annotations ({database_file})")
+        findings.unchecked.append(f"{path}: needs annotations ({database_file})")
         return
     recorded = metrics["made_with"]["inputs"]
     database_md5 = inputs.database_md5(experiment)
@@ -197,7 +210,7 @@ def _verify_bootstrap(path: Path, findings: Findings) -> None:
     experiment = evaluated_experiment(read_metrics(first), str(first))
     database_file = layout.database_of(experiment)
     if not database_file.exists():
-        findings.remarks.append(f"{path}: needs annotations ({database_file})")
+        findings.unchecked.append(f"{path}: needs annotations ({database_file})")
         return
     again = row_chance(experiment, told["seeds"], released=told["released"])
     for part in ("mAP", "less_released_checkpoint"):
@@ -243,7 +256,7 @@ def _verify_figures(folder: Path, page: Shown, findings: Findings) -> None:
     """The specifications of a row's figures, with their data."""
     database_file = layout.database_of(page.experiments[0])
     if not database_file.exists():
-        findings.remarks.append(f"{folder}: needs annotations ({database_file})")
+        findings.unchecked.append(f"{folder}: needs annotations ({database_file})")
         return
     for figure in figures_of(page):
         path = folder / f"{figure.name}.json"
