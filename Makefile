@@ -8,7 +8,7 @@ CORES ?= all
 TORCH_INDEX ?=
 PIP := $(BIN)/pip install --disable-pip-version-check --progress-bar off
 
-.PHONY: help tables env test long check parity benchmark rehearsal campaign mutants resume track lock schemas store release clean
+.PHONY: help tables env test long check parity benchmark rehearsal campaign mutants resume track lock schemas store release crate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -111,6 +111,12 @@ release: env  ## wheel, sources and results archive of this version, in dist/ (d
 	actionformer verify --archive dist/results-$(EDITION)-$(VERSION).zip
 	cd dist && sha256sum -- *.whl *.tar.gz *.zip > SHA256SUMS
 	@ls -l dist
+
+crate: env  ## does roc-validator take the demo edition's archive for a Workflow Run Crate? In an environment of its own
+	test -x build/roc/bin/rocrate-validator || { $(PYTHON) -m venv build/roc && build/roc/bin/pip install --quiet \
+		--disable-pip-version-check 'rich<14' roc-validator==0.13.0; }
+	actionformer archive --edition $(EDITION) --out build/crate.zip
+	python tests/crate.py build/crate.zip build/roc/bin/rocrate-validator
 
 clean:  ## remove results and intermediate files, not data
 	rm -rf results build .snakemake
