@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from actionformer import layout
+from actionformer import layout, provenance
 from actionformer.data.annotations import Database
 from actionformer.data.detections import DetectionArrays
 from actionformer.data.features import FeatureStore
@@ -17,6 +17,7 @@ from actionformer.data.view import View, views
 from actionformer.detection.classifiers import VideoClassifier, load_classifier
 from actionformer.detection.predict import predict_arrays
 from actionformer.errors import InputError
+from actionformer.model.precision import effective
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment, InferenceParams
 from actionformer.stages import inputs
@@ -69,13 +70,14 @@ def detect(experiment: Experiment, seed: int, *, device: str, gpu_slots: int | N
     with leased_device(device, gpu_slots) as chosen:
         run_detector = detector(experiment, *inputs.opened(experiment))
         results = run_detector(network.to(chosen), classes, chosen)
+        detected_by = provenance.who(chosen, effective(network.precision, chosen))
     manifest = layout.manifest(run / "detections.json")
     before = keys.stored(manifest)
     # it must never lie beside other detections
     manifest.unlink(missing_ok=True)
     said = inputs.write_detections(run, results)
     made = keys.record("detect", experiment, detection_inputs(experiment, run), before)
-    write_detections_manifest(experiment, seed, made)
+    write_detections_manifest(experiment, seed, made, detected_by=detected_by)
     return said
 
 
@@ -85,12 +87,23 @@ def detection_inputs(experiment: Experiment, run: Path) -> dict[str, str]:
     return model | inputs.md5s(experiment) | inputs.classifier_md5(experiment)
 
 
-def write_detections_manifest(experiment: Experiment, seed: int, made: Mapping[str, Any]) -> None:
-    """Beside a run's detections: all that their evaluation has to know of weights and data."""
+def write_detections_manifest(
+    experiment: Experiment,
+    seed: int,
+    made: Mapping[str, Any],
+    *,
+    detected_by: Mapping[str, Any] | None = None,
+) -> None:
+    """Beside a run's detections: all that their evaluation has to know of weights and data.
+
+    Args:
+        detected_by: who ran the network, on what; None where nobody kept that.
+    """
     run = layout.run(experiment.edition, experiment.name, seed)
     trained = keys.stored(layout.manifest(run / "model.pt"))
     if trained is None:
         trained = inputs.training_record(experiment, seed)
     lineage = {"weights": keys.short_name(trained), "train_key": trained["key"]}
     lineage |= inputs.data_lineage(experiment)
-    inputs.write_manifest(run / "detections.json", made, lineage=lineage)
+    facts = {} if detected_by is None else {"detected_by": detected_by}
+    inputs.write_manifest(run / "detections.json", made, lineage=lineage, **facts)
