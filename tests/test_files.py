@@ -121,6 +121,25 @@ def test_many_may_write_one_file_at_once_and_each_writes_its_own_whole(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+def test_a_writer_that_ends_leaves_the_file_of_the_next_one_alone(tmp_path, monkeypatch):
+    """The name of a temporary file is free again as soon as that has moved into its place."""
+    target, begun = tmp_path / "a", []
+    second = files.atomic_path(target)
+
+    def meanwhile(folder):
+        monkeypatch.undo()
+        begun.append(second.__enter__())
+        begun[0].write_text("second")
+
+    # what comes right after the move
+    monkeypatch.setattr(files, "sync_folder", meanwhile)
+    files.write_text(target, "first")
+    assert target.read_text() == "first"
+    second.__exit__(None, None, None)
+    assert target.read_text() == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_where_files_cannot_be_locked_they_are_written_all_the_same(tmp_path, monkeypatch):
     def unsupported(*_):
         raise OSError(errno.ENOLCK, "No locks available")

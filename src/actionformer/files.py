@@ -92,7 +92,9 @@ def atomic_path(target: Path, size: int = 0) -> Iterator[Path]:
     except OSError as error:
         raise not_written(target, error) from None
     finally:
-        part.unlink(missing_ok=True)
+        # once it is in its place, another process may have one of this name
+        if _is_still(handle, part):
+            part.unlink()
         os.close(handle)
 
 
