@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from actionformer import load_experiment
 from actionformer.data.annotations import load_database
@@ -23,6 +24,9 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 REAL = CHECKOUT.parent / "shared" / "real"
 
 torch.set_num_threads(1)
+# how long an example takes says something of the machine, and nothing of the code
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
