@@ -18,7 +18,7 @@ if config["results"]:
     rule all:
         default_target: True
         input:
-            rules.rebuild.output.stamp,
+            rules.rebuild.output.done,
 
 else:
 

@@ -125,7 +125,6 @@ def jobs_of(folder: Path, row: Experiment) -> dict[str, Job | None]:
         "pack": job(before, f"pack/{owner}-{row.data.features}.tsv"),
         "audit": job(before, f"audit/{row.name}[-.]*tsv"),
         "train": job(after, f"train/{row.name}-*seed0.tsv"),
-        "released": job(after, f"evaluate_released/{row.name}.tsv"),
         "detect": job(after, f"detect/{row.name}-*seed0.tsv"),
         "evaluate": job(after, f"evaluate/{row.name}-*seed0.tsv"),
         "draw": job(after, f"draw/{row.name}[-.]*tsv"),

@@ -24,6 +24,7 @@ from actionformer.params.files import load_experiment
 from actionformer.stages.bootstrap import bootstrap
 from actionformer.stages.report import table_texts
 from actionformer.stages.shown import Shown
+from actionformer.stages.verify import Findings
 from actionformer.training.history import read_history, write_history
 from conftest import CHECKOUT, run_command
 from project import shorten
@@ -182,6 +183,35 @@ def test_a_page_that_was_made_of_other_runs_is_outdated_whatever_it_says(results
     assert any("thumos14.manifest.json: made of another" in line for line in wrong)
 
 
+@pytest.mark.parametrize("name", ["tables/thumos14.md", "README.md", "report.html"])
+def test_a_page_that_no_manifest_speaks_for_is_a_mismatch(results, capsys, name):
+    page = of(results, name)
+    layout.manifest(page).unlink()
+    code, wrong, _ = verified(capsys)
+    assert code == 1
+    assert f"{page}: no manifest says what it shows; make it again" in wrong
+
+
+def test_a_number_that_is_gone_and_one_that_is_null_are_not_the_same(results):
+    path = Path("numbers.json")
+    findings = Findings()
+    findings.compare_values(path, {"a": 1, "b": None}, {"a": 1})
+    findings.compare_values(path, {"a": {}}, {"a": 1})
+    assert len(findings.mismatches) == 2
+
+
+def test_one_broken_file_hides_no_other_finding(results, capsys):
+    of(results, "seed0/metrics.json").write_text("{")
+    table = of(results, "tables/thumos14.tex")
+    table.write_text(table.read_text().replace("0.", "1."))
+    diagnosis = of(results, "released/metrics.json")
+    diagnosis.write_text(diagnosis.read_text().replace('"videos": 30', '"videos": 31'))
+    code, wrong, _ = verified(capsys)
+    assert code == 1
+    assert any("seed0/metrics.json: not readable" in line for line in wrong), wrong
+    assert any("videos is 31, computed again 30" in line for line in wrong), wrong
+
+
 def test_nothing_to_verify_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["verify"]) == 1
@@ -279,6 +309,8 @@ def test_a_run_of_other_params_is_refused_since_there_is_nothing_to_compare(resu
 def test_a_row_without_rerun_is_one_line(results, capsys):
     assert main(["verify", "thumos14_i3d"]) == 1
     assert "a row goes with --rerun" in capsys.readouterr().err
+    assert main(["verify", "--rerun", *ROW, "--archive", "results.zip"]) == 1
+    assert "--archive holds no features" in capsys.readouterr().err
 
 
 # ----------------------------------------------------------------------------------------- archive
@@ -486,6 +518,7 @@ def nodes(tree: dict) -> dict[str, dict]:
     [
         "results/demo/tables/thumos14.md",
         "results/demo/tables/thumos14.tex",
+        "results/demo/tables/index.md",
         "results/demo/thumos14_i3d",
         "results/demo/thumos14_i3d/README.md",
         "results/demo/thumos14_i3d/figures/map_tiou.svg",
@@ -498,7 +531,8 @@ def nodes(tree: dict) -> dict[str, dict]:
 def test_whatever_shows_a_number_leads_back_to_the_publishers_files(results, capsys, subject):
     found = nodes(traced(capsys, subject))
     assert set(found) >= LEADS_TO
-    assert {node["state"] for node in found.values()} == {"the same"}
+    assert {node["state"] for node in found.values()} == {"the same", "here"}
+    assert found[FEATURES]["state"] == "the same"
     weights = found[f"{RUN}/model.pt"]["facts"]
     assert weights["seed"] == "0"
     assert re.fullmatch(r"epoch 1: [0-9a-f]{12}( with changes)?, cpu", weights["trained"])

@@ -18,6 +18,7 @@ folder that the command runs in; `own` is the edition of experiments given by pa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,6 +107,12 @@ def results(edition: str) -> Path:
 
 def run(edition: str, experiment: str, seed: int) -> Path:
     return Path("results") / edition / experiment / f"seed{seed}"
+
+
+def seed_of(run: Path) -> int | None:
+    """The seed of a run's folder; None of one that is called otherwise, such as `released`."""
+    named = re.fullmatch(r"seed(\d+)", run.name)
+    return int(named[1]) if named else None
 
 
 def run_lock(run: Path) -> Path:

@@ -84,13 +84,13 @@ class Metrics(BaseModel):
     classes: dict[str, PerClass] = {}
 
 
-def whole_metrics(path: Path) -> dict[str, Any]:
+def whole_metrics(path: Path, tiou: Sequence[float] = ()) -> dict[str, Any]:
     """`read_metrics` of a file that says where its numbers come from.
 
     Raises:
         InputError: what `read_metrics` raises, and a file of an earlier version.
     """
-    metrics = read_metrics(path)
+    metrics = read_metrics(path, tiou)
     if not {"made_with", "lineage"} <= set(metrics):
         raise InputError(f"{path}: of an earlier version; `actionformer adopt` takes it over")
     return metrics

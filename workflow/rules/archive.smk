@@ -15,7 +15,7 @@ rule rebuild:
     input:
         archive=ARCHIVE,
     output:
-        stamp=touch(f"build/rebuilt/{Path(ARCHIVE).name}.done"),
+        done=touch("results/rebuilt.done"),
     log:
         "results/rebuild.log",
     conda:

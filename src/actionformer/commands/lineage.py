@@ -39,6 +39,8 @@ def verify_options(parser: argparse.ArgumentParser) -> None:
 def verify(args: argparse.Namespace) -> None:
     if args.rerun != (args.row is not None):
         raise InputError("a row goes with --rerun, which trains it again: verify --rerun ROW")
+    if args.archive is not None and args.rerun:
+        raise InputError("--archive holds no features to train with; --rerun is of a row here")
     if args.rerun:
         _rerun(args)
         return
@@ -49,7 +51,7 @@ def verify(args: argparse.Namespace) -> None:
     if args.archive is not None:
         found = archives.verify_archive(args.archive)
     else:
-        found = stage.verify(args.edition or "demo")
+        found = stage.verify(args.edition)
     for remark in [*found.unchecked, *found.remarks]:
         print(remark)
     for mismatch in found.mismatches:
@@ -111,9 +113,8 @@ def trace(args: argparse.Namespace) -> None:
         return
     for item in standing:
         average = f"  average mAP {item.average}" if item.average else ""
-        print(
-            f"{item.path}{average}  {f'outdated: {item.outdated}' if item.outdated else 'stands'}"
-        )
+        still = f"outdated: {item.outdated}" if item.outdated else "stands"
+        print(f"{item.path}{average}  {still}")
 
 
 def _json(content: object) -> str:

@@ -64,8 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         if type(error).__module__.partition(".")[0] not in OF_MLFLOW:
             raise
         # the statement that failed, and links to read about it, come after the first line
-        reason = first_line(error)
-        return _stopped(parsed, f"MLflow: {reason}", 1)
+        return _stopped(parsed, f"MLflow: {first_line(error)}", 1)
     return 0
 
 

@@ -60,8 +60,8 @@ PAGES = {
     "bootstrap": 1,
     "draw": 3,  # counts of bins beside their values, thresholds by name
     "card": 4,  # verdicts
-    "tabulate": 4,  # verdicts, the best epoch
-    "report": 4,  # verdicts, the best epoch
+    "tabulate": 4,  # verdicts, the best epoch, locks
+    "report": 4,  # verdicts, the best epoch, locks
 }
 
 # ------------------------------------------------------------------------------ what a stage reads

@@ -63,7 +63,7 @@ def metadata(
     crate = ROCrate(version="1.1")
     crate.metadata.extra_contexts.append(TERMS)
     crate.name, crate.description = title, text
-    # of the results, and not of whoever archives them: the same results make the same archive
+    # of the results, and not of whoever archives them: the same files make the same archive
     crate.datePublished = datetime.fromisoformat(max(action.ended for action in actions))
     for address, (name, version) in PROFILES.items():
         properties = {"@type": "CreativeWork", "name": name, "version": version}
@@ -100,7 +100,7 @@ def _action(crate: ROCrate, action: RunAction, entities: Mapping[str, Any]) -> A
     objects = []
     for path, md5 in action.read.items():
         named = {"@type": "PropertyValue", "name": path, "propertyID": "md5", "value": md5}
-        objects.append(crate.add(ContextEntity(crate, f"#md5-{md5}", properties=named)))
+        objects.append(crate.add(ContextEntity(crate, f"#{path}", properties=named)))
     properties = {
         "@type": "CreateAction",
         "name": action.name,

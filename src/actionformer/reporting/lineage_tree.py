@@ -1,7 +1,7 @@
 """What a number is made of, as a tree: of files, each with what it was then and whether it is now.
 
-results/demo/tables/thumos14.md  table, the same
-  shows  thumos14_i3d; seeds 0
+results/demo/tables/thumos14.md  table, here
+│    shows: thumos14_i3d
 └─ results/demo/thumos14_i3d/seed0/metrics.json  metrics, the same
    └─ ...
 """
@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-# what became of a file since a number was made of it
-SAME, CHANGED, GONE, UNKNOWN = "the same", "changed since", "gone", "not recorded"
+# what became of a file since a number was made of it; HERE: it lies there, and no md5 of it was
+# recorded, or it is what was asked for
+SAME, CHANGED, GONE, HERE = "the same", "changed since", "gone", "here"
 
 
 @dataclass(frozen=True)

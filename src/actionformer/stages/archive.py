@@ -7,6 +7,7 @@ reads results reads those.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from contextlib import chdir, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import unquote
 
 from actionformer import layout, provenance
@@ -71,14 +72,15 @@ def archive(edition: str, out: Path, weights: Weights, params: Path) -> str:
     members = {name: path for name, path in members.items() if name not in texts}
     files = {name: (file_md5(path), path.stat().st_size) for name, path in members.items()}
     for name, text in texts.items():
-        files[name] = (_md5(text), len(text.encode()))
-    content = metadata(
+        content = text.encode()
+        files[name] = (hashlib.md5(content, usedforsecurity=False).hexdigest(), len(content))
+    crate = metadata(
         files,
         [_action(run, members) for run in runs],
         title=f"ActionFormer: results of the {edition} edition",
         text=_said(edition, experiments, weights, params),
     )
-    texts[METADATA] = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    texts[METADATA] = json.dumps(crate, indent=1, ensure_ascii=False) + "\n"
     size = sum(size for _, size in files.values())
     with atomic_path(out) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as packed:
         for name, text in sorted(texts.items()):
@@ -173,18 +175,15 @@ def _action(run: Path, members: Mapping[str, Path]) -> RunAction:
     metrics = whole_metrics(path)
     lineage = metrics["lineage"]
     history = provenance.history_text(lineage["trained_by"]) or "published weights"
+    evaluated_by = provenance.commit_text(provenance.evaluated_by(lineage)["git"])
     ended = datetime.fromtimestamp(path.stat().st_mtime, tz=UTC).isoformat(timespec="seconds")
     return RunAction(
         name=f"{run.parent.name}-{run.name}-{lineage['identity'][:8]}",
-        description=f"{history}; evaluated by {_evaluated_by(lineage)}",
+        description=f"{history}; evaluated by {evaluated_by}",
         ended=ended,
         read=lineage["files"],
         made=[name for name in members if name.startswith(f"{run.as_posix()}/")],
     )
-
-
-def _evaluated_by(lineage: Mapping[str, Any]) -> str:
-    return provenance.commit_text(provenance.evaluated_by(lineage)["git"])
 
 
 def _said(edition: str, experiments: list[Experiment], weights: Weights, params: Path) -> str:
@@ -214,13 +213,6 @@ def _licences(experiments: list[Experiment], *, shareable: bool) -> str:
             truth = "inside"
         lines.append(f"| {dataset.name} | {dataset.homepage} | {dataset.licence} | {truth} |")
     return "\n".join(lines) + "\n"
-
-
-def _md5(text: str) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "text"
-        path.write_bytes(text.encode())
-        return file_md5(path)
 
 
 # ------------------------------------------------------------------------------------------ reading

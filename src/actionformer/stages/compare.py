@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +79,7 @@ def _side(folder: Path) -> Side:
     if not (folder / "metrics.json").exists():
         # those that are evaluated; another seed may still be training
         found = [path.parent for path in folder.glob("seed*/metrics.json")]
-        folders = sorted(found, key=_seed)
+        folders = sorted(found, key=lambda run: layout.seed_of(run) or 0)
     if not folders:
         wrong = "no run, and no row with runs that are evaluated"
         meant = layout.run("demo", folder.name, 0).parent
@@ -93,16 +92,11 @@ def _side(folder: Path) -> Side:
                 wanted = "compare takes runs that were trained and evaluated here"
                 raise InputError(f"{path / name}: no such file; {wanted}")
         metrics = read_metrics(path / "metrics.json")
-        runs.append(EvaluatedRun(_seed(path), [], metrics, read_object(path / "diagnosis.json")))
+        diagnosis = read_object(path / "diagnosis.json")
+        runs.append(EvaluatedRun(layout.seed_of(path) or 0, [], metrics, diagnosis))
     experiment = evaluated_experiment(runs[0].metrics, str(folders[0] / "metrics.json"))
     name = folder.as_posix().removeprefix("results/").rstrip("/")
     return Side(name, folders, runs, experiment)
-
-
-def _seed(run: Path) -> int:
-    """The seed of a run's folder; 0 of a folder that is called otherwise."""
-    named = re.fullmatch(r"seed(\d+)", run.name)
-    return int(named[1]) if named else 0
 
 
 def _refuse_unlike(first: Side, second: Side) -> None:

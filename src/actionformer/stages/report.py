@@ -9,7 +9,7 @@ from typing import Any
 from actionformer import layout, provenance
 from actionformer.errors import InputError
 from actionformer.files import read_object, write_json, write_text
-from actionformer.metrics_file import read_metrics
+from actionformer.metrics_file import read_metrics, whole_metrics
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment
 from actionformer.reporting import report, table_forms, tables
@@ -127,9 +127,7 @@ def _table_row(
 
 def _table_run(experiment: Experiment, folder: str, seed: int) -> tables.Run:
     path = layout.run(experiment.edition, folder, seed) / "metrics.json"
-    metrics = read_metrics(path, experiment.evaluation.tiou)
-    if not {"made_with", "lineage"} <= set(metrics):
-        raise InputError(f"{path}: of an earlier version; `actionformer adopt` takes it over")
+    metrics = whole_metrics(path, experiment.evaluation.tiou)
     lineage = provenance.as_pinned_now(metrics["lineage"])
     kind = lineage.get("kind", "")
     history = path.with_name("history.csv")

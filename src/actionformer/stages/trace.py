@@ -31,9 +31,9 @@ from actionformer.params.experiment import (
 from actionformer.params.files import differences, evaluated_experiment, load_experiment
 from actionformer.progress import progress
 from actionformer.reporting import tables
-from actionformer.reporting.lineage_tree import CHANGED, GONE, SAME, UNKNOWN, Node
+from actionformer.reporting.lineage_tree import CHANGED, GONE, HERE, SAME, Node
 from actionformer.stages import status
-from actionformer.stages.report import page_manifests
+from actionformer.stages.report import INDEX, page_manifests
 from actionformer.stages.shown import read_shown
 from actionformer.stages.verify import evaluated_runs
 
@@ -67,7 +67,7 @@ def trace(subject: str) -> Node:
         return _of_metrics(path / "metrics.json", None)
     if path.is_dir() and list(path.glob("seed*/metrics.json")):
         runs = sorted(path.glob("seed*/metrics.json"))
-        return Node("row", str(path), SAME, {}, [_of_metrics(run, None) for run in runs])
+        return Node("row", str(path), HERE, {}, [_of_metrics(run, None) for run in runs])
     return _of_page(path)
 
 
@@ -78,6 +78,10 @@ def _of_page(path: Path) -> Node:
     manifest = layout.manifest(path.parent if path.parent.name == "figures" else path)
     if not manifest.exists():
         raise InputError(f"{path}: nothing beside it says what it was made of")
+    if path.name == INDEX:
+        tables_of = read_object(manifest, "tables")["tables"]
+        shown = [_of_page(path.with_name(f"{name}.md")) for name in tables_of]
+        return Node("page of all tables", str(path), HERE, {}, shown)
     page = read_shown(manifest)
     parts = []
     for name, md5 in read_object(manifest)["made_of"].items():
@@ -88,7 +92,7 @@ def _of_page(path: Path) -> Node:
         "seeds": ", ".join(map(str, page.seeds)),
         "edition": page.edition,
     }
-    return Node(_kind(path), str(path), SAME, facts, parts)
+    return Node(_kind(path), str(path), HERE, facts, parts)
 
 
 def _kind(path: Path) -> str:
@@ -114,11 +118,9 @@ def _of_metrics(path: Path, recorded: str | None) -> Node:
     metrics = whole_metrics(path)
     experiment = evaluated_experiment(metrics, str(path))
     lineage = metrics["lineage"]
-    seed = None if path.parent.name == "released" else _seed(path)
+    seed = layout.seed_of(path.parent)
     facts = {"row": experiment.name}
-    if "percent" in metrics:
-        name = next(key for key in metrics["percent"] if key.endswith("mAP/average"))
-        facts[name] = tables.cell(metrics["percent"][name])
+    facts["average mAP"] = _average(metrics)
     facts |= _params(experiment, trained=seed is not None)
     evaluated = provenance.evaluated_by(lineage)
     facts["evaluated by"] = provenance.commit_text(evaluated["git"])
@@ -128,12 +130,10 @@ def _of_metrics(path: Path, recorded: str | None) -> Node:
     return Node("metrics", str(path), state, facts, _parts(path.parent, experiment, metrics))
 
 
-def _seed(metrics: Path) -> int:
-    """The seed of a run, by the name of its folder."""
-    named = re.match(r"seed(\d+)", metrics.parent.name)
-    if named is None:
-        raise InputError(f"{metrics.parent}: expected the folder of a run, such as .../seed0")
-    return int(named[1])
+def _average(metrics: Mapping[str, Any]) -> str:
+    """As tables write it: of fused nouns and verbs that of the actions."""
+    percent = metrics.get("percent", {})
+    return tables.cell(percent.get("mAP/average", percent.get("action/mAP/average")))
 
 
 def _parts(run: Path, experiment: Experiment, metrics: Mapping[str, Any]) -> list[Node]:
@@ -152,7 +152,7 @@ def _parts(run: Path, experiment: Experiment, metrics: Mapping[str, Any]) -> lis
         ]
     elif metrics["lineage"].get("kind") == "actions":
         for row in (experiment.name, str(experiment.actions_with)):
-            weights = layout.run(experiment.edition, row, _seed(run / "metrics.json")) / "model.pt"
+            weights = layout.results(experiment.edition) / row / run.name / "model.pt"
             made_of.append(_of_weights(weights, recorded.get(row), experiment, metrics))
         made_of.append(_of_features(experiment, recorded.get("store"), metrics["lineage"]))
     else:  # of a published checkpoint: the record of its metrics has it all
@@ -276,7 +276,7 @@ def _source(path: Path, experiment: Experiment, *, is_pinned: bool) -> str:
 
 
 def _state(path: Path, recorded: str | None) -> str:
-    """What became of a file; of one that nothing was recorded of, whether it is there."""
+    """What became of a file since its md5 was recorded."""
     return _compared(path, recorded, file_md5(path) if path.exists() and recorded else None)
 
 
@@ -284,7 +284,7 @@ def _compared(path: Path, recorded: str | None, now: str | None) -> str:
     if not path.exists():
         return GONE
     if recorded is None:
-        return SAME if now is None else UNKNOWN
+        return HERE
     return SAME if recorded == now else CHANGED
 
 
@@ -328,15 +328,14 @@ def _standing(path: Path, file: Path, params: Path) -> Standing | None:
     """What a run has to do with a file; None for nothing."""
     metrics = whole_metrics(path)
     experiment = evaluated_experiment(metrics, str(path))
-    percent = metrics.get("percent", {})
-    average = tables.cell(percent.get("mAP/average", percent.get("action/mAP/average")))
+    average = _average(metrics)
     if file.resolve() in _params_files(experiment, params):
         return Standing(path, average, _why_outdated(path, experiment, metrics, params))
     wanted = Path(os.path.relpath(file)).as_posix()
     nodes = [node for node in _of_metrics(path, None).all() if node.name == wanted]
     if not nodes:
         return None
-    states = sorted({node.state for node in nodes} - {SAME})
+    states = sorted({node.state for node in nodes} & {CHANGED, GONE})
     return Standing(path, average, f"{wanted} is {' and '.join(states)}" if states else "")
 
 
@@ -360,10 +359,10 @@ def _why_outdated(
         dataset=experiment.dataset_file,
         overrides=experiment.overrides,
     )
-    made = metrics["made_with"]
-    if made["stage"] != "evaluate":  # a published checkpoint, or fused actions
+    made, seed = metrics["made_with"], layout.seed_of(path.parent)
+    if made["stage"] != "evaluate" or seed is None:  # a published checkpoint, or fused actions
         return "; ".join(keys.changes(made["stage"], today, made))
-    stage, why = status.outdated(today, _seed(path))
+    stage, why = status.outdated(today, seed)
     return f"{stage}: {'; '.join(why)}" if stage else ""
 
 

@@ -39,6 +39,8 @@ ROUNDING = 1e-9
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 # of a text that is compared: a number, a word, or a sign
 TOKEN = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?|\w+|\S")
+# stands for a number that is not there, which is not null
+ABSENT = "absent"
 # of the parts of a metrics.json, those that are numbers
 MEASURED = ("percent", "videos", "instances", "classes")
 
@@ -70,7 +72,7 @@ class Findings:
         flat_stated, flat_expected = _flat(stated), _flat(expected)
         for key in sorted({*flat_stated, *flat_expected}):
             self.numbers += 1
-            here, there = flat_stated.get(key), flat_expected.get(key)
+            here, there = flat_stated.get(key, ABSENT), flat_expected.get(key, ABSENT)
             if not _same(here, there):
                 self.mismatches.append(f"{path}: {key} is {here}, computed again {there}")
 
@@ -95,6 +97,8 @@ def _flat(tree: Any, name: str = "") -> dict[str, Any]:
         children = dict(enumerate(tree)).items()
     else:
         return {name: tree}
+    if not children:
+        return {name: "nothing"}
     leaves: dict[str, Any] = {}
     for key, child in children:
         leaves |= _flat(child, f"{name}.{key}" if name else str(key))
@@ -142,8 +146,9 @@ def verify(edition: str, *, with_mlflow: bool = True) -> Findings:
             _verify_page(manifest, findings)
     with findings.one_line():
         _verify_index(edition, findings)
-    for page in sorted([*results.glob("tables/*.md"), *results.glob("*/README.md")]):
-        if not layout.manifest(page).exists():
+    pages = [*results.glob("tables/*.md"), *results.glob("*/README.md"), layout.report(edition)]
+    for page in sorted(pages):
+        if page.exists() and not layout.manifest(page).exists():
             findings.mismatches.append(f"{page}: no manifest says what it shows; make it again")
     if with_mlflow:
         with findings.one_line():
@@ -207,7 +212,7 @@ def _verify_bootstrap(path: Path, findings: Findings) -> None:
     """The intervals of a row, drawn again from the same random numbers."""
     told = read_object(path, "seeds", "released", "mAP", "less_released_checkpoint")
     first = path.parent / f"seed{told['seeds'][0]}/metrics.json"
-    experiment = evaluated_experiment(read_metrics(first), str(first))
+    experiment = evaluated_experiment(whole_metrics(first), str(first))
     database_file = layout.database_of(experiment)
     if not database_file.exists():
         findings.unchecked.append(f"{path}: needs annotations ({database_file})")
