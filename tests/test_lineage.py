@@ -298,6 +298,26 @@ def test_another_device_or_precision_is_refused_with_the_reason(results, capsys,
     assert re.search(words, said[-1])
 
 
+def test_detections_of_another_device_are_not_compared_and_it_says_so(results, capsys):
+    manifest = of(results, "seed0/detections.manifest.json")
+    content = json.loads(manifest.read_text())
+    content["detected_by"]["device"] = "cuda:0"
+    manifest.write_text(json.dumps(content))
+    of(results, "seed0/detections.json").write_text('{"results": {}}')
+    code, _, said = rerun(capsys)
+    assert code == 0
+    assert re.search(r"detections\.json: of cuda \(cuda\) in float32, .* not compared", said)
+
+
+def test_detections_of_other_params_are_refused_before_anything_is_trained(results, capsys):
+    row = Path("params/experiments/thumos14_i3d.yaml")
+    row.write_text(row.read_text() + "inference: {soft_nms_sigma: 0.123}\n")
+    code, said, _ = rerun(capsys)
+    assert code == 1
+    assert "detections.json: made otherwise than today (inference.soft_nms_sigma: " in said[-1]
+    assert not list(Path("build/again").rglob("checkpoint.pt"))
+
+
 def test_a_run_of_other_params_is_refused_since_there_is_nothing_to_compare(results, capsys):
     row = Path("params/experiments/thumos14_i3d.yaml")
     row.write_text(row.read_text() + "training: {clip_grad_norm: 0.5}\n")
@@ -552,6 +572,16 @@ def test_a_run_in_mlflow_leads_back_too(results, capsys):
     assert nodes(traced(capsys, run_id)).keys() >= LEADS_TO
     assert main(["trace", "0" * 32]) == 1
     assert "no run in MLflow that stands for a run's folder" in capsys.readouterr().err
+
+
+def test_a_run_that_was_moved_aside_leads_to_where_it_lies_now(results, capsys):
+    run_id = json.loads((Path(RUN) / "lineage.json").read_text())["mlflow_run"]
+    assert main(["train", *ROW, "--anew"]) == 0
+    capsys.readouterr()
+    assert "/earlier/seed0-" in traced(capsys, run_id)["name"]
+    shutil.rmtree(results / "thumos14_i3d/earlier")
+    assert main(["trace", run_id]) == 1
+    assert "its run folder is not in results/demo/thumos14_i3d any more" in capsys.readouterr().err
 
 
 def test_of_each_file_it_says_whether_it_is_still_here_and_the_same(results, capsys):
