@@ -8,7 +8,7 @@ CORES ?= all
 TORCH_INDEX ?=
 PIP := $(BIN)/pip install --disable-pip-version-check --progress-bar off
 
-.PHONY: help tables env test long check parity benchmark rehearsal campaign mutants resume track lock schemas store release crate clean
+.PHONY: help tables env test long check parity benchmark rehearsal campaign mutants resume track lock schemas store release crate croissant clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -117,6 +117,17 @@ crate: env  ## does roc-validator take the demo edition's archive for a Workflow
 		--disable-pip-version-check 'rich<14' roc-validator==0.13.0; }
 	actionformer archive --edition $(EDITION) --out build/crate.zip
 	python tests/crate.py build/crate.zip build/roc/bin/rocrate-validator
+
+# one row of each data set
+ROW_OF_EACH := activitynet_tsp charades_i3d_rgb ego4d_slowfast epic_noun_slowfast fineaction_videomae_h hacs_slowfast \
+	multithumos_i3d thumos14_i3d
+
+croissant: env  ## does mlcroissant read every data set's metadata, and its records? After make tables, in an environment of its own
+	test -x build/mlcroissant/bin/mlcroissant || { $(PYTHON) -m venv build/mlcroissant && \
+		build/mlcroissant/bin/pip install --quiet --disable-pip-version-check mlcroissant==1.1.1; }
+	for row in $(ROW_OF_EACH); do \
+		actionformer export croissant $$row --edition $(EDITION) --out build/croissant/$$row || exit 1; done
+	build/mlcroissant/bin/python tests/croissant.py $(addprefix build/croissant/,$(ROW_OF_EACH))
 
 clean:  ## remove results and intermediate files, not data
 	rm -rf results build .snakemake

@@ -385,6 +385,14 @@ def test_a_mirrors_file_goes_on_after_an_interruption(changed, tmp_path, monkeyp
     assert not list(tmp_path.glob("f.bin.*"))
 
 
+def test_who_finds_the_sources_gone_is_told_of_the_archive(server, tmp_path):
+    address = f"{server}/page"
+    for gone in (source(address), Source(kind="manual", address=address)):
+        file = File(sources=[gone], archive="doi:10.1/x")
+        with pytest.raises(InputError, match=r"; also archived at doi:10\.1/x$"):
+            fetch(tmp_path / "f.bin", file)
+
+
 def test_a_gated_file_says_what_to_ask_where_and_the_command_to_go_on_with(server, tmp_path):
     file = File(
         gated="sign the licence at X",

@@ -156,6 +156,43 @@ def test_a_digit_of_mlflows_has_a_line_and_a_run_that_it_lacks_a_remark(results,
     assert "not in MLflow; `actionformer track` brings it in" in said
 
 
+def test_a_mean_and_a_verdict_of_a_row_in_mlflow_are_what_its_seeds_give(results, capsys):
+    of_row = "run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'seeds')"
+    with closing(sqlite3.connect("mlflow.db")) as database, database:
+        change = "UPDATE latest_metrics SET value = 12.34 WHERE key = 'mAP/0.5' AND "
+        assert database.execute(change + of_row).rowcount == 1
+    code, wrong, _ = verified(capsys)
+    assert code == 1
+    assert len(wrong) == 1
+    assert "results/demo/thumos14_i3d: mAP/0.5 is 12.34 in MLflow, computed again " in wrong[0]
+    with closing(sqlite3.connect("mlflow.db")) as database, database:
+        parent, value = database.execute(
+            "SELECT run_uuid, value FROM tags WHERE key = 'seeds'"
+        ).fetchone()
+        assert value == "0"
+        # another seed of the same row is there, which these results lack
+        database.execute(
+            "UPDATE tags SET value = '1' WHERE key = 'seed' AND value = '0' AND run_uuid IN "
+            "(SELECT run_uuid FROM tags WHERE key = 'mlflow.parentRunId' AND value = ?)",
+            (parent,),
+        )
+    code, wrong, said = verified(capsys)
+    assert (code, wrong) == (0, [])
+    assert "results/demo/thumos14_i3d: MLflow's mean is of seeds 1, here are 0" in said
+
+
+def test_a_verdict_in_mlflow_is_what_the_seeds_of_its_row_give(results, capsys):
+    """Verdicts are of rows that compare: as if this one did."""
+    path = of(results, "seed0/metrics.json")
+    metrics = json.loads(path.read_text())
+    metrics["made_with"]["params"]["comparable"] = True
+    path.write_text(json.dumps(metrics))
+    code, wrong, _ = verified(capsys)
+    assert code == 1
+    words = "verdict.mAP/average is None in MLflow, computed again undecided"
+    assert any(words in line for line in wrong), wrong
+
+
 def test_without_annotations_what_needs_them_is_said_and_all_else_is_checked(results, capsys):
     shutil.rmtree("build")
     code, wrong, said = verified(capsys)
@@ -433,7 +470,7 @@ def test_ground_truth_that_may_not_be_passed_on_stays_out_and_verify_says_what_i
     with zipfile.ZipFile(archive) as packed:
         names = packed.namelist()
         assert "| THUMOS-14 |" in packed.read("LICENCES.md").decode()
-        assert packed.read("LICENCES.md").decode().strip().endswith("| md5 only |")
+        assert "| md5 only | H. Idrees" in packed.read("LICENCES.md").decode()
     assert "build/demo/thumos14/annotations.json" not in names
     assert "build/demo/thumos14/annotations.manifest.json" in names
     code, wrong, said = in_archive(capsys, archive)
@@ -444,6 +481,20 @@ def test_ground_truth_that_may_not_be_passed_on_stays_out_and_verify_says_what_i
     assert not showing_truth(archive)
     edition.write_text(edition.read_text().replace("shareable: false", "shareable: true"))
     assert showing_truth(archived()) == {"report.html", "timelines.json", "annotations.json"}
+
+
+def test_ground_truth_of_others_stands_in_the_crate_under_its_own_licence(results):
+    edition = Path("params/editions/demo.yaml")
+    edition.write_text(edition.read_text().replace("shareable: true", "shareable: false"))
+    dataset = Path("params/datasets/thumos14.yaml")
+    dataset.write_text(dataset.read_text() + "shareable: true\n")
+    with zipfile.ZipFile(archived()) as packed:
+        crate = json.loads(packed.read("ro-crate-metadata.json"))
+    entities = {entity["@id"]: entity for entity in crate["@graph"]}
+    licence = entities[entities["build/demo/thumos14/annotations.json"]["license"]["@id"]]
+    assert licence["name"] == "THUMOS-14: Apache-2.0 (synthetic)"
+    assert licence["citation"].startswith("H. Idrees")
+    assert "license" not in entities[f"{RUN}/metrics.json"]
 
 
 def showing_truth(archive: Path) -> set[str]:

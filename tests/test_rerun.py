@@ -250,9 +250,9 @@ def test_a_published_value_plans_pages_alone(place):
     assert place.planned() == {"draw": 1, "card": 1, "tabulate": 1}
 
 
-def test_a_licence_plans_the_model_card_alone(place):
+def test_a_licence_plans_the_pages_that_name_it(place):
     place.params("editions/demo.yaml", datasets={"hacs": {"licence": "another one"}})
-    assert place.planned() == {"card": 1}
+    assert place.planned() == {"card": 1, "tabulate": 1}
 
 
 def test_published_counts_plan_the_audit(place):

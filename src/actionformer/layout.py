@@ -49,6 +49,7 @@ DIAGNOSES = Path("results/diagnoses")
 EVALUATIONS = Path("results/evaluations")
 COMPARISONS = Path("results/comparisons")
 HUB = Path("results/hub")
+CROISSANT = Path("results/croissant")
 CONVERTED = Path("build/converted")
 # runs that are trained again to be compared
 AGAIN = Path("build/again")

@@ -22,6 +22,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlparse
@@ -29,7 +30,16 @@ from urllib.parse import quote, urlparse
 import numpy as np
 from filelock import FileLock
 from mlflow import pyfunc, set_tracking_uri
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    Metric,
+    Param,
+    Run,
+    RunStatus,
+    RunTag,
+)
 from mlflow.environment_variables import MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
@@ -626,9 +636,25 @@ def _summarise(client: MlflowClient, run_id: str, experiment: Experiment) -> Non
     child = client.get_run(run_id)
     tags = child.data.tags
     parent, kind = tags["mlflow.parentRunId"], tags["kind"]
+    latest = _of_seeds(client, child)
+    means = means_of_row(kind, list(latest.values()))
+    _log_new(client, parent, means, step=experiment.training.epochs)
+    client.set_terminated(parent, "FINISHED")
+    if kind != "seed":
+        return
+    client.set_tag(parent, "seeds", " ".join(sorted(latest, key=int)))
+    for key, judged in verdicts_of_row(experiment, list(latest.values())).items():
+        client.set_tag(parent, f"verdict.{key}", judged)
+    for name in OF_A_ROW:
+        client.set_tag(parent, name, tags[name])
+
+
+def _of_seeds(client: MlflowClient, child: Run) -> dict[str, dict[str, float]]:
+    """Seed -> metrics of the runs with the same row, kind and params as this one."""
+    tags = child.data.tags
     wanted = {
-        "`mlflow.parentRunId`": parent,
-        "kind": kind,
+        "`mlflow.parentRunId`": tags["mlflow.parentRunId"],
+        "kind": tags["kind"],
         "params": tags["params"],
         "evaluated": "true",
     }
@@ -639,24 +665,21 @@ def _summarise(client: MlflowClient, run_id: str, experiment: Experiment) -> Non
     latest: dict[str, dict[str, float]] = {}
     for run in children:
         latest.setdefault(run.data.tags["seed"], run.data.metrics)
+    return latest
+
+
+def means_of_row(kind: str, metrics_of_seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """What the run of a row has of the metrics of its seeds, by MLflow's names."""
     prefix = "" if kind == "seed" else f"{kind}/"
     means = {}
-    for key in child.data.metrics:
+    for key in metrics_of_seeds[0]:
         if "mAP/" in key or key.startswith("recall_"):
-            mean = statistics.fmean(metrics[key] for metrics in latest.values())
+            mean = statistics.fmean(metrics[key] for metrics in metrics_of_seeds)
             means[f"{prefix}{key}"] = mean
-    _log_new(client, parent, means, step=experiment.training.epochs)
-    client.set_terminated(parent, "FINISHED")
-    if kind != "seed":
-        return
-    client.set_tag(parent, "seeds", " ".join(sorted(latest, key=int)))
-    for key, judged in _verdicts(experiment, list(latest.values())).items():
-        client.set_tag(parent, f"verdict.{key}", judged)
-    for name in OF_A_ROW:
-        client.set_tag(parent, name, tags[name])
+    return means
 
 
-def _verdicts(
+def verdicts_of_row(
     experiment: Experiment, metrics_of_seeds: Sequence[Mapping[str, float]]
 ) -> dict[str, str]:
     """Whether each published number is reproduced; none where there is nothing to compare with."""
@@ -809,6 +832,30 @@ def logged_metrics(runs: Sequence[Path]) -> dict[Path, dict[str, float]]:
         if run_id is not None:
             found[run] = dict(client.get_run(run_id).data.metrics)
     return found
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The run of a row in MLflow."""
+
+    kind: str
+    # of the runs whose mean it has
+    seeds: Sequence[str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+
+
+def summary_of(run: Path) -> Summary | None:
+    """The run of the row that a run folder is of; None where MLflow has no such run."""
+    evaluated = _evaluated(run)
+    client = open_store()
+    run_id = None if evaluated is None else _find(client, *evaluated)
+    if run_id is None:
+        return None
+    child = client.get_run(run_id)
+    parent = client.get_run(child.data.tags["mlflow.parentRunId"]).data
+    seeds = sorted(_of_seeds(client, child))
+    return Summary(child.data.tags["kind"], seeds, dict(parent.metrics), dict(parent.tags))
 
 
 def _evaluated(run: Path) -> tuple[Experiment, dict[str, Any]] | None:

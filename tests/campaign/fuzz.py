@@ -116,6 +116,14 @@ def _outcome(target: Target) -> tuple[int, Any]:
     return code, target.result()
 
 
+def _link_or_copy(source: str, target: str) -> None:
+    """A second name; of a lock another file, or who holds it would hold those of all copies."""
+    if Path(source).name.endswith(".lock"):
+        shutil.copy2(source, target)
+    else:
+        os.link(source, target)
+
+
 class _copy:
     """A copy of a folder by hard links, as long as the context lasts."""
 
@@ -125,7 +133,7 @@ class _copy:
     def __enter__(self) -> Path:
         self._made = Path(tempfile.mkdtemp(dir=self._folder.parent))
         copy = self._made / "x"
-        shutil.copytree(self._folder, copy, copy_function=os.link)
+        shutil.copytree(self._folder, copy, copy_function=_link_or_copy)
         return copy
 
     def __exit__(self, *rest: object) -> None:

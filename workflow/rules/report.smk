@@ -147,7 +147,7 @@ rule tabulate:
         remark=CHOSEN.why_not_comparable,
         pinned=lambda w: pinned(TABLES[w.table]),
         key=lambda w: keys.plain_key(
-            "tabulate", [keys.shown(row) for row in TABLES[w.table]]
+            "tabulate", [keys.in_tables(row) for row in TABLES[w.table]]
         ),
     message:
         "Tabulate {wildcards.table}"
@@ -219,7 +219,7 @@ rule report_page:
         released=RELEASED,
         remark=CHOSEN.why_not_comparable,
         pinned=pinned(ROWS.values()),
-        key=keys.plain_key("report", [keys.shown(row) for row in ROWS.values()]),
+        key=keys.plain_key("report", [keys.in_tables(row) for row in ROWS.values()]),
     message:
         "Put tables and figures on one page"
     shell:

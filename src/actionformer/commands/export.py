@@ -83,12 +83,13 @@ def predict(args: argparse.Namespace) -> None:
 
 
 def export_options(parser: argparse.ArgumentParser) -> None:
-    forms = ["activitynet", "epic", "ego4d", "onnx", "hub"]
+    forms = ["activitynet", "epic", "ego4d", "onnx", "hub", "croissant"]
     parser.add_argument("form", choices=forms, help="what to write")
     row_options(parser)
     seed_option(parser)
     default = f"{layout.SUBMISSIONS}/ROW-FORM.json; onnx: model.onnx beside model.pt"
-    text = f"file to write (default: {default}; hub: folder {layout.HUB}/ROW)"
+    default += f"; hub: folder {layout.HUB}/ROW; croissant: folder {layout.CROISSANT}/DATASET"
+    text = f"file to write (default: {default})"
     parser.add_argument("--out", type=Path, help=text)
     text = "JSON of `predict` to submit (default: the row's detections)"
     parser.add_argument("--detections", type=Path, help=text)
@@ -109,9 +110,15 @@ def export_options(parser: argparse.ArgumentParser) -> None:
 
 
 def export(args: argparse.Namespace) -> None:
+    experiment = chosen_row(args)
+    if args.form == "croissant":
+        from actionformer.stages.croissant import export_croissant
+
+        out = args.out or layout.CROISSANT / experiment.dataset_folder
+        print("\n".join(export_croissant(experiment, args.params, out)))
+        return
     from actionformer.stages import export as stage
 
-    experiment = chosen_row(args)
     if args.form == "onnx":
         weights = layout.run(experiment.edition, experiment.name, args.seed) / "model.pt"
         out = args.out or weights.with_name("model.onnx")
@@ -145,7 +152,7 @@ COMMANDS = (
         "export",
         "a submission to ActivityNet, EPIC-Kitchens or Ego4D Moment Queries, validated; or the "
         "network as ONNX, checked; or weights, card and params in the layout of the Hugging Face "
-        "Hub",
+        "Hub; or Croissant metadata of the row's data set",
         export_options,
         export,
     ),

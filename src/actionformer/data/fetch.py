@@ -115,7 +115,7 @@ def fetch(
         put_in_place(part, target)
         _validator(part).unlink(missing_ok=True)
         return fetched
-    hint = f"put it at {target} by hand, or run {again} later"
+    hint = f"put it at {target} by hand, or run {again} later{_archived(file)}"
     if file.gated:
         hint = by_hand(target, file, again)
     raise InputError(f"{target}: no source gave it ({'; '.join(failures)}); {hint}")
@@ -154,10 +154,15 @@ def by_hand(target: Path, file: File, again: str = "the same command") -> str:
     places = "; ".join(known) or "no known source"
     if file.gated and any(source.kind != "manual" for source in file.sources):
         brings = f"If you may have it, `{again} --accepted` brings it from {places}"
-        return f"{target}: {file.gated}. {brings}"
+        return f"{target}: {file.gated}. {brings}{_archived(file)}"
     asked = f" {file.gated}." if file.gated else ""
-    get_it = f"Get it from {places}, then go on with `{again}`"
+    get_it = f"Get it from {places}, then go on with `{again}`{_archived(file)}"
     return f"{target}: has to be put there by hand.{asked} {get_it}"
+
+
+def _archived(file: File) -> str:
+    """Where the same data lie, should the sources be gone."""
+    return f"; also archived at {file.archive}" if file.archive else ""
 
 
 def recorded(folder: Path) -> dict[str, dict[str, str]]:

@@ -49,7 +49,8 @@ class Needed:
         """Where it comes from, in the order tried."""
         if self.mirrored:
             return "the mirror"
-        return ", or ".join(map(_address, self.file.sources)) or "no known source"
+        told = ", or ".join(map(_address, self.file.sources)) or "no known source"
+        return f"{told}; archived at {self.file.archive}" if self.file.archive else told
 
     def access(self) -> str:
         """What stands between the reader and the file."""
@@ -278,11 +279,18 @@ def _gigabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def _address(source: Source) -> str:
-    path = f" ({source.path})"
-    where = {
+def page_of(source: Source) -> str:
+    """Where a source is, for a browser."""
+    pages = {
         "google_drive": f"https://drive.google.com/file/d/{source.address}/view",
-        "google_drive_folder": f"https://drive.google.com/drive/folders/{source.address}{path}",
-        "hugging_face": f"https://huggingface.co/datasets/{source.address}{path}",
-    }.get(source.kind, source.address)
-    return f"{where}{f', of which {source.member}' if source.member else ''}"
+        "google_drive_folder": f"https://drive.google.com/drive/folders/{source.address}",
+        "hugging_face": f"https://huggingface.co/datasets/{source.address}",
+    }
+    return pages.get(source.kind, source.address)
+
+
+def _address(source: Source) -> str:
+    """Where a source is, and which file there."""
+    path = f" ({source.path})" if source.path else ""
+    member = f", of which {source.member}" if source.member else ""
+    return f"{page_of(source)}{path}{member}"

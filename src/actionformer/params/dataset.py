@@ -92,6 +92,12 @@ class File(Params):
     gated: str | None = Field(
         None, description="what to ask for, and where, before this file can be had"
     )
+    archive: str | None = Field(
+        None,
+        description="a second, durable address of the same data, for whoever finds the sources "
+        "gone: an archive with a DOI, a repository, an institution; what lies there may have "
+        "another form",
+    )
     only_by_name: bool = Field(
         False, description="no stage reads it: fetched only where it is named"
     )
@@ -154,6 +160,7 @@ class Dataset(Params):
     ] = "database"
     homepage: str | None = None
     licence: str = "unknown"
+    citation: str | None = Field(None, description="what whoever uses the data is to cite")
     shareable: bool = Field(
         False,
         description="does the licence of the annotations allow to pass them on, as an archive of "

@@ -59,9 +59,9 @@ ARITHMETIC = {
 PAGES = {
     "bootstrap": 1,
     "draw": 3,  # counts of bins beside their values, thresholds by name
-    "card": 4,  # verdicts
-    "tabulate": 4,  # verdicts, the best epoch, locks
-    "report": 4,  # verdicts, the best epoch, locks
+    "card": 5,  # what to cite
+    "tabulate": 5,  # licence and citation of the data
+    "report": 5,  # licence and citation of the data
 }
 
 # ------------------------------------------------------------------------------ what a stage reads
@@ -183,7 +183,7 @@ PARTS: dict[str, type[Params]] = {
 
 
 def shown(experiment: Experiment) -> Values:
-    """What tables, figures and reports print of a row, beside its runs."""
+    """What figures, and all other pages, print of a row, beside its runs."""
     return {
         "name": experiment.name,
         "table": experiment.table,
@@ -202,12 +202,20 @@ def shown(experiment: Experiment) -> Values:
     }
 
 
-def on_card(experiment: Experiment) -> Values:
-    """What a model card prints of a row, beside its runs."""
-    dataset, features, training = experiment.dataset, experiment.features, experiment.training
+def in_tables(experiment: Experiment) -> Values:
+    """What tables and reports print of a row, beside its runs."""
+    dataset = experiment.dataset
     return shown(experiment) | {
         "homepage": dataset.homepage,
         "licence": dataset.licence,
+        "citation": dataset.citation,
+    }
+
+
+def on_card(experiment: Experiment) -> Values:
+    """What a model card prints of a row, beside its runs."""
+    dataset, features, training = experiment.dataset, experiment.features, experiment.training
+    return in_tables(experiment) | {
         "subsets": [dataset.train_subset, dataset.eval_subset],
         "features": [experiment.data.features, features.dim, features.fps, features.stride_frames],
         "training": [training.epochs, training.batch_size, training.lr],

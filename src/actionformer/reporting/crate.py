@@ -51,13 +51,29 @@ class RunAction:
     made: Sequence[str]
 
 
+@dataclass(frozen=True)
+class Terms:
+    """Whose a file is that is not this project's."""
+
+    owner: str
+    licence: str
+    homepage: str | None
+    citation: str | None
+
+
 def metadata(
-    files: Mapping[str, tuple[str, int]], actions: Sequence[RunAction], *, title: str, text: str
+    files: Mapping[str, tuple[str, int]],
+    actions: Sequence[RunAction],
+    terms: Mapping[str, Terms],
+    *,
+    title: str,
+    text: str,
 ) -> dict[str, Any]:
     """The content of ro-crate-metadata.json.
 
     Args:
         files: path in the crate -> md5 and bytes; `Snakefile` is among them.
+        terms: of those of these files that are under another licence than the crate.
         text: what the crate holds, in a sentence or two.
     """
     crate = ROCrate(version="1.1")
@@ -74,6 +90,8 @@ def metadata(
     entities = {}
     for path in sorted(files):
         entities[path] = _file(crate, path, *files[path])
+        if path in terms:
+            entities[path]["license"] = _licence(crate, terms[path])
     crate.mainEntity = entities[WORKFLOW]
     done = []
     for action in actions:
@@ -94,6 +112,17 @@ def _file(crate: ROCrate, path: str, md5: str, size: int) -> Any:
     return crate.add_workflow(
         dest_path=path, properties=properties, main=True, lang="snakemake", lang_version=">=9"
     )
+
+
+def _licence(crate: ROCrate, terms: Terms) -> Any:
+    properties = {"@type": "CreativeWork", "name": f"{terms.owner}: {terms.licence}"}
+    if terms.homepage is not None:
+        properties["url"] = terms.homepage
+    if terms.citation is not None:
+        properties["citation"] = terms.citation
+    # one entity, however many files stand under it
+    name = f"#licence of {terms.owner}"
+    return crate.get(name) or crate.add(ContextEntity(crate, name, properties=properties))
 
 
 def _action(crate: ROCrate, action: RunAction, entities: Mapping[str, Any]) -> Any:

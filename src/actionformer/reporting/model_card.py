@@ -209,6 +209,7 @@ def _data(row: Row) -> list[str]:
         "",
         f"- data set: {dataset.name}{homepage}",
         f"- licence, of the data and so of the weights: {_licence_text(dataset)}",
+        *([f"- to cite: {dataset.citation}"] if dataset.citation else []),
         f"- features: `{experiment.data.features}`, {experiment.features.dim} channels",
         f"- trained on subset `{dataset.train_subset}`, evaluated on `{dataset.eval_subset}`",
         f"- {version}; files:",

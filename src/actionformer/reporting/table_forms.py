@@ -32,6 +32,8 @@ COLUMNS = (
     "seeds",
     "protocol",
     "loading",
+    "licence",
+    "citation",
     "remark",
     "departs",
     "videos",
@@ -102,6 +104,7 @@ def as_markdown(table: Table) -> str:
     if table.released:
         lines += ["", table.released[0], ""]
         lines += [f"- {line}" for line in table.released[1:]]
+    lines += ["", table.credit]
     return "\n".join(lines) + "\n"
 
 
@@ -162,6 +165,7 @@ def as_html(table: Table, *, remark: bool = True) -> str:
     if table.released:
         items = "".join(f"<li>{html.escape(line)}</li>" for line in table.released[1:])
         parts.append(f"<p>{html.escape(table.released[0])}</p><ul>{items}</ul>\n")
+    parts.append(f"<p>{html.escape(table.credit)}</p>\n")
     parts.append("</details>\n</section>\n")
     return "".join(parts)
 
@@ -206,6 +210,7 @@ def as_latex(table: Table) -> str:
     """A table environment with booktabs rules; its caption says where the numbers come from."""
     lines = [
         "% needs \\usepackage{booktabs}",
+        f"% {' '.join(table.credit.split())}",
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{_latex(_caption(table))}}}",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actionformer import provenance
+from actionformer.params.dataset import Dataset
 from actionformer.params.experiment import OWN, Experiment
 from actionformer.reporting.verdict import tolerance, verdict
 
@@ -120,6 +121,8 @@ def records(row: Row) -> list[dict[str, Any]]:
         "seeds": " ".join(str(run.seed) for run in row.runs),
         "protocol": experiment.dataset.protocol,
         "loading": experiment.data.loading_text,
+        "licence": experiment.dataset.licence,
+        "citation": experiment.dataset.citation,
         "remark": experiment.dataset.remark,
         "departs": "; ".join(experiment.departs) or None,
         "videos": row.runs[0].videos,
@@ -237,6 +240,8 @@ class Table:
     remark: str
     # what is to be said of the data set
     data_remark: str
+    # whose the data set is, under which licence, and what to cite
+    credit: str
     # of every row that departs from its published params: how
     departures: Sequence[str]
     # a row in a line
@@ -274,6 +279,7 @@ def table_of(name: str, title: str, rows: Sequence[Row], *, edition: str, remark
         edition=edition,
         remark=remark,
         data_remark=rows[0].experiment.dataset.remark or "",
+        credit=credit(rows[0].experiment.dataset),
         departures=_departures(rows),
         averages=[_average(row) for row in rows],
         results=Grid(["features", "", *headings], results, numbers=2),
@@ -282,6 +288,13 @@ def table_of(name: str, title: str, rows: Sequence[Row], *, edition: str, remark
         origin=Grid(ORIGIN, origin, numbers=len(ORIGIN)),
         released=_released_lines(edition, rows),
     )
+
+
+def credit(dataset: Dataset) -> str:
+    """Whose data numbers stand on, in sentences."""
+    homepage = f" ({dataset.homepage})" if dataset.homepage else ""
+    cite = f" Cite: {dataset.citation}." if dataset.citation else ""
+    return f"Data set: {dataset.name}{homepage}. Licence: {dataset.licence}.{cite}"
 
 
 def _origin(title: str, row: Row, runs: Sequence[Run]) -> list[str]:

@@ -26,9 +26,10 @@ from actionformer.errors import InputError
 from actionformer.files import BROKEN_ZIP, atomic_path, file_md5, read_object, write_text
 from actionformer.metrics_file import whole_metrics
 from actionformer.params.experiment import Experiment
-from actionformer.params.files import CHECKOUT, evaluated_experiment, load_edition
+from actionformer.params.files import CHECKOUT, evaluated_experiment, load_dataset, load_edition
 from actionformer.progress import progress
-from actionformer.reporting.crate import METADATA, WORKFLOW, RunAction, metadata
+from actionformer.reporting.crate import METADATA, WORKFLOW, RunAction, Terms, metadata
+from actionformer.reporting.table_forms import in_cell
 from actionformer.stages.report import TRUTH, pages_of, report_record, report_text
 from actionformer.stages.shown import read_shown
 from actionformer.stages.verify import Findings, evaluated_runs, verify, verify_runs
@@ -59,7 +60,7 @@ def archive(edition: str, out: Path, weights: Weights, params: Path) -> str:
     runs = evaluated_runs(results)
     if not runs:
         raise InputError(f"{results}: no results; `snakemake --cores all` makes them")
-    experiments = [_experiment_of(run) for run in runs]
+    experiments = [_experiment_of(run, params) for run in runs]
     shareable = load_edition(edition, params).shareable
     hidden = []
     for experiment in experiments:
@@ -77,6 +78,7 @@ def archive(edition: str, out: Path, weights: Weights, params: Path) -> str:
     crate = metadata(
         files,
         [_action(run, members) for run in runs],
+        {} if shareable else _terms(experiments),
         title=f"ActionFormer: results of the {edition} edition",
         text=_said(edition, experiments, weights, params),
     )
@@ -99,9 +101,17 @@ def _member(name: str) -> zipfile.ZipInfo:
     return info
 
 
-def _experiment_of(run: Path) -> Experiment:
+def _experiment_of(run: Path, params: Path) -> Experiment:
+    """A run's params as they were, but whose its data are, and who may have them, as of today."""
     path = run / "metrics.json"
-    return evaluated_experiment(whole_metrics(path), str(path))
+    experiment = evaluated_experiment(whole_metrics(path), str(path))
+    name = experiment.dataset_file or experiment.data.dataset
+    try:
+        today = load_dataset(name, experiment.edition, params)
+    except InputError:
+        return experiment  # the file of a data set of one's own is gone
+    facts = {key: getattr(today, key) for key in ("homepage", "licence", "citation", "shareable")}
+    return experiment.model_copy(update={"dataset": experiment.dataset.model_copy(update=facts)})
 
 
 def _results(results: Path, weights: Weights, hidden: list[str]) -> dict[str, Path]:
@@ -132,6 +142,16 @@ def _ground_truth(experiments: list[Experiment], hidden: list[str]) -> dict[str,
         if experiment.name not in hidden:
             wanted.append(database)
         found |= {path.as_posix(): path for path in wanted if path.exists()}
+    return found
+
+
+def _terms(experiments: list[Experiment]) -> dict[str, Terms]:
+    """Whose the databases are; of an edition that this project has drawn they are its own."""
+    found = {}
+    for experiment in experiments:
+        data = experiment.dataset
+        terms = Terms(data.name, data.licence, data.homepage, data.citation)
+        found[layout.database_of(experiment).as_posix()] = terms
     return found
 
 
@@ -201,8 +221,8 @@ def _licences(experiments: list[Experiment], *, shareable: bool) -> str:
         "",
         "Code, params and results: Apache-2.0 (LICENSE). Data sets keep their own:",
         "",
-        "| data set | publisher | licence | ground truth |",
-        "|---|---|---|---|",
+        "| data set | publisher | licence | ground truth | to cite |",
+        "|---|---|---|---|---|",
     ]
     datasets = {experiment.dataset.name: experiment.dataset for experiment in experiments}
     for dataset in datasets.values():
@@ -211,7 +231,9 @@ def _licences(experiments: list[Experiment], *, shareable: bool) -> str:
             truth = "inside: drawn by this project"
         elif dataset.shareable:
             truth = "inside"
-        lines.append(f"| {dataset.name} | {dataset.homepage} | {dataset.licence} | {truth} |")
+        cells = [dataset.name, dataset.homepage or "", dataset.licence, truth]
+        cells.append(dataset.citation or "")
+        lines.append(f"| {' | '.join(in_cell(text) for text in cells)} |")
     return "\n".join(lines) + "\n"
 
 

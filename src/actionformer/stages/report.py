@@ -47,7 +47,7 @@ def tabulate(
         folder = layout.tables(of_table.edition)
         for form, text in forms.items():
             write_text(folder / f"{name}.{form}", text)
-        made = keys.plain_record("tabulate", [keys.shown(member) for member in members])
+        made = keys.plain_record("tabulate", [keys.in_tables(member) for member in members])
         record = of_table.as_record(_bootstraps(members))
         write_json(layout.manifest(folder / name), {"made_with": made, **record})
     return texts
@@ -154,7 +154,7 @@ def write_report(
     text = report_text(of_page)
     out = layout.report(of_page.edition)
     write_text(out, text)
-    made = keys.plain_record("report", [keys.shown(experiment) for experiment in experiments])
+    made = keys.plain_record("report", [keys.in_tables(experiment) for experiment in experiments])
     write_json(layout.manifest(out), {"made_with": made, **report_record(of_page)})
     count = len({experiment.table for experiment in experiments})
     return f"{out}: {count} tables, {len(experiments)} rows, {len(text) / 1e6:.1f} MB"

@@ -282,6 +282,12 @@ def _verify_index(edition: str, findings: Findings) -> None:
 def _verify_mlflow(runs: list[Path], findings: Findings) -> None:
     """The metrics of every run as MLflow has them: absent is a remark, different a mismatch."""
     logged = tracking.logged_metrics(runs)
+    in_rows: dict[tuple[Path, str], list[Path]] = {}
+    for run in logged:
+        kind = run.name if layout.seed_of(run) is None else "seeds"
+        in_rows.setdefault((run.parent, kind), []).append(run)
+    for of_row in in_rows.values():
+        _verify_row_in_mlflow(of_row, findings)
     for run in runs:
         percent = read_metrics(run / "metrics.json").get("percent", {})
         in_mlflow = logged.get(run)
@@ -295,3 +301,34 @@ def _verify_mlflow(runs: list[Path], findings: Findings) -> None:
                 findings.mismatches.append(
                     f"{run}: {key} is {in_mlflow.get(key)} in MLflow, {value} in metrics.json"
                 )
+
+
+def _verify_row_in_mlflow(runs: Sequence[Path], findings: Findings) -> None:
+    """The means and verdicts of a row, or of its published checkpoint, as MLflow has them."""
+    found = tracking.summary_of(runs[0])
+    if found is None:
+        return
+    read = {run: read_object(run / "metrics.json") for run in runs}
+    seeds = sorted(str(layout.seed_of(run)) for run in runs)
+    row = runs[0].parent
+    if list(found.seeds) != seeds:
+        those = " ".join(found.seeds)
+        findings.remarks.append(
+            f"{row}: MLflow's mean is of seeds {those}, here are {' '.join(seeds)}"
+        )
+        return
+    percent = [metrics["percent"] for metrics in read.values()]
+    stated: dict[str, Any] = dict(found.metrics)
+    expected: dict[str, Any] = dict(tracking.means_of_row(found.kind, percent))
+    if found.kind == "seed":
+        path = runs[0] / "metrics.json"
+        experiment = evaluated_experiment(read[runs[0]], str(path))
+        verdicts = tracking.verdicts_of_row(experiment, percent)
+        expected |= {f"verdict.{key}": judged for key, judged in verdicts.items()}
+        stated |= found.tags
+    for key, value in expected.items():
+        findings.numbers += 1
+        if not _same(stated.get(key), value):
+            findings.mismatches.append(
+                f"{row}: {key} is {stated.get(key)} in MLflow, computed again {value}"
+            )
