@@ -461,6 +461,17 @@ def test_what_is_no_archive_is_one_line(results, capsys):
         assert "results.zip: corrupt or truncated archive" in capsys.readouterr().err
 
 
+def test_an_archive_that_does_not_fit_on_the_disk_is_refused_before_it_is_unpacked(
+    results, monkeypatch, capsys
+):
+    archive = archived()
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    code, wrong, _ = in_archive(capsys, archive)
+    assert code == 1
+    assert re.search(r"needs \d.* MB, 0.* MB are free there; free some", wrong[0]), wrong
+
+
 def test_ground_truth_that_may_not_be_passed_on_stays_out_and_verify_says_what_it_needs(
     results, capsys
 ):

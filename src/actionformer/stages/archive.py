@@ -23,7 +23,16 @@ from urllib.parse import unquote
 
 from actionformer import layout, provenance
 from actionformer.errors import InputError
-from actionformer.files import BROKEN_ZIP, atomic_path, file_md5, read_object, write_text
+from actionformer.files import (
+    BROKEN_ZIP,
+    NO_ROOM,
+    atomic_path,
+    file_md5,
+    needs_room,
+    not_written,
+    read_object,
+    write_text,
+)
 from actionformer.metrics_file import whole_metrics
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import CHECKOUT, evaluated_experiment, load_dataset, load_edition
@@ -261,10 +270,13 @@ def _unpack(path: Path, folder: Path) -> None:
                 target = Path(os.path.normpath(folder / info.filename))
                 if not target.is_relative_to(folder) or info.is_dir():
                     raise InputError(f"{path}: a member called '{info.filename}', no file of ours")
+            needs_room(folder, sum(info.file_size for info in packed.infolist()))
             packed.extractall(folder)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except BROKEN_ZIP as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise not_written(folder, error) from None
         raise InputError(f"{path}: corrupt or truncated archive ({error})") from None
 
 
