@@ -25,6 +25,7 @@ from actionformer.stages.bootstrap import bootstrap
 from actionformer.stages.report import table_texts
 from actionformer.stages.shown import Shown
 from actionformer.stages.verify import Findings
+from actionformer.tracking import summary_of
 from actionformer.training.history import read_history, write_history
 from conftest import CHECKOUT, run_command
 from project import shorten
@@ -273,6 +274,12 @@ def test_where_numbers_compare_the_table_has_the_intervals_of_a_bootstrap(result
     beside = told["less_released_checkpoint"]["average"]
     assert f" {beside['low']:+.2f} to {beside['high']:+.2f} " in lines["less released (bootstrap)"]
     assert lines["verdict"][:-1] == [" undecided "] * 6
+    assert main(["track"]) == 0
+    in_mlflow = summary_of(Path(RUN)).metrics
+    assert in_mlflow["videos_low/mAP/average"] == average["low"]
+    assert in_mlflow["less_released_high/mAP/average"] == beside["high"]
+    oracle = float(lines["best epoch (oracle)"][-2])
+    assert in_mlflow["best_epoch_oracle/mAP/average"] == pytest.approx(oracle, abs=0.005)
     told["mAP"]["average"]["low"] += 0.01
     of(results, "bootstrap.json").write_text(json.dumps(told))
     code, wrong, _ = verified(capsys)

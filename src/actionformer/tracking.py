@@ -54,8 +54,9 @@ from actionformer.files import atomic_path, file_md5, read_object, write_text
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import as_yaml, evaluated_experiment
 from actionformer.progress import progress
+from actionformer.reporting.tables import best_of_seeds, intervals
 from actionformer.reporting.verdict import verdict
-from actionformer.training.history import read_history
+from actionformer.training.history import best_epoch, read_history
 
 LOCK = Path("build/mlflow.lock")
 ARTIFACTS = (
@@ -887,6 +888,7 @@ def _log_drawn(client: MlflowClient, row: Path) -> None:
         return
     with FileLock(LOCK):
         parent = _parent(client, experiment, _experiment(client, experiment))
+    _log_new(client, parent, beside_means(row), step=experiment.training.epochs)
     figures = row / layout.figures(experiment).name
     tables = row.parent / layout.tables(experiment.edition).name
     card = row / layout.model_card(experiment).name
@@ -895,6 +897,28 @@ def _log_drawn(client: MlflowClient, row: Path) -> None:
     _upload(client, parent, forms, "tables")
     if card.exists():
         _describe_model(client, experiment, card.read_text(encoding="utf-8"))
+
+
+def beside_means(row: Path) -> dict[str, float]:
+    """What tables have of a row beside its mean, by the names of the csv's columns.
+
+    The bootstrap's intervals, where there are any, and what the best epochs score.
+    """
+    bootstrap = row / "bootstrap.json"
+    chance = (
+        read_object(bootstrap, "mAP", "less_released_checkpoint") if bootstrap.exists() else None
+    )
+    best = [best_epoch(read_history(path)) for path in sorted(row.glob("seed*/history.csv"))]
+    percents = [
+        read_object(path).get("percent", {}) for path in sorted(row.glob("seed*/metrics.json"))
+    ]
+    found = {}
+    for key in percents[0]:
+        columns = intervals(chance, key) | {"best_epoch_oracle": best_of_seeds(best, key)}
+        for column, value in columns.items():
+            if value is not None:
+                found[f"{column}/{key}"] = value
+    return found
 
 
 def _describe_model(client: MlflowClient, experiment: Experiment, card: str) -> None:

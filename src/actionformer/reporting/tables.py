@@ -94,13 +94,18 @@ class Row:
         return [run.percent[key] for run in self.runs]
 
     def best(self, key: str) -> float | None:
-        """A metric of every seed's best epoch, in the mean; None where a seed has none.
+        """A metric of every seed's best epoch, in the mean; None where a seed has none."""
+        return best_of_seeds([run.best for run in self.runs], key)
 
-        The epoch is chosen on the videos that it is scored on, which only an oracle can.
-        """
-        values = [run.best.get(key) for run in self.runs if run.best is not None]
-        known = [value for value in values if value is not None]
-        return statistics.fmean(known) if len(known) == len(self.runs) else None
+
+def best_of_seeds(best: Sequence[Mapping[str, float] | None], key: str) -> float | None:
+    """The mean of a metric over the best epoch of each seed; None where a seed has none.
+
+    The epoch is chosen on the videos that it is scored on, which only an oracle can.
+    """
+    values = [epoch.get(key) for epoch in best if epoch is not None]
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known and len(known) == len(best) else None
 
 
 def cell(value: float | None) -> str:
@@ -153,7 +158,7 @@ def records(row: Row) -> list[dict[str, Any]]:
             "difference": difference,
             "tolerance": allowed,
             "verdict": judged,
-            **_chance(row, key),
+            **intervals(row.chance, key),
             "best_epoch_oracle": row.best(key),
             "released_checkpoint": None if row.released is None else row.released.percent.get(key),
         }
@@ -161,12 +166,16 @@ def records(row: Row) -> list[dict[str, Any]]:
     return result
 
 
-def _chance(row: Row, key: str) -> dict[str, float | None]:
-    """The bootstrap's intervals of a cell: of ours, and of ours less the published checkpoint's."""
+def intervals(chance: Mapping[str, Any] | None, key: str) -> dict[str, float | None]:
+    """The bootstrap's intervals of a cell: of ours, and of ours less the published checkpoint's.
+
+    Args:
+        chance: bootstrap.json, where there is one.
+    """
     name = key.removeprefix("mAP/")
     found: dict[str, float | None] = {}
     for column, part in (("videos", "mAP"), ("less_released", "less_released_checkpoint")):
-        interval = {} if row.chance is None else row.chance[part].get(name, {})
+        interval = {} if chance is None else chance[part].get(name, {})
         for end in ("low", "high"):
             found[f"{column}_{end}"] = interval.get(end)
     return found

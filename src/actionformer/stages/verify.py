@@ -326,6 +326,9 @@ def _verify_row_in_mlflow(runs: Sequence[Path], findings: Findings) -> None:
         verdicts = tracking.verdicts_of_row(experiment, percent)
         expected |= {f"verdict.{key}": judged for key, judged in verdicts.items()}
         stated |= found.tags
+        # logged once the row's pages are drawn
+        beside = tracking.beside_means(row)
+        expected |= {key: value for key, value in beside.items() if key in stated}
     for key, value in expected.items():
         findings.numbers += 1
         if not _same(stated.get(key), value):
