@@ -16,7 +16,11 @@ help:  ## list the targets
 tables: env  ## every results table of the demo edition, from nothing
 	snakemake --quiet reason --cores $(CORES) $(ARGS)
 
-env: .venv/.installed  ## the environment, in .venv; TORCH_INDEX=https://download.pytorch.org/whl/cpu for one without CUDA
+env: .venv/.installed  ## the environment, in .venv; TORCH_INDEX=https://download.pytorch.org/whl/cpu for one without CUDA; EXTRAS="slurm s3 ssh postgres"
+	@for extra in $(EXTRAS); do \
+		pins=$$(awk -v wanted="# [$$extra]" '/^# \[/ { on = $$0 == wanted } on && /==/' requirements-extras.lock); \
+		test -n "$$pins" || { echo "EXTRAS=$$extra: requirements-extras.lock has no such section" >&2; exit 1; }; \
+		echo "$$extra: $$pins" && $(PIP) --quiet --no-deps $$pins || exit 1; done
 
 # an environment knows the folder that it was made in: a copied or moved checkout needs another
 COPIED := $(and $(wildcard .venv/.installed),$(filter-out $(CURDIR),$(shell cat .venv/.installed 2> /dev/null)))

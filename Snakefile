@@ -29,6 +29,18 @@ else:
     include: "workflow/rules/evaluate.smk"
     include: "workflow/rules/report.smk"
 
+    # a minute or less, or in need of the internet: on a cluster these run where Snakemake does
+    localrules:
+        all,
+        pull,
+        fetch,
+        convert,
+        card,
+        tabulate,
+        page,
+        report_page,
+        track,
+
     rule all:
         default_target: True
         input:

@@ -1,6 +1,7 @@
 """Are the files that are made from others up to date? Part of `make check`.
 
     requirements.lock, environment.yml    from what is installed      --write
+    requirements-extras.lock              from what is installed      --write
     workflow/schemas/*.json               from the typed params       actionformer params --schemas
     workflow/report/*.rst                 the figures' captions       --table
     docs/data.md                          the table of all files      --table
@@ -20,12 +21,15 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from importlib.metadata import distributions
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution, distributions
 from pathlib import Path
 
 import yaml
 from jsonschema import Draft202012Validator
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from actionformer import __version__, api, layout
 from actionformer.data import plan
@@ -42,6 +46,9 @@ from actionformer.reporting.figures import of_row
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 LOCK = CHECKOUT / "requirements.lock"
+EXTRAS_LOCK = CHECKOUT / "requirements-extras.lock"
+# of pyproject.toml: what `make env EXTRAS=...` adds; `dev` is part of every environment
+EXTRAS = ("slurm", "s3", "ssh", "postgres", "moto")
 ENVIRONMENT = CHECKOUT / "environment.yml"
 SCHEMAS = CHECKOUT / "workflow/schemas"
 CAPTIONS = CHECKOUT / "workflow/report"
@@ -56,6 +63,10 @@ NOT_LOCKED = {"actionformer", "pip", "setuptools", "wheel", "playwright", "pyee"
 LOCK_HEAD = """\
 # Every package of the environment, pinned; `make lock` writes it. No hashes, index lines or local
 # version labels: CPU and CUDA builds of torch differ in all three.
+"""
+EXTRAS_HEAD = """\
+# What `make env EXTRAS="slurm s3"` installs beside requirements.lock, a section each; `make lock`
+# writes it. The last one is for tests alone.
 """
 ENVIRONMENT_HEAD = """\
 # The environment for conda users; `make lock` writes it from requirements.lock, `make check`
@@ -93,14 +104,54 @@ from actionformer import load_published, published_model
 """
 
 
-def installed() -> list[str]:
-    """name==version of every package of this environment, without local version labels."""
+def installed() -> dict[str, str]:
+    """Name -> version of every package of this environment, without local version labels."""
     found = {d.metadata["Name"]: d.version.partition("+")[0] for d in distributions()}
-    return [
-        f"{name}=={found[name]}"
-        for name in sorted(found, key=str.lower)
-        if name.lower() not in NOT_LOCKED
-    ]
+    names = sorted(found, key=str.lower)
+    return {name: found[name] for name in names if name.lower() not in NOT_LOCKED}
+
+
+def needed_by(extra: str) -> set[str]:
+    """Canonical names of all that this package leads to with an extra of its own; '' for none."""
+    known: set[tuple[str, str]] = set()
+    waiting = [("actionformer", extra)]
+    while waiting:
+        one = waiting.pop()
+        if one not in known:
+            known.add(one)
+            with suppress(PackageNotFoundError):
+                waiting += required_by(*one)
+    return {name for name, _ in known}
+
+
+def required_by(package: str, extra: str) -> Iterator[tuple[str, str]]:
+    """(package, its extra) of everything that a package asks for."""
+    for text in distribution(package).requires or []:
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            for part in ("", *requirement.extras):
+                yield canonicalize_name(requirement.name), part
+
+
+def locks() -> tuple[list[str], dict[str, list[str]]]:
+    """The pins of the environment, and of every extra what it adds."""
+    pins = {}
+    for name, version in installed().items():
+        pins[canonicalize_name(name)] = f"{name}=={version}"
+    always = needed_by("") | needed_by("dev")
+    extras = {}
+    for extra in EXTRAS:
+        more = needed_by(extra) - always
+        extras[extra] = [pin for name, pin in pins.items() if name in more]
+    added = {pin for found in extras.values() for pin in found}
+    return [pin for pin in pins.values() if pin not in added], extras
+
+
+def extras_text(extras: Mapping[str, list[str]]) -> str:
+    text = EXTRAS_HEAD
+    for extra, pins in extras.items():
+        text += "\n".join([f"# [{extra}]", *pins]) + "\n"
+    return text
 
 
 def lock_text(pins: list[str]) -> str:
@@ -358,7 +409,12 @@ def main() -> int:
             (CAPTIONS / name).write_text(text)
         return 0
     if "--write" in sys.argv:
-        pins = installed()
+        pins, extras = locks()
+        missing = [extra for extra, found in extras.items() if not found]
+        if missing:
+            print(f"make env EXTRAS='{' '.join(EXTRAS)}' first: {missing} are not installed")
+            return 1
+        EXTRAS_LOCK.write_text(extras_text(extras))
         LOCK.write_text(lock_text(pins))
         ENVIRONMENT.write_text(environment_text(pins))
         return 0

@@ -17,7 +17,7 @@ from actionformer.data import features as stores
 from actionformer.data import fetch as fetching
 from actionformer.data import plan
 from actionformer.errors import InputError
-from actionformer.files import read_json
+from actionformer.files import read_json, write_text
 from actionformer.params import keys
 from actionformer.params.experiment import OWN
 from actionformer.params.files import load_edition, load_experiment
@@ -49,6 +49,7 @@ def planned():
         "link",
         "set",
         "results",
+        "gpu",
         "gpu_slots",
     ]
     unknown = sorted(set(config) - set(known))
@@ -180,6 +181,23 @@ if SLOTS is not None and not re.fullmatch("[1-9][0-9]{0,8}", str(SLOTS)):
     )
 GPU_SLOTS = "" if SLOTS is None else f" --gpu-slots {SLOTS}"
 
+# how many GPUs a training or detection job asks for
+GPU = config["gpu"]
+if str(GPU) not in ("0", "1"):
+    raise WorkflowError(f"--config: gpu={GPU}: expected 1, or 0 for jobs without a GPU")
+DEVICE = GPU_SLOTS + ("" if int(GPU) else " --device cpu")
+
+# a job may take so many times the hours that were measured: other machines are slower, and share their disks
+PATIENT = 3
+# of jobs that compute without training, in minutes
+SHORT = 240
+
+
+def minutes_of(row):
+    """The time limit of training one seed; a job that reaches it goes on from its checkpoint with the next call."""
+    return max(60, round(PATIENT * 60 * row.expect.hours))
+
+
 # what a call ends with
 AFTERWARDS = []
 
@@ -210,12 +228,31 @@ def attempt(log):
 
     def failed(wildcards):
         file = Path(attempts_of(log.format(**wildcards)))
-        if not file.exists():
-            return 0
-        count, *begun = file.read_text().split()
-        return int(count) + bool(begun)
+        # a dry run writes nothing, so it counts here what `count_attempts` would
+        return failed_attempts(file, begun=int(workflow.dryrun))
 
     return failed
+
+
+def failed_attempts(file, begun):
+    """How many attempts a file tells of, and `begun` more if one has begun and not ended."""
+    if not file.exists():
+        return 0
+    # empty: killed while it was written
+    count, *mark = file.read_text().split() or ["0", "begun"]
+    return int(count) + (begun if mark else 0)
+
+
+def count_attempts():
+    """Count what earlier calls have begun, and not ended, as failed.
+
+    From here on such a mark is of this call. So a job that a cluster sends back into its queue, where it reads this file
+    again, has the params that it was submitted with.
+    """
+    for folder in (f"results/{EDITION}/attempts", f"build/{EDITION}/attempts"):
+        for file in Path(folder).rglob("*"):
+            if file.is_file():
+                write_text(file, f"{failed_attempts(file, begun=1)}\n")
 
 
 def command(arguments, log):
@@ -445,6 +482,8 @@ def forget_marks():
 
 if workflow.is_main_process:
     forget_marks()
+    if not workflow.dryrun:
+        count_attempts()
     if workflow.dryrun or (MISSING and CHOSEN.origin != "dvc"):
         print(
             plan.overview(

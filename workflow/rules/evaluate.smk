@@ -25,10 +25,11 @@ rule detect:
     threads: lambda w: ROWS[w.row].training.threads
     resources:
         mem_mb=CHOSEN.memory_mb,
-        gpu=1,
+        gpu=int(GPU),
+        runtime=SHORT,
     params:
         command=command(
-            lambda w: f"actionformer detect {row_arguments(w.row)} --seed {w.seed}{GPU_SLOTS}",
+            lambda w: f"actionformer detect {row_arguments(w.row)} --seed {w.seed}{DEVICE}",
             log_of("detect/{row}-seed{seed}"),
         ),
         attempt=attempt(log_of("detect/{row}-seed{seed}")),
@@ -107,10 +108,11 @@ rule actions:
     threads: lambda w: FUSED[w.nouns].training.threads
     resources:
         mem_mb=CHOSEN.memory_mb,
-        gpu=1,
+        gpu=int(GPU),
+        runtime=SHORT,
     params:
         command=command(
-            lambda w: f"actionformer actions {row_arguments(w.nouns)} --seed {w.seed}{GPU_SLOTS}",
+            lambda w: f"actionformer actions {row_arguments(w.nouns)} --seed {w.seed}{DEVICE}",
             log_of("actions/{nouns}-seed{seed}"),
         ),
         attempt=attempt(log_of("actions/{nouns}-seed{seed}")),
@@ -147,10 +149,11 @@ rule evaluate_released:
     threads: lambda w: ROWS[w.row].training.threads
     resources:
         mem_mb=CHOSEN.memory_mb,
-        gpu=1,
+        gpu=int(GPU),
+        runtime=SHORT,
     params:
         command=command(
-            lambda w: f"actionformer evaluate-released {row_arguments(w.row)}{GPU_SLOTS}",
+            lambda w: f"actionformer evaluate-released {row_arguments(w.row)}{DEVICE}",
             log_of("evaluate_released/{row}"),
         ),
         attempt=attempt(log_of("evaluate_released/{row}")),

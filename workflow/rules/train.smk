@@ -28,10 +28,11 @@ rule train:
     threads: lambda w: ROWS[w.row].training.threads
     resources:
         mem_mb=CHOSEN.memory_mb,
-        gpu=1,
+        gpu=int(GPU),
+        runtime=lambda w: minutes_of(ROWS[w.row]),
     params:
         command=command(
-            lambda w: f"actionformer train {row_arguments(w.row)} --seed {w.seed}{GPU_SLOTS}{IGNORE_RELEASED}",
+            lambda w: f"actionformer train {row_arguments(w.row)} --seed {w.seed}{DEVICE}{IGNORE_RELEASED}",
             log_of("train/{row}-seed{seed}"),
         ),
         attempt=attempt(log_of("train/{row}-seed{seed}")),

@@ -243,6 +243,11 @@ class Expectation(Params):
     )
     time: str = "unknown"
     hardware: str = "unknown"
+    hours: float = Field(
+        24.0,
+        gt=0,
+        description="a seed takes on that hardware, from which a cluster's time limit is reckoned",
+    )
 
 
 class Experiment(Params):

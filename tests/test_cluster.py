@@ -1,0 +1,137 @@
+"""The paper edition's 42 trainings on a cluster: SLURM, as one node of `slurm_node.py`."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+import slurm_node
+from conftest import CHECKOUT, assert_same_tensors, environment, run_command
+
+PROFILE = CHECKOUT / "workflow/profiles/slurm"
+PREEMPTED, OTHER = "thumos14_i3d", "hacs_slowfast"
+CALL = (
+    *("snakemake", "--snakefile", CHECKOUT / "Snakefile", "--profile", PROFILE),
+    *("--config", f"rows={PREEMPTED},{OTHER}", "released=false", "gpu=0"),
+)
+# seconds between two looks at jobs
+OFTEN = ("--slurm-init-seconds-before-status-checks", "2")
+LONGEST = 600.0
+
+needs_slurm = pytest.mark.skipif(
+    find_spec("snakemake_executor_plugin_slurm") is None or not slurm_node.is_running(),
+    reason="no SLURM: make env EXTRAS=slurm, and as root tests/slurm_node.py start",
+)
+
+
+@pytest.fixture(scope="module")
+def cluster(workspace):
+    """A working folder whose rows went through SLURM, one training of which was preempted."""
+    call = [str(part) for part in (*CALL, "--jobs", "4", *OFTEN)]
+    with (workspace / "call.log").open("w") as log:
+        running = subprocess.Popen(
+            call, cwd=workspace, env=environment(), stdout=log, stderr=subprocess.STDOUT
+        )
+        try:
+            preempted_after = preempt(workspace, running)
+            running.wait(LONGEST)
+        finally:
+            running.kill()
+    assert running.returncode == 0, (workspace / "call.log").read_text()[-3000:]
+    return workspace, preempted_after
+
+
+def preempt(folder: Path, running: subprocess.Popen) -> int:
+    """Send a training back into the queue, as whoever has precedence does; the epoch it was in."""
+    history = folder / f"results/demo/logs/train/{PREEMPTED}-seed0.log"
+    began = time.monotonic()
+    while running.poll() is None and time.monotonic() - began < LONGEST:
+        epochs = epochs_of(history)
+        if len(epochs) >= 2:
+            (job,) = jobs_of("train", PREEMPTED)
+            subprocess.run(["scontrol", "requeue", job], check=True)
+            start_again(job)
+            return epochs[-1]
+        time.sleep(0.1)
+    raise AssertionError(f"no training to preempt: {(folder / 'call.log').read_text()[-3000:]}")
+
+
+def start_again(job: str) -> None:
+    """Let a job that was sent back begin at once: SLURM would hold it for two minutes."""
+    was_waiting = False
+    for _ in range(600):
+        listed = ["squeue", "--noheader", f"--jobs={job}", "--format=%T"]
+        state = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.strip()
+        if state == "PENDING":
+            was_waiting = True
+            subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)
+        elif was_waiting:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"job {job} does not begin again: {state}")
+
+
+def jobs_of(rule: str, row: str) -> list[str]:
+    """Numbers of the jobs of a rule that run for a row."""
+    listed = subprocess.run(
+        ["squeue", "--noheader", "--states=RUNNING", "--format=%i %k"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = []
+    for line in listed.stdout.splitlines():
+        number, _, comment = line.partition(" ")
+        if f"rule_{rule}_" in comment and row in comment:
+            found.append(number)
+    return found
+
+
+def epochs_of(log: Path) -> list[int]:
+    """The epochs that a log tells of, in its order."""
+    if not log.exists():
+        return []
+    return [int(found) for found in re.findall(r"^epoch (\d+)/", log.read_text(), re.M)]
+
+
+@needs_slurm
+def test_a_preempted_training_goes_on_to_the_weights_of_an_undisturbed_one(cluster, tmp_path):
+    folder, after = cluster
+    log = folder / f"results/demo/logs/train/{PREEMPTED}-seed0.log"
+    gone_on = re.search(r"^goes on after epoch (\d+)/24$", log.read_text(), re.M)
+    assert gone_on is not None, log.read_text()
+    # it ends the epoch that it is in, whose number nobody has seen yet
+    assert int(gone_on[1]) in (after, after + 1)
+    assert epochs_of(log) == list(range(int(gone_on[1]) + 1, 25))
+    quiet = tmp_path / "quiet"
+    shutil.copytree(folder / "build", quiet / "build")
+    shutil.copytree(folder / "data", quiet / "data")
+    run_command(quiet, "actionformer", "train", PREEMPTED, "--device", "cpu")
+    weights = []
+    for place in (folder, quiet):
+        path = place / f"results/demo/{PREEMPTED}/seed0/model.pt"
+        weights.append(torch.load(path, weights_only=True)["state_dict"])
+    assert_same_tensors(*weights)
+
+
+@needs_slurm
+def test_what_went_through_slurm_leaves_nothing_to_be_done(cluster):
+    folder, _ = cluster
+    planned = run_command(folder, *map(str, CALL), "--dry-run")
+    assert "Nothing to be done" in planned.stdout + planned.stderr
+    for row in (PREEMPTED, OTHER):
+        assert (folder / f"results/demo/{row}/README.md").exists()
+
+
+@needs_slurm
+def test_short_jobs_run_where_snakemake_does_and_long_ones_on_nodes(cluster):
+    folder, _ = cluster
+    submitted = set(re.findall(r"/slurm_logs/rule_(\w+)/", (folder / "call.log").read_text()))
+    assert submitted == {"pack", "audit", "train", "detect", "evaluate", "draw"}
