@@ -21,6 +21,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import requests
 import torch
@@ -817,3 +818,26 @@ def test_help_of_every_command(tmp_path):
     )
     for name in commands:
         assert "usage" in run_command(tmp_path, "actionformer", name, "--help").stdout
+
+
+def test_sigterm_while_jobs_are_chosen_ends_the_call(tree):
+    """Snakemake alone would wait for itself: its answer takes a lock that is held meanwhile."""
+    shutil.copy(CHECKOUT / "data.dvc", tree)
+    process = subprocess.Popen(
+        [
+            *("snakemake", "--snakefile", CHECKOUT / "Snakefile", "--cores", "1"),
+            "build/demo/thumos14/annotations.json",
+        ],
+        cwd=tree,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        watched = psutil.Process(process.pid)
+        while not any("cbc" in child.name() for child in watched.children()):
+            assert process.poll() is None, "no solver was seen"
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+    finally:
+        process.kill()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 from snakemake.exceptions import WorkflowError
+from snakemake.scheduling.job_scheduler import JobScheduler
 
 from actionformer import gpus, layout, provenance
 from actionformer.data import annotations as databases
@@ -464,8 +465,24 @@ def interrupted(number, frame):
     signal.default_int_handler(number, frame)
 
 
+def end_gracefully(scheduler, *signal):
+    """Snakemake's own answer to SIGTERM, in a thread of its own.
+
+    It takes a lock that the main thread, which the signal interrupts, may hold: while it waits for the solver that chooses
+    the next jobs, Snakemake would wait for itself for ever.
+    """
+    threading.Thread(
+        target=ANSWER_TO_SIGTERM, args=(scheduler, *signal), daemon=True
+    ).start()
+
+
+ANSWER_TO_SIGTERM = JobScheduler.exit_gracefully
+
 if workflow.is_main_process and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, interrupted)
+    # a process may read this file twice
+    if ANSWER_TO_SIGTERM.__name__ != end_gracefully.__name__:
+        JobScheduler.exit_gracefully = end_gracefully
 
 
 def forget_marks():
