@@ -251,6 +251,38 @@ def test_a_run_that_nobody_trains_any_more_is_ended(store, tmp_path):
     assert store.get_run(left).info.status == "KILLED"
 
 
+def test_what_a_killed_maker_of_the_database_has_left_goes_though_another_has_made_it(store):
+    left = tracking.LOCK.parent / f"{tracking.BESIDE}x" / "mlflow.db"
+    left.parent.mkdir()
+    left.write_bytes(b"half a database")
+    tracking.open_store()
+    assert not left.parent.exists()
+
+
+def test_a_model_that_a_killed_process_has_begun_goes_with_the_next_that_is_logged(
+    store, tmp_path, monkeypatch
+):
+    experiment = load_experiment("thumos14_i3d", "demo")
+    run = tmp_path / "results/demo/thumos14_i3d/seed0"
+    run.mkdir(parents=True)
+    (run / "model.pt").write_bytes(b"weights")
+    run_id = tracking.start(experiment, LINEAGE, None)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(files.Path, "replace", killed)
+        tracking._log_model(store, run_id, run, experiment)
+    assert list(tmp_path.rglob("*.link"))
+    tracking._log_model(store, run_id, run, experiment)
+    assert not list(tmp_path.rglob("*.link"))
+    (model,) = store.search_logged_models([store.get_run(run_id).info.experiment_id])
+    assert model.status == "READY"
+    (stored,) = (tmp_path / "mlruns").rglob("model.pt")
+    assert stored.samefile(run / "model.pt")
+
+
 # ------------------------------------------------------------------------------------ what is shown
 
 

@@ -34,6 +34,7 @@ from mlflow.entities import (
     Dataset,
     DatasetInput,
     InputTag,
+    LoggedModelStatus,
     Metric,
     Param,
     Run,
@@ -203,10 +204,10 @@ def _make_database() -> None:
 
     MLflow makes it table by table: one that was killed meanwhile would never open again.
     """
-    if layout.TRACKING_FILE.exists() and layout.TRACKING_FILE.stat().st_size:
-        return
     for left in LOCK.parent.glob(f"{BESIDE}*"):  # by a process that was killed
         shutil.rmtree(left, ignore_errors=True)
+    if layout.TRACKING_FILE.exists() and layout.TRACKING_FILE.stat().st_size:
+        return
     # another name each time: MLflow keeps what it has opened once
     with tempfile.TemporaryDirectory(prefix=BESIDE, dir=LOCK.parent) as folder:
         made = Path(folder).absolute() / layout.TRACKING_FILE
@@ -531,11 +532,11 @@ def _log_file(client: MlflowClient, run_id: str, path: Path, folder: str) -> Non
 def _linked(path: Path, target: Path) -> bool:
     """Give a file a second name, in the place of what lies there; not across disks."""
     beside = target.with_name(f".{target.name}.link")
+    beside.unlink(missing_ok=True)
     # a rename of a second name onto the first would do nothing, and leave both
     if target.exists() and target.samefile(path):
         return True
     try:
-        beside.unlink(missing_ok=True)
         beside.hardlink_to(path)
         beside.replace(target)
     except OSError:
@@ -555,6 +556,7 @@ def _log_model(client: MlflowClient, run_id: str, run: Path, experiment: Experim
     if _tag(client, run_id, "model") == md5:
         return
     made = client.get_run(run_id)
+    _remove_unfinished(client, made)
     model = client.create_logged_model(
         made.info.experiment_id,
         name=_model_name(experiment.name),
@@ -598,9 +600,26 @@ def _log_model(client: MlflowClient, run_id: str, run: Path, experiment: Experim
     client.set_tag(run_id, "model", md5)
 
 
+def _remove_unfinished(client: MlflowClient, made: Run) -> None:
+    """Take away models of a run that a killed process has begun: no version leads to them."""
+    begun = client.search_logged_models(
+        [made.info.experiment_id], f"source_run_id = '{made.info.run_id}'"
+    )
+    for model in begun:
+        if model.status != LoggedModelStatus.READY:
+            client.delete_logged_model(model.model_id)
+            if _is_local():
+                shutil.rmtree(_local_path(model.artifact_location), ignore_errors=True)
+
+
+def _local_path(address: str) -> Path:
+    """Where artifacts lie whose address leads into this machine's file system."""
+    return Path(address.removeprefix("file://"))
+
+
 def _link_weights(address: str, weights: Path) -> None:
     """Let a stored model's weights be the run's own file, where both lie on one disk."""
-    stored = Path(address.removeprefix("file://")) / "data" / weights.name
+    stored = _local_path(address) / "data" / weights.name
     if "://" in address.removeprefix("file://") or not stored.exists():
         return
     _linked(weights, stored)  # on another disk it stays a copy
