@@ -271,9 +271,10 @@ def test_a_model_that_a_killed_process_has_begun_goes_with_the_next_that_is_logg
     def killed(*_):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(files.Path, "replace", killed)
-        tracking._log_model(store, run_id, run, experiment)
+        with pytest.raises(KeyboardInterrupt):
+            tracking._log_model(store, run_id, run, experiment)
     assert list(tmp_path.rglob("*.link"))
     tracking._log_model(store, run_id, run, experiment)
     assert not list(tmp_path.rglob("*.link"))

@@ -48,7 +48,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
-from actionformer import layout, provenance
+from actionformer import disks, layout, provenance
 from actionformer.detection.timing import AS_TRAINED, OF_A_VIDEO
 from actionformer.errors import InputError, first_line
 from actionformer.files import atomic_path, file_md5, read_object, write_text
@@ -152,7 +152,7 @@ def open_store() -> MlflowClient:
     """A client of a store that exists: of several processes that find none, one makes it.
 
     Raises:
-        InputError: a database that is damaged.
+        InputError: a database that is damaged, or on a network file system.
     """
     LOCK.parent.mkdir(parents=True, exist_ok=True)
     # it logs a traceback of whatever it raises, which is said here in one line
@@ -160,6 +160,7 @@ def open_store() -> MlflowClient:
     # several that make the database at once all fail, with "table already exists"
     with FileLock(LOCK):
         if _is_local():
+            disks.refuse_database(layout.TRACKING_FILE)
             _make_database()
             _refuse_damaged_database()
         client = _client()

@@ -12,7 +12,7 @@ import psutil
 from snakemake.exceptions import WorkflowError
 from snakemake.scheduling.job_scheduler import JobScheduler
 
-from actionformer import gpus, layout, provenance
+from actionformer import disks, gpus, layout, provenance
 from actionformer.data import annotations as databases
 from actionformer.data import features as stores
 from actionformer.data import fetch as fetching
@@ -497,7 +497,23 @@ def forget_marks():
             mark.unlink(missing_ok=True)
 
 
+# does a scheduler send jobs to other machines?
+ON_CLUSTER = workflow.resource_settings.nodes is not None
+
+
+def refuse_disk():
+    """What would go wrong after hours on a disk of this kind is said before anything is computed."""
+    try:
+        if TRACKING:
+            disks.refuse_database(layout.TRACKING_FILE)
+        if ON_CLUSTER:
+            disks.refuse_local_locks(Path())
+    except InputError as error:
+        raise WorkflowError(str(error))
+
+
 if workflow.is_main_process:
+    refuse_disk()
     forget_marks()
     if not workflow.dryrun:
         count_attempts()
@@ -527,7 +543,7 @@ wildcard_constraints:
 
 
 # jobs on GPUs: on this machine as many at once as there are places; a cluster's scheduler gives every job its own
-if workflow.is_main_process and workflow.resource_settings.nodes is None:
+if workflow.is_main_process and not ON_CLUSTER:
     GPU_PLACES = gpus.places(None if SLOTS is None else int(SLOTS))
     if GPU_PLACES:
         workflow.global_resources.setdefault("gpu", GPU_PLACES)
