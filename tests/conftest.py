@@ -73,6 +73,14 @@ def tree(tmp_path: Path, demo_data: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return tmp_path
 
 
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A clone of the checkout without its code, which would ask for an environment of its own."""
+    run_command(tmp_path, "git", "clone", "--quiet", str(CHECKOUT), "clone")
+    shutil.rmtree(tmp_path / "clone/src")
+    return tmp_path / "clone"
+
+
 def environment(**more: str) -> dict[str, str]:
     """That of a command of this environment, whose MLflow writes into its own folder."""
     variables = dict(os.environ)

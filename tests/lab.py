@@ -5,6 +5,7 @@ PostgreSQL and sshd are Debian's; the bucket is moto's (make env EXTRAS="postgre
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 import signal
@@ -36,6 +37,14 @@ def program(name: str) -> str | None:
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     places = [os.environ["PATH"], *map(str, versions), "/usr/sbin"]
     return shutil.which(name, path=os.pathsep.join(places))
+
+
+def objects(keys: Mapping[str, str]) -> int:
+    """How many objects the bucket holds."""
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=keys["AWS_ENDPOINT_URL"])
+    return int(client.list_objects_v2(Bucket=BUCKET)["KeyCount"])
 
 
 def free_port() -> int:
@@ -134,3 +143,46 @@ class MlflowServer:
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+
+@contextmanager
+def ssh(folder: Path) -> Iterator[dict[str, str]]:
+    """An ssh server of this machine, for the user who runs the tests; DVC's options of a remote."""
+    for name in ("host", "user"):
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
+        subprocess.run(command, check=True)
+    port = free_port()
+    config = {
+        "Port": port,
+        "ListenAddress": "127.0.0.1",
+        "HostKey": folder / "host",
+        "AuthorizedKeysFile": folder / "user.pub",
+        "PidFile": folder / "sshd.pid",
+        "StrictModes": "no",
+        "PermitRootLogin": "yes",
+        "Subsystem": "sftp internal-sftp",
+    }
+    (folder / "config").write_text("".join(f"{key} {value}\n" for key, value in config.items()))
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)
+    command = [str(program("sshd")), "-D", "-e", "-f", str(folder / "config")]
+    with (folder / "log").open("w") as log:
+        running = subprocess.Popen(command, stderr=log)
+    try:
+        wait_for(port)
+        user = getpass.getuser()
+        yield {"port": str(port), "user": user, "keyfile": str(folder / "user")}
+    finally:
+        running.terminate()
+        running.wait()
+
+
+def wait_for(port: int) -> None:
+    """Until somebody listens."""
+    began = time.monotonic()
+    while True:
+        with socket.socket() as asked:
+            if asked.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert time.monotonic() - began < PATIENCE, f"nobody listens on {port}"
+        time.sleep(0.1)

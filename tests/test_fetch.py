@@ -601,14 +601,6 @@ def test_a_dry_run_begins_with_what_is_planned_per_row_on_one_screen(tmp_path, m
 # --------------------------------------------------------------------------------------------- DVC
 
 
-@pytest.fixture
-def clone(tmp_path) -> Path:
-    run_command(tmp_path, "git", "clone", "--quiet", str(CHECKOUT), "clone")
-    # with code of its own it would ask for an environment of its own
-    shutil.rmtree(tmp_path / "clone/src")
-    return tmp_path / "clone"
-
-
 def test_a_pinned_data_set_goes_to_a_remote_of_its_own_and_comes_back(clone, tmp_path):
     """docs/data.md: pin the data set, push to a folder, pull over http.
 
