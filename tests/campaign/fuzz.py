@@ -116,16 +116,8 @@ def _outcome(target: Target) -> tuple[int, Any]:
     return code, target.result()
 
 
-def _link_or_copy(source: str, target: str) -> None:
-    """A second name; of a lock another file, or who holds it would hold those of all copies."""
-    if Path(source).name.endswith(".lock"):
-        shutil.copy2(source, target)
-    else:
-        os.link(source, target)
-
-
 class _copy:
-    """A copy of a folder by hard links, as long as the context lasts."""
+    """A copy of a folder, as long as the context lasts."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -133,7 +125,7 @@ class _copy:
     def __enter__(self) -> Path:
         self._made = Path(tempfile.mkdtemp(dir=self._folder.parent))
         copy = self._made / "x"
-        shutil.copytree(self._folder, copy, copy_function=_link_or_copy)
+        sandbox.copied(self._folder, copy)
         return copy
 
     def __exit__(self, *rest: object) -> None:

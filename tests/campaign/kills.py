@@ -158,7 +158,7 @@ class Campaign:
                 (before / layout.TRACKING_FILE).unlink()
                 shutil.rmtree(before / "mlruns")
             begun = root / f"{stage}/x"
-            _copied(before, begun)
+            sandbox.copied(before, begun)
             done = sandbox.in_child(lambda a=arguments: _counted_steps(a), before)
             if done.code:
                 raise AssertionError(f"{stage}: undisturbed it gives {done.code}: {done.said}")
@@ -181,7 +181,7 @@ class Campaign:
     def begin(self, stage: str, folder: Path) -> None:
         """Let a folder be as it is before a stage."""
         shutil.rmtree(folder.parent, ignore_errors=True)
-        _copied(self._root / f"{stage}/x", folder)
+        sandbox.copied(self._root / f"{stage}/x", folder)
 
     def end(self, stage: str, folder: Path) -> str:
         """Run a stage to its end; says what is not as it should be then."""
@@ -213,16 +213,6 @@ def _counted_steps(arguments: Sequence[str]) -> tuple[int, int]:
 def _ended_at(arguments: Sequence[str], step: int, by: signal.Signals) -> int:
     _Steps(step, by).watch()
     return main(list(arguments))
-
-
-def _copied(source: Path, target: Path) -> None:
-    """A copy by hard links, but of what is written in place: databases and locks."""
-
-    def copy(here: str, there: str) -> None:
-        in_place = here.endswith((".lock", ".db")) or ".partial" in here
-        (shutil.copy2 if in_place else os.link)(here, there)
-
-    shutil.copytree(source, target, copy_function=copy)
 
 
 def _left() -> dict[str, Any]:
