@@ -19,7 +19,7 @@ PROFILE = CHECKOUT / "workflow/profiles/slurm"
 PREEMPTED, OTHER = "thumos14_i3d", "hacs_slowfast"
 CALL = (
     *("snakemake", "--snakefile", CHECKOUT / "Snakefile", "--profile", PROFILE),
-    *("--config", f"rows={PREEMPTED},{OTHER}", "released=false", "gpu=0"),
+    *("--config", f"rows={PREEMPTED},{OTHER}", "released=false", "gpu=0", "scratch=$NODE_DISK"),
 )
 # seconds between two looks at jobs
 OFTEN = ("--slurm-init-seconds-before-status-checks", "2")
@@ -36,8 +36,9 @@ def cluster(workspace):
     """A working folder whose rows went through SLURM, one training of which was preempted."""
     call = [str(part) for part in (*CALL, "--jobs", "4", *OFTEN)]
     with (workspace / "call.log").open("w") as log:
+        variables = environment(NODE_DISK=str(workspace / "disk of the node"))
         running = subprocess.Popen(
-            call, cwd=workspace, env=environment(), stdout=log, stderr=subprocess.STDOUT
+            call, cwd=workspace, env=variables, stdout=log, stderr=subprocess.STDOUT
         )
         try:
             preempted_after = preempt(workspace, running)
@@ -134,4 +135,5 @@ def test_what_went_through_slurm_leaves_nothing_to_be_done(cluster):
 def test_short_jobs_run_where_snakemake_does_and_long_ones_on_nodes(cluster):
     folder, _ = cluster
     submitted = set(re.findall(r"/slurm_logs/rule_(\w+)/", (folder / "call.log").read_text()))
+    assert len(list((folder / "disk of the node").glob("*/*.h5"))) == 2
     assert submitted == {"pack", "audit", "train", "detect", "evaluate", "draw"}

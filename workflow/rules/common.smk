@@ -52,6 +52,7 @@ def planned():
         "results",
         "gpu",
         "gpu_slots",
+        "scratch",
     ]
     unknown = sorted(set(config) - set(known))
     if unknown:
@@ -187,6 +188,9 @@ GPU = config["gpu"]
 if str(GPU) not in ("0", "1"):
     raise WorkflowError(f"--config: gpu={GPU}: expected 1, or 0 for jobs without a GPU")
 DEVICE = GPU_SLOTS + ("" if int(GPU) else " --device cpu")
+# a folder of the machine that a job runs on; in quotes, so that its variables are those of that machine
+if config["scratch"]:
+    DEVICE += f" --scratch {shlex.quote(str(config['scratch']))}"
 
 # a job may take so many times the hours that were measured: other machines are slower, and share their disks
 PATIENT = 3

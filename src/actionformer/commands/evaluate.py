@@ -14,6 +14,7 @@ from actionformer.commands.options import (
     device_option,
     files_options,
     row_options,
+    scratch_option,
     seed_option,
     use_threads,
     whole_number,
@@ -28,6 +29,7 @@ def run_options(parser: argparse.ArgumentParser) -> None:
     row_options(parser)
     seed_option(parser)
     device_option(parser)
+    scratch_option(parser)
 
 
 def detect(args: argparse.Namespace) -> None:
@@ -35,7 +37,15 @@ def detect(args: argparse.Namespace) -> None:
 
     experiment = chosen_row(args)
     use_threads(experiment)
-    print(stage.detect(experiment, args.seed, device=args.device, gpu_slots=args.gpu_slots))
+    print(
+        stage.detect(
+            experiment,
+            args.seed,
+            device=args.device,
+            gpu_slots=args.gpu_slots,
+            scratch=args.scratch,
+        )
+    )
 
 
 def evaluate_options(parser: argparse.ArgumentParser) -> None:
@@ -118,7 +128,12 @@ def actions(args: argparse.Namespace) -> None:
     use_threads(experiment)
     print(
         stage.detect_actions(
-            experiment, args.params, args.seed, device=args.device, gpu_slots=args.gpu_slots
+            experiment,
+            args.params,
+            args.seed,
+            device=args.device,
+            gpu_slots=args.gpu_slots,
+            scratch=args.scratch,
         )
     )
 
@@ -126,6 +141,7 @@ def actions(args: argparse.Namespace) -> None:
 def evaluate_released_options(parser: argparse.ArgumentParser) -> None:
     row_options(parser)
     device_option(parser)
+    scratch_option(parser)
 
 
 def evaluate_released(args: argparse.Namespace) -> None:
@@ -134,7 +150,7 @@ def evaluate_released(args: argparse.Namespace) -> None:
     experiment = chosen_row(args)
     use_threads(experiment)
     said, percent = stage.evaluate_released(
-        experiment, args.params, device=args.device, gpu_slots=args.gpu_slots
+        experiment, args.params, device=args.device, gpu_slots=args.gpu_slots, scratch=args.scratch
     )
     print(said)
     _print_percent(percent)

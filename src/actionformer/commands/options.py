@@ -98,6 +98,12 @@ def device_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpu-slots", type=whole_number, metavar="N", help=text)
 
 
+def scratch_option(parser: argparse.ArgumentParser) -> None:
+    """Where a job reads features from, if not from the shared disk."""
+    text = "folder of this machine, such as $TMPDIR: features are copied there once, and read there"
+    parser.add_argument("--scratch", type=Path, metavar="FOLDER", help=text)
+
+
 def whole_number(text: str) -> int:
     """A number of things, of which there is at least one."""
     if not re.fullmatch("[1-9][0-9]{0,8}", text):

@@ -10,6 +10,7 @@ from actionformer.commands.options import (
     device_option,
     row_options,
     say,
+    scratch_option,
     seed_option,
     use_threads,
 )
@@ -20,6 +21,7 @@ def train_options(parser: argparse.ArgumentParser) -> None:
     row_options(parser)
     seed_option(parser)
     device_option(parser)
+    scratch_option(parser)
     text = "start over; what lies in the run's folder is kept under earlier/"
     parser.add_argument("--anew", action="store_true", help=text)
     text = "train although the row's published checkpoint scores something else than published"
@@ -40,6 +42,7 @@ def train(args: argparse.Namespace) -> None:
         args.seed,
         device=args.device,
         gpu_slots=args.gpu_slots,
+        scratch=args.scratch,
         anew=args.anew,
         say=say,
     )

@@ -29,13 +29,14 @@ def detect_actions(
     *,
     device: str,
     gpu_slots: int | None = None,
+    scratch: Path | None = None,
 ) -> str:
     """Fuse a row of nouns with its row of verbs, both trained with `seed`; says what it found.
 
     The actions are scored, and so are their nouns and verbs.
     """
     _refuse_other_points(experiment, params)
-    database, features = inputs.opened(experiment)
+    database, features = inputs.opened(experiment, scratch)
     noun_run, verb_run = _fused(experiment, seed).values()
     noun, _, nouns = load_model(noun_run / "model.pt")
     verb, _, verbs = load_model(verb_run / "model.pt")

@@ -63,12 +63,19 @@ def detector(
     return Detector(test_views, experiment.inference, classifier)
 
 
-def detect(experiment: Experiment, seed: int, *, device: str, gpu_slots: int | None = None) -> str:
+def detect(
+    experiment: Experiment,
+    seed: int,
+    *,
+    device: str,
+    gpu_slots: int | None = None,
+    scratch: Path | None = None,
+) -> str:
     """Run a trained row over its evaluated videos; says what it wrote."""
     run = layout.run(experiment.edition, experiment.name, seed)
     network, _, classes = load_model(run / "model.pt")
     with leased_device(device, gpu_slots) as chosen:
-        run_detector = detector(experiment, *inputs.opened(experiment))
+        run_detector = detector(experiment, *inputs.opened(experiment, scratch))
         results = run_detector(network.to(chosen), classes, chosen)
         detected_by = provenance.who(chosen, effective(network.precision, chosen))
     manifest = layout.manifest(run / "detections.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from actionformer.data import annotations as databases
 from actionformer.data import fetch as fetching
 from actionformer.data.annotations import Database, load_database
 from actionformer.data.features import FeatureStore, read_manifest
+from actionformer.data.scratch import near
 from actionformer.errors import InputError
 from actionformer.files import digest, file_md5, read_object, write_json
 from actionformer.params import keys
@@ -79,9 +81,18 @@ def known_md5s(root: Path, file: str) -> dict[str, str]:
 # -------------------------------------------------------------------------- databases and features
 
 
-def opened(experiment: Experiment) -> tuple[Database, FeatureStore]:
-    """Database and features of a row."""
-    return database_of(experiment), FeatureStore(_store_of(experiment))
+def opened(experiment: Experiment, scratch: Path | None = None) -> tuple[Database, FeatureStore]:
+    """Database and features of a row.
+
+    Args:
+        scratch: folder of this machine, from a copy in which the features are read.
+    """
+    store = _store_of(experiment)
+    if scratch is not None:
+        store, why_not = near(store, str(read_manifest(store)["md5"]), scratch)
+        if why_not:
+            print(why_not, file=sys.stderr)
+    return database_of(experiment), FeatureStore(store)
 
 
 def database_of(experiment: Experiment) -> Database:

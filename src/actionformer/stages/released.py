@@ -22,7 +22,12 @@ from actionformer.training.device import leased_device
 
 
 def evaluate_released(
-    experiment: Experiment, params: Path, *, device: str, gpu_slots: int | None = None
+    experiment: Experiment,
+    params: Path,
+    *,
+    device: str,
+    gpu_slots: int | None = None,
+    scratch: Path | None = None,
 ) -> tuple[str, dict[str, float]]:
     """Score a row's published checkpoint; says what it found, and the metrics in percent.
 
@@ -35,7 +40,7 @@ def evaluate_released(
         raise InputError(f"{experiment.name}: {none}")
     # to the end: what a refused command has read must not become what the file has to be
     with inputs.raw_files(experiment.dataset, [path]):
-        return _evaluate_released(experiment, path, run, params, device, gpu_slots)
+        return _evaluate_released(experiment, path, run, params, device, gpu_slots, scratch)
 
 
 def _evaluate_released(
@@ -45,6 +50,7 @@ def _evaluate_released(
     params: Path,
     device: str,
     gpu_slots: int | None,
+    scratch: Path | None,
 ) -> tuple[str, dict[str, float]]:
     """`evaluate_released` of a checkpoint in a file."""
     weights = load_published(path)
@@ -58,7 +64,7 @@ def _evaluate_released(
         write_json(run / "lineage.json", lineage)
         write_json(run / "metrics.json", {"none": why_none, "lineage": lineage, "made_with": made})
         return f"{experiment.name}: no checkpoint of its own: {why_none}", {}
-    database, features = inputs.opened(experiment)
+    database, features = inputs.opened(experiment, scratch)
     with leased_device(device, gpu_slots) as chosen:
         network = published_model(experiment.model, weights).to(chosen)
         run_detector = detector(experiment, database, features)

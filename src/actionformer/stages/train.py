@@ -41,6 +41,7 @@ def train(
     *,
     device: str,
     gpu_slots: int | None = None,
+    scratch: Path | None = None,
     anew: bool = False,
     say: Say,
 ) -> None:
@@ -51,6 +52,7 @@ def train(
 
     Args:
         device: of `leased_device`, as is `gpu_slots`.
+        scratch: of `inputs.opened`.
         anew: move aside and start over, whatever lies there.
     """
     run = layout.run(experiment.edition, experiment.name, seed)
@@ -81,7 +83,7 @@ def train(
                 _tell(say, _set_aside(run, files, there, experiment))
             begun = None
         lineage = training_lineage(experiment, seed, made)
-        database, features = inputs.opened(experiment)
+        database, features = inputs.opened(experiment, scratch)
         training_views = views(database, features, experiment, "train", room=TRAINING_ROOM)
         run_detector = detector(experiment, database, features, room=TEST_ROOM)
         _warn_of_initial_weights(experiment, len(training_views), say)

@@ -1,0 +1,44 @@
+"""Copies of feature stores on a disk of this machine: its jobs read those, not the shared disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from filelock import FileLock
+
+from actionformer.errors import InputError
+from actionformer.files import NoRoom, atomic_path
+
+
+def near(store: Path, md5: str, scratch: Path) -> tuple[Path, str]:
+    """A copy of a store in a folder of this machine, and why it is none where there is no room.
+
+    The first job makes the copy, the others wait for it. It stays: whoever empties the disk after a
+    job, as schedulers do, or its owner by hand, empties this, too.
+
+    Args:
+        md5: of the store's content, by which the copy is known.
+        scratch: may hold variables of the machine, such as $TMPDIR.
+
+    Raises:
+        InputError: the folder cannot be written to, or has a variable that is not set.
+    """
+    expanded = os.path.expandvars(scratch)
+    if "$" in expanded:
+        raise InputError(f"{scratch}: a variable that is not set on this machine")
+    folder = Path(expanded) / f"actionformer-{os.getuid()}"
+    copy = folder / f"{md5}.h5"
+    size = store.stat().st_size
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{md5}.lock"):
+            if not copy.exists() or copy.stat().st_size != size:
+                with atomic_path(copy, size) as part:
+                    shutil.copyfile(store, part)
+    except NoRoom as error:
+        return store, f"{error}; reads {store} instead"
+    except OSError as error:
+        raise InputError(f"{folder}: no folder for copies of stores ({error})") from None
+    return copy, ""
