@@ -88,7 +88,7 @@ resume: env  ## go on after a kill -9 or a power loss; ARGS="--config edition=pa
 track: env  ## bring finished runs into MLflow, where it lacks them
 	actionformer track
 
-lock: env  ## write requirements.lock and environment.yml from what is installed
+lock: env  ## write requirements.lock, requirements-extras.lock and environment.yml from what is installed, with all extras
 	python tests/consistency.py --write
 
 schemas: env  ## write workflow/schemas and report, and the tables of docs/

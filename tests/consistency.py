@@ -306,6 +306,12 @@ def lock_problems() -> Iterator[str]:
     for pin in pins:
         if not re.fullmatch(r"[\w.-]+==[\w.]+", pin):
             yield f"requirements.lock: '{pin}' is no plain == pin"
+    sections = re.findall(r"^# \[(\w+)\]$", EXTRAS_LOCK.read_text(), re.M)
+    if sections != list(EXTRAS) or len(pins_of(EXTRAS_LOCK.read_text())) < len(EXTRAS):
+        yield "requirements-extras.lock: other sections than EXTRAS here; run `make lock`"
+    for pin in pins_of(EXTRAS_LOCK.read_text()):
+        if not re.fullmatch(r"[\w.-]+==[\w.]+", pin):
+            yield f"requirements-extras.lock: '{pin}' is no plain == pin"
     if ENVIRONMENT.read_text() != environment_text(pins):
         yield "environment.yml differs from requirements.lock; run `make lock`"
 

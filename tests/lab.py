@@ -22,6 +22,8 @@ from pathlib import Path
 import requests
 
 BUCKET = "lab"
+# what clients call MLflow's server
+NAME = "mlflow.lab"
 PATIENCE = 60.0
 
 
@@ -113,6 +115,7 @@ class MlflowServer:
         self._command = [
             *(str(Path(sys.executable).with_name("mlflow")), "server"),
             *("--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"),
+            *("--allowed-hosts", f"{NAME}:*,127.0.0.1:*"),
             *("--backend-store-uri", database),
             *("--artifacts-destination", f"s3://{BUCKET}/mlflow", "--serve-artifacts"),
         ]
@@ -138,6 +141,11 @@ class MlflowServer:
                 assert self._process.poll() is None, (self._folder / "server.log").read_text()
                 time.sleep(0.2)
         raise AssertionError((self._folder / "server.log").read_text())
+
+    def start_again(self) -> None:
+        """For those who come after a test that failed while the server was stopped."""
+        if self._process.poll() is not None:
+            self.start()
 
     def stop(self) -> None:
         if self._process.poll() is None:

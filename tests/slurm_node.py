@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -49,7 +48,7 @@ def start() -> str:
         SystemExit: no root, a program is missing, or a configuration is there.
     """
     if is_running():
-        return "SLURM: runs already"
+        raise SystemExit("SLURM: a node of other tests runs here already")
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if os.getuid() != 0 or missing:
         raise SystemExit(f"SLURM: needs root and {', '.join(missing or PROGRAMS)}")
@@ -76,9 +75,9 @@ def start() -> str:
 def stop() -> str:
     """End the node and take its configuration away."""
     for name in ("slurmd", "slurmctld"):
-        path = STATE / f"{name}.pid"
-        if path.exists() and psutil.pid_exists(int(path.read_text())):
-            os.kill(int(path.read_text()), signal.SIGTERM)
+        for process in psutil.process_iter(["name"]):
+            if process.info["name"] == name:
+                process.terminate()
     if CONFIG.exists() and f"ClusterName={CLUSTER}\n" in _config():
         CONFIG.unlink()
     return "SLURM: ended"

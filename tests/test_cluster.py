@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
+import socket
 import subprocess
 import time
 from importlib.util import find_spec
@@ -14,20 +16,29 @@ import torch
 
 import slurm_node
 from conftest import CHECKOUT, assert_same_tensors, environment, run_command
+from project import Place, project
 
 PROFILE = CHECKOUT / "workflow/profiles/slurm"
 PREEMPTED, OTHER = "thumos14_i3d", "hacs_slowfast"
 CALL = (
     *("snakemake", "--snakefile", CHECKOUT / "Snakefile", "--profile", PROFILE),
-    *("--config", f"rows={PREEMPTED},{OTHER}", "released=false", "gpu=0", "scratch=$NODE_DISK"),
+    *(
+        "--config",
+        f"rows={PREEMPTED},{OTHER}",
+        "released=false",
+        "gpu=0",
+        "scratch=$NODE_DISK/$SLURMD_NODENAME",
+    ),
 )
 # seconds between two looks at jobs
 OFTEN = ("--slurm-init-seconds-before-status-checks", "2")
 LONGEST = 600.0
 
+has_plugin = find_spec("snakemake_executor_plugin_slurm") is not None
 needs_slurm = pytest.mark.skipif(
-    find_spec("snakemake_executor_plugin_slurm") is None or not slurm_node.is_running(),
-    reason="no SLURM: make env EXTRAS=slurm, and as root tests/slurm_node.py start",
+    not has_plugin or not slurm_node.is_running() or shlex.quote(str(CHECKOUT)) != str(CHECKOUT),
+    reason="no SLURM: make env EXTRAS=slurm, and as root tests/slurm_node.py start; in a checkout "
+    "without spaces and quotes in its path",
 )
 
 
@@ -72,7 +83,8 @@ def start_again(job: str) -> None:
         state = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.strip()
         if state == "PENDING":
             was_waiting = True
-            subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)
+            # it may have begun meanwhile
+            subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)
         elif was_waiting:
             return
         time.sleep(0.1)
@@ -108,8 +120,8 @@ def test_a_preempted_training_goes_on_to_the_weights_of_an_undisturbed_one(clust
     log = folder / f"results/demo/logs/train/{PREEMPTED}-seed0.log"
     gone_on = re.search(r"^goes on after epoch (\d+)/24$", log.read_text(), re.M)
     assert gone_on is not None, log.read_text()
-    # it ends the epoch that it is in, whose number nobody has seen yet
-    assert int(gone_on[1]) in (after, after + 1)
+    # whatever was trained when it was seen, and what it trained until the signal came
+    assert int(gone_on[1]) >= after
     assert epochs_of(log) == list(range(int(gone_on[1]) + 1, 25))
     quiet = tmp_path / "quiet"
     shutil.copytree(folder / "build", quiet / "build")
@@ -135,5 +147,17 @@ def test_what_went_through_slurm_leaves_nothing_to_be_done(cluster):
 def test_short_jobs_run_where_snakemake_does_and_long_ones_on_nodes(cluster):
     folder, _ = cluster
     submitted = set(re.findall(r"/slurm_logs/rule_(\w+)/", (folder / "call.log").read_text()))
-    assert len(list((folder / "disk of the node").glob("*/*.h5"))) == 2
+    # a variable that is set on nodes alone
+    node = socket.gethostname().partition(".")[0]
+    assert len(list((folder / "disk of the node" / node).glob("*/*.h5"))) == 2
     assert submitted == {"pack", "audit", "train", "detect", "evaluate", "draw"}
+
+
+@pytest.mark.skipif(not has_plugin, reason="make env EXTRAS=slurm")
+def test_a_checkout_that_executors_cannot_name_in_a_script_is_refused_at_once(tree):
+    place = Place(tree, project(tree / "it's a folder"))
+    profile = str(place.copy / "workflow/profiles/slurm")
+    done = place.snakemake("--profile", profile, "--dry-run", check=False)
+    assert done.returncode != 0
+    words = "no path of the checkout or its environment may have a space or a quote"
+    assert words in done.stdout + done.stderr

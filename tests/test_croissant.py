@@ -90,7 +90,7 @@ def test_a_publishers_file_has_his_address_and_that_of_the_archive(tree):
     assert file["name"] == path.as_posix()
     assert file["md5"] == file_md5(path)
     assert file["contentUrl"].startswith("https://drive.google.com/file/d/")
-    assert file["sameAs"].startswith("https://zenodo.org/record/7340838")
+    assert file["description"].startswith("also archived at https://zenodo.org/record/7340838")
 
 
 def test_a_data_set_of_ones_own_is_described_by_what_lies_there(tree):

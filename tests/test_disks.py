@@ -30,7 +30,7 @@ def mount(tmp_path, monkeypatch):
     return mounted
 
 
-@pytest.mark.parametrize("kind", ["nfs", "nfs4", "lustre", "cifs", "fuse.sshfs"])
+@pytest.mark.parametrize("kind", ["nfs", "nfs4", "lustre", "cifs", "fuse.sshfs", "fuse.ceph-fuse"])
 def test_mlflows_database_is_refused_on_a_network_file_system(mount, kind, capsys):
     folder = mount(kind)
     words = rf"mlflow.db: on a network file system \({kind}\).*set MLFLOW_TRACKING_URI"
@@ -49,7 +49,7 @@ def test_a_server_is_asked_wherever_the_folder_lies(mount, monkeypatch, tmp_path
     assert tracking.open_store().search_experiments()
 
 
-@pytest.mark.parametrize("kind", ["ext4", "xfs", "tmpfs", "overlay"])
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "tmpfs", "overlay", "fuse.fuse-overlayfs"])
 def test_a_disk_of_this_machine_is_taken(mount, kind):
     mount(kind)
     assert tracking.open_store().search_experiments()

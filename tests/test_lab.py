@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import requests
 from mlflow.tracking import MlflowClient
 
 import lab
@@ -72,6 +73,13 @@ def test_eight_processes_log_at_once_and_every_epoch_arrives(client):
     assert len(parents) == 1
 
 
+def test_the_server_answers_to_the_name_that_it_was_given(server):
+    address = f"{server.address}/api/2.0/mlflow/experiments/search?max_results=1"
+    asked = {"Host": f"{lab.NAME}:{server.port}"}
+    assert requests.get(address, headers=asked, timeout=10).ok
+    assert requests.get(address, headers={"Host": "another.lab"}, timeout=10).status_code == 403
+
+
 def test_an_artifact_of_500_megabytes_comes_back_whole(client, tmp_path):
     run_id = log_a_run(100)
     path = tmp_path / "model.pt"
@@ -88,21 +96,27 @@ def test_a_server_that_is_gone_for_a_minute_loses_nothing(client, server):
     done: list[str] = []
     logging = threading.Thread(target=lambda: done.append(log_a_run(200)))
     logging.start()
-    time.sleep(1)
+    table = client.get_experiment_by_name("demo/thumos14").experiment_id
+    while not client.search_runs([table], "tags.seed = '200' and metrics.loss > 200"):
+        assert logging.is_alive()
     server.stop()
-    time.sleep(GONE)
-    server.start()
-    logging.join(timeout=120)
+    try:
+        assert logging.is_alive()
+        time.sleep(GONE)
+    finally:
+        server.start()
+    logging.join(timeout=240)
     assert losses(client, done[0]) == [200 + epoch / EPOCHS for epoch in range(EPOCHS)]
 
 
 def test_what_was_computed_while_no_server_answered_is_brought_in_by_track(
-    client, server, tree, monkeypatch, capfd
+    client, server, tree, monkeypatch, capfd, request
 ):
     """As with the jobs of a cluster whose nodes do not reach the server."""
     one_epoch = ("training.schedule_epochs=1", "training.warmup_epochs=1")
     row = ("thumos14_i3d", "--set", "data.videos=4", *one_epoch)
     server.stop()
+    request.addfinalizer(server.start_again)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     for command in (("convert", "thumos14"), ("pack", "thumos14", "i3d")):
         assert main([*command]) == 0

@@ -19,7 +19,7 @@ import lab
 from conftest import environment, run_command
 from project import commit
 
-FILES, SIZE = 40, 500_000
+FILES, SIZE = 200, 100_000
 FOLDER = "data/paper/thumos14"
 
 

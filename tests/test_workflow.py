@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -835,9 +836,19 @@ def test_sigterm_while_jobs_are_chosen_ends_the_call(tree):
     )
     try:
         watched = psutil.Process(process.pid)
-        while not any("cbc" in child.name() for child in watched.children()):
+        while not chooses(watched):
             assert process.poll() is None, "no solver was seen"
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=60)
     finally:
         process.kill()
+    assert process.returncode != 0
+
+
+def chooses(process: psutil.Process) -> bool:
+    """Does Snakemake wait for the solver that chooses jobs?"""
+    for child in process.children():
+        with suppress(psutil.NoSuchProcess):
+            if "cbc" in child.name():
+                return True
+    return False

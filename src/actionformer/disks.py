@@ -11,9 +11,13 @@ from actionformer.errors import InputError
 
 NETWORK = frozenset(
     {
-        *("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "fuse.ceph", "glusterfs"),
-        *("fuse.glusterfs", "cifs", "smb3", "smbfs", "afs", "panfs", "wekafs", "fuse.sshfs"),
+        *("nfs", "nfs4", "lustre", "gpfs", "beegfs", "beegfs_nodev", "ceph", "glusterfs", "cifs"),
+        *("smb3", "smbfs", "afs", "panfs", "wekafs", "pvfs2", "orangefs"),
     }
+)
+# of file systems in user space (fuse.sshfs, fuse.ceph-fuse, ...) these are of a disk here
+LOCAL_FUSE = frozenset(
+    {"fuse.ntfs", "fuse.ntfs-3g", "fuse.exfat", "fuse.ext2", "fuse.fuse-overlayfs"}
 )
 # options of a mount with which a lock of one machine is no lock on another
 LOCAL_LOCKS = frozenset({"local_lock=all", "local_lock=flock", "localflock", "nolock"})
@@ -28,7 +32,8 @@ class Disk:
 
     @property
     def is_network(self) -> bool:
-        return self.kind in NETWORK
+        is_fuse = self.kind.startswith("fuse.") and self.kind not in LOCAL_FUSE
+        return is_fuse or self.kind in NETWORK
 
     @property
     def local_locks(self) -> str:

@@ -34,7 +34,6 @@ from mlflow.entities import (
     Dataset,
     DatasetInput,
     InputTag,
-    LoggedModelStatus,
     Metric,
     Param,
     Run,
@@ -533,11 +532,11 @@ def _log_file(client: MlflowClient, run_id: str, path: Path, folder: str) -> Non
 def _linked(path: Path, target: Path) -> bool:
     """Give a file a second name, in the place of what lies there; not across disks."""
     beside = target.with_name(f".{target.name}.link")
-    beside.unlink(missing_ok=True)
-    # a rename of a second name onto the first would do nothing, and leave both
-    if target.exists() and target.samefile(path):
-        return True
     try:
+        beside.unlink(missing_ok=True)
+        # a rename of a second name onto the first would do nothing, and leave both
+        if target.exists() and target.samefile(path):
+            return True
         beside.hardlink_to(path)
         beside.replace(target)
     except OSError:
@@ -602,15 +601,21 @@ def _log_model(client: MlflowClient, run_id: str, run: Path, experiment: Experim
 
 
 def _remove_unfinished(client: MlflowClient, made: Run) -> None:
-    """Take away models of a run that a killed process has begun: no version leads to them."""
+    """Take away models of a run that a killed process has begun: no version leads to them.
+
+    Of this folder's store alone: on a server another machine may be logging one.
+    """
+    if not _is_local():
+        return
+    versions = client.search_model_versions(f"run_id = '{made.info.run_id}'")
+    finished = {version.model_id for version in versions}
     begun = client.search_logged_models(
         [made.info.experiment_id], f"source_run_id = '{made.info.run_id}'"
     )
     for model in begun:
-        if model.status != LoggedModelStatus.READY:
+        if model.model_id not in finished:
             client.delete_logged_model(model.model_id)
-            if _is_local():
-                shutil.rmtree(_local_path(model.artifact_location), ignore_errors=True)
+            shutil.rmtree(_local_path(model.artifact_location), ignore_errors=True)
 
 
 def _local_path(address: str) -> Path:
@@ -672,6 +677,11 @@ def _summarise(client: MlflowClient, run_id: str, experiment: Experiment) -> Non
 
 def _of_seeds(client: MlflowClient, child: Run) -> dict[str, dict[str, float]]:
     """Seed -> metrics of the runs with the same row, kind and params as this one."""
+    return {seed: run.data.metrics for seed, run in _runs_of_seeds(client, child).items()}
+
+
+def _runs_of_seeds(client: MlflowClient, child: Run) -> dict[str, Run]:
+    """Seed -> the run with the same row, kind and params as this one."""
     tags = child.data.tags
     wanted = {
         "`mlflow.parentRunId`": tags["mlflow.parentRunId"],
@@ -683,9 +693,9 @@ def _of_seeds(client: MlflowClient, child: Run) -> dict[str, dict[str, float]]:
         [child.info.experiment_id], _filter(wanted), order_by=["attributes.start_time DESC"]
     )
     # of a seed that was trained twice the latest run counts
-    latest: dict[str, dict[str, float]] = {}
+    latest: dict[str, Run] = {}
     for run in children:
-        latest.setdefault(run.data.tags["seed"], run.data.metrics)
+        latest.setdefault(run.data.tags["seed"], run)
     return latest
 
 
@@ -860,8 +870,8 @@ class Summary:
     """The run of a row in MLflow."""
 
     kind: str
-    # of the runs whose mean it has
-    seeds: Sequence[str]
+    # of the runs whose mean it has; none before it has one
+    identities: Sequence[str]
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
 
@@ -875,8 +885,11 @@ def summary_of(run: Path) -> Summary | None:
         return None
     child = client.get_run(run_id)
     parent = client.get_run(child.data.tags["mlflow.parentRunId"]).data
-    seeds = sorted(_of_seeds(client, child))
-    return Summary(child.data.tags["kind"], seeds, dict(parent.metrics), dict(parent.tags))
+    kind = child.data.tags["kind"]
+    identities = [run.data.tags["identity"] for run in _runs_of_seeds(client, child).values()]
+    if not any("mAP/" in key for key in parent.metrics):
+        identities = []
+    return Summary(kind, sorted(identities), dict(parent.metrics), dict(parent.tags))
 
 
 def _evaluated(run: Path) -> tuple[Experiment, dict[str, Any]] | None:
@@ -924,14 +937,17 @@ def beside_means(row: Path) -> dict[str, float]:
 
     The bootstrap's intervals, where there are any, and what the best epochs score.
     """
+    runs = sorted(path.parent for path in row.glob("seed*/metrics.json"))
     bootstrap = row / "bootstrap.json"
-    chance = (
-        read_object(bootstrap, "mAP", "less_released_checkpoint") if bootstrap.exists() else None
-    )
-    best = [best_epoch(read_history(path)) for path in sorted(row.glob("seed*/history.csv"))]
-    percents = [
-        read_object(path).get("percent", {}) for path in sorted(row.glob("seed*/metrics.json"))
-    ]
+    chance = None
+    if bootstrap.exists():
+        told = read_object(bootstrap, "seeds", "mAP", "less_released_checkpoint")
+        # of some of the seeds, it says nothing of their mean
+        if {f"seed{seed}" for seed in told["seeds"]} == {run.name for run in runs}:
+            chance = told
+    histories = [run / "history.csv" for run in runs]
+    best = [best_epoch(read_history(path)) for path in histories if path.exists()]
+    percents = [read_object(run / "metrics.json").get("percent", {}) for run in runs]
     found = {}
     for key in percents[0]:
         columns = intervals(chance, key) | {"best_epoch_oracle": best_of_seeds(best, key)}

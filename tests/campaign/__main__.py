@@ -47,8 +47,10 @@ class Line:
     seconds: float
     # of the good ones, in words
     counts: str = ""
-    # of the code that was tested
+    # of the code that was tested, with `+` where it differed from the commit
     commit: str = ""
+    seed: int = 0
+    date: str = ""
 
 
 def main() -> int:
@@ -65,22 +67,25 @@ def main() -> int:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     sandbox.quiet()
+    # before an hour in which another one may be made
+    state = provenance.git_state()
+    commit = str(state["commit"])[:12] + ("+" if state["dirty"] else "")
     lines: list[Line] = []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         demo.write_all(root / "demo")
         if "fuzz" in args.parts:
-            lines += _done("fuzz", [_fuzz(args, root)], args.out)
+            lines += _done("fuzz", [_fuzz(args, root)], args, commit)
         if {"kills", "disks", "crowds"} & set(args.parts):
             campaign = Campaign(root / "demo", root / "stages")
             if "kills" in args.parts:
-                lines += _done("kills", [_kills(args, campaign)], args.out)
+                lines += _done("kills", [_kills(args, campaign)], args, commit)
             if "disks" in args.parts:
-                lines += _done("disks", [_disks(args, campaign, root)], args.out)
+                lines += _done("disks", [_disks(args, campaign, root)], args, commit)
             if "crowds" in args.parts:
-                lines += _done("crowds", _crowds(campaign, root), args.out)
+                lines += _done("crowds", _crowds(campaign, root), args, commit)
         if "workflow" in args.parts:
-            lines += _done("workflow", [_workflows(args, root)], args.out)
+            lines += _done("workflow", [_workflows(args, root)], args, commit)
     (args.out / "wrong.txt").write_text("\n".join(text for line in lines for text in line.wrong))
     if any(line.wrong for line in lines):
         print(f"{args.out / 'wrong.txt'}: what was wrong")
@@ -91,16 +96,17 @@ def main() -> int:
     if missing or any(line.wrong for line in every):
         print(f"the page is written once every part has held; {', '.join(missing) or 'some'} not")
     else:
-        write_text(PAGE, _page(every, args))
+        write_text(PAGE, _page(every))
         print(f"wrote {PAGE}")
     return 0
 
 
-def _done(part: str, lines: list[Line], out: Path) -> list[Line]:
-    """Keep what a part has found, and say it."""
-    commit = str(provenance.git_state()["commit"])[:12]
-    lines = [replace(line, commit=commit) for line in lines]
-    write_json(out / f"{part}.json", [asdict(line) for line in lines])
+def _done(part: str, lines: list[Line], args: argparse.Namespace, commit: str) -> list[Line]:
+    """Keep what a part has found, unless it was narrowed to some readers, and say it."""
+    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+    lines = [replace(line, commit=commit, seed=args.seed, date=today) for line in lines]
+    if not args.only:
+        write_json(args.out / f"{part}.json", [asdict(line) for line in lines])
     for line in lines:
         print(f"{line.promise}: {line.cases} cases, {len(line.wrong)} wrong, {line.seconds:.0f} s")
     return lines
@@ -245,16 +251,16 @@ def _workflows(args: argparse.Namespace, root: Path) -> Line:
     )
 
 
-def _page(lines: list[Line], args: argparse.Namespace) -> str:
-    today = datetime.datetime.now(tz=datetime.UTC).date()
+def _page(lines: list[Line]) -> str:
     table = [
-        "| promise | how it is tested | cases | held | | commit |",
+        "| promise | how it is tested | cases | held | | commit, date, seed |",
         "|---|---|---:|---:|---|---|",
     ]
     for line in lines:
         held = line.cases - len(line.wrong)
         cells = [line.promise, line.how, f"{line.cases:,}", f"{held:,}", line.counts]
-        table.append(f"| {' | '.join(cells)} | `{line.commit}` |")
+        cells.append(f"`{line.commit}`, {line.date}, {line.seed}")
+        table.append(f"| {' | '.join(cells)} |")
     minutes = sum(line.seconds for line in lines) / 60
     rules = [f"- {text}" for text in RULES.values()]
     return "\n".join(
@@ -265,8 +271,7 @@ def _page(lines: list[Line], args: argparse.Namespace) -> str:
             "on purpose to see whether it holds. `make campaign` writes this page, where",
             "everything held; `make test` replays a short share and every case that once failed.",
             "",
-            f"{today}, seed {args.seed}; Python {platform.python_version()} on"
-            f" {platform.system()}, {minutes:.0f} minutes.",
+            f"Python {platform.python_version()} on {platform.system()}, {minutes:.0f} minutes.",
             "",
             *table,
             "",

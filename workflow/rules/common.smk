@@ -199,7 +199,7 @@ SHORT = 240
 
 
 def minutes_of(row):
-    """The time limit of training one seed; a job that reaches it goes on from its checkpoint with the next call."""
+    """The time limit of training one seed; a job that is sent again goes on from its checkpoint."""
     return max(60, round(PATIENT * 60 * row.expect.hours))
 
 
@@ -233,31 +233,43 @@ def attempt(log):
 
     def failed(wildcards):
         file = Path(attempts_of(log.format(**wildcards)))
-        # a dry run writes nothing, so it counts here what `count_attempts` would
-        return failed_attempts(file, begun=int(workflow.dryrun))
+        return FAILED_BEFORE.get(file, told_attempts(file)[0])
 
     return failed
 
 
-def failed_attempts(file, begun):
-    """How many attempts a file tells of, and `begun` more if one has begun and not ended."""
-    if not file.exists():
-        return 0
-    # empty: killed while it was written
-    count, *mark = file.read_text().split() or ["0", "begun"]
-    return int(count) + (begun if mark else 0)
+def told_attempts(file):
+    """(how many attempts have failed, has another one begun), as a file tells."""
+    try:
+        # empty: killed while it was written
+        count, *mark = file.read_text().split() or ["0", "begun"]
+    except (
+        FileNotFoundError
+    ):  # no attempt has failed, or a job that ends takes it away just now
+        return 0, False
+    return int(count), bool(mark)
+
+
+def begun_before():
+    """File -> its attempts, of those that an earlier call has begun and not ended: they have failed."""
+    found = {}
+    for folder in (f"results/{EDITION}/attempts", f"build/{EDITION}/attempts"):
+        for file in Path(folder).rglob("*"):
+            count, has_begun = told_attempts(file) if file.is_file() else (0, False)
+            if has_begun:
+                found[file] = count + 1
+    return found
+
+
+# A mark that is written later is of this call, and counts for the next one alone. So a job that a cluster sends back into its
+# queue, where it reads this file again, has the params that it was submitted with.
+FAILED_BEFORE = begun_before() if workflow.is_main_process else {}
 
 
 def count_attempts():
-    """Count what earlier calls have begun, and not ended, as failed.
-
-    From here on such a mark is of this call. So a job that a cluster sends back into its queue, where it reads this file
-    again, has the params that it was submitted with.
-    """
-    for folder in (f"results/{EDITION}/attempts", f"build/{EDITION}/attempts"):
-        for file in Path(folder).rglob("*"):
-            if file.is_file():
-                write_text(file, f"{failed_attempts(file, begun=1)}\n")
+    """Write what earlier calls have begun as failed: where the jobs of this call read it, and under Snakemake's lock."""
+    for file, count in FAILED_BEFORE.items():
+        write_text(file, f"{count}\n")
 
 
 def command(arguments, log):
@@ -476,16 +488,15 @@ def end_gracefully(scheduler, *signal):
     the next jobs, Snakemake would wait for itself for ever.
     """
     threading.Thread(
-        target=ANSWER_TO_SIGTERM, args=(scheduler, *signal), daemon=True
+        target=JobScheduler.answer_to_sigterm, args=(scheduler, *signal), daemon=True
     ).start()
 
 
-ANSWER_TO_SIGTERM = JobScheduler.exit_gracefully
-
 if workflow.is_main_process and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, interrupted)
-    # a process may read this file twice
-    if ANSWER_TO_SIGTERM.__name__ != end_gracefully.__name__:
+    # a process may read this file twice, and must keep what Snakemake itself does
+    if not hasattr(JobScheduler, "answer_to_sigterm"):
+        JobScheduler.answer_to_sigterm = JobScheduler.exit_gracefully
         JobScheduler.exit_gracefully = end_gracefully
 
 
@@ -516,11 +527,19 @@ def refuse_disk():
         raise WorkflowError(str(error))
 
 
+def refuse_names():
+    """Snakemake's executors write these paths into their scripts as they are."""
+    for path in (sys.executable, workflow.main_snakefile):
+        if ON_CLUSTER and shlex.quote(path) != path:
+            raise WorkflowError(
+                f"{path}: on a cluster no path of the checkout or its environment may have a space or a quote in it"
+            )
+
+
 if workflow.is_main_process:
     refuse_disk()
+    refuse_names()
     forget_marks()
-    if not workflow.dryrun:
-        count_attempts()
     if workflow.dryrun or (MISSING and CHOSEN.origin != "dvc"):
         print(
             plan.overview(

@@ -270,6 +270,16 @@ if TRACKING:
             "{params.command}"
 
 
+onstart:
+    count_attempts()
+
+
+onerror:
+    if not TRACKING:
+        # what was trained nevertheless
+        shell("actionformer track || true")
+
+
 onsuccess:
     if not TRACKING:
         # No stamp here tells what a server of one's own has. One that fails says so, and the call has succeeded.

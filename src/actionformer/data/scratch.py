@@ -25,20 +25,29 @@ def near(store: Path, md5: str, scratch: Path) -> tuple[Path, str]:
     Raises:
         InputError: the folder cannot be written to, or has a variable that is not set.
     """
-    expanded = os.path.expandvars(scratch)
-    if "$" in expanded:
-        raise InputError(f"{scratch}: a variable that is not set on this machine")
-    folder = Path(expanded) / f"actionformer-{os.getuid()}"
+    folder = _folder_in(scratch)
     copy = folder / f"{md5}.h5"
     size = store.stat().st_size
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{md5}.lock"):
             if not copy.exists() or copy.stat().st_size != size:
                 with atomic_path(copy, size) as part:
                     shutil.copyfile(store, part)
     except NoRoom as error:
         return store, f"{error}; reads {store} instead"
+    return copy, ""
+
+
+def _folder_in(scratch: Path) -> Path:
+    """The folder of this user's copies, which nobody else can write to."""
+    expanded = os.path.expandvars(scratch)
+    if not expanded.strip() or "$" in expanded:
+        raise InputError(f"{scratch}: a variable that is not set on this machine")
+    folder = Path(expanded).expanduser() / f"actionformer-{os.getuid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if folder.stat().st_uid != os.getuid():
+            raise InputError(f"{folder}: belongs to somebody else, who could change the copies")
     except OSError as error:
         raise InputError(f"{folder}: no folder for copies of stores ({error})") from None
-    return copy, ""
+    return folder

@@ -244,7 +244,7 @@ class Expectation(Params):
     time: str = "unknown"
     hardware: str = "unknown"
     hours: float = Field(
-        24.0,
+        8.0,
         gt=0,
         description="a seed takes on that hardware, from which a cluster's time limit is reckoned",
     )

@@ -1,8 +1,8 @@
 """Croissant metadata of a data set: where its files come from, and its ground truth as records.
 
 Croissant 1.0 (https://docs.mlcommons.org/croissant/docs/croissant-spec.html), which data set search
-engines and `mlcroissant` read. It lists files by md5 alone, so that a file whose md5 nobody knows
-has no place in it.
+engines and `mlcroissant` read. A file that it lists has a checksum: one whose md5 nobody knows has
+no place in it.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ def _file(listed: Listed) -> dict[str, Any]:
         "md5": listed.md5,
     }
     if listed.archive is not None:
-        entity["sameAs"] = listed.archive
+        # not `sameAs`, which would promise the same bytes
+        entity["description"] = f"also archived at {listed.archive}"
     return entity
 
 

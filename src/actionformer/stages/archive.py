@@ -115,10 +115,10 @@ def _experiment_of(run: Path, params: Path) -> Experiment:
     path = run / "metrics.json"
     experiment = evaluated_experiment(whole_metrics(path), str(path))
     name = experiment.dataset_file or experiment.data.dataset
-    try:
-        today = load_dataset(name, experiment.edition, params)
-    except InputError:
-        return experiment  # the file of a data set of one's own is gone
+    file = Path(name) if experiment.dataset_file else params / "datasets" / f"{name}.yaml"
+    if not file.exists():
+        return experiment  # of a data set of one's own
+    today = load_dataset(name, experiment.edition, params)
     facts = {key: getattr(today, key) for key in ("homepage", "licence", "citation", "shareable")}
     return experiment.model_copy(update={"dataset": experiment.dataset.model_copy(update=facts)})
 

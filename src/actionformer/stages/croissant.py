@@ -81,10 +81,12 @@ def _files(experiment: Experiment, params: Path, out: Path) -> tuple[list[Listed
         is_published = from_publisher and bool(file.sources)
         address = page_of(file.sources[0]) if is_published else _from(out, path)
         md5 = file.md5 if is_published else "unknown"
-        if md5 == "unknown":
-            md5 = provenance.source_md5(path)
         # a folder has no md5 that another program would come to
-        if md5 != "absent" and not path.is_dir():
+        if path.is_dir():
+            md5 = "absent"
+        elif md5 == "unknown":
+            md5 = provenance.source_md5(path)
+        if md5 != "absent":
             listed.append(Listed(path.as_posix(), address, md5, file.archive))
         elif from_publisher or path.exists():
             lacking[path.as_posix()] = address

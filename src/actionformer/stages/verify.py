@@ -309,13 +309,11 @@ def _verify_row_in_mlflow(runs: Sequence[Path], findings: Findings) -> None:
     if found is None:
         return
     read = {run: read_object(run / "metrics.json") for run in runs}
-    seeds = sorted(str(layout.seed_of(run)) for run in runs)
+    identities = sorted(metrics["lineage"]["identity"] for metrics in read.values())
     row = runs[0].parent
-    if list(found.seeds) != seeds:
-        those = " ".join(found.seeds)
-        findings.remarks.append(
-            f"{row}: MLflow's mean is of seeds {those}, here are {' '.join(seeds)}"
-        )
+    if list(found.identities) != identities:
+        those = f"{len(found.identities)} runs, not of these {len(runs)}"
+        findings.remarks.append(f"{row}: MLflow's mean is of {those}")
         return
     percent = [metrics["percent"] for metrics in read.values()]
     stated: dict[str, Any] = dict(found.metrics)
