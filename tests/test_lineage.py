@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mlflow.tracking import MlflowClient
 
 from actionformer import layout
 from actionformer.commands.main import main
@@ -166,20 +167,20 @@ def test_a_mean_and_a_verdict_of_a_row_in_mlflow_are_what_its_seeds_give(results
     assert code == 1
     assert len(wrong) == 1
     assert "results/demo/thumos14_i3d: mAP/0.5 is 12.34 in MLflow, computed again " in wrong[0]
-    with closing(sqlite3.connect("mlflow.db")) as database, database:
-        parent, value = database.execute(
-            "SELECT run_uuid, value FROM tags WHERE key = 'seeds'"
-        ).fetchone()
-        assert value == "0"
-        # another seed of the same row is there, which these results lack
-        database.execute(
-            "UPDATE tags SET value = '1' WHERE key = 'seed' AND value = '0' AND run_uuid IN "
-            "(SELECT run_uuid FROM tags WHERE key = 'mlflow.parentRunId' AND value = ?)",
-            (parent,),
-        )
+    # another run of this seed came later: its row's mean is of that one
+    client = MlflowClient()
+    run = client.get_run(next(iter(runs_of_seeds(client))))
+    later = client.create_run(run.info.experiment_id, tags=run.data.tags | {"identity": "other"})
+    client.log_metric(later.info.run_id, "mAP/0.5", 1.0)
     code, wrong, said = verified(capsys)
     assert (code, wrong) == (0, [])
-    assert "results/demo/thumos14_i3d: MLflow's mean is of seeds 1, here are 0" in said
+    assert "results/demo/thumos14_i3d: MLflow's mean is of 1 runs, not of these 1" in said
+
+
+def runs_of_seeds(client: MlflowClient) -> list[str]:
+    """Ids of the trained runs in MLflow."""
+    tables = [table.experiment_id for table in client.search_experiments()]
+    return [run.info.run_id for run in client.search_runs(tables, "tags.kind = 'seed'")]
 
 
 def test_a_verdict_in_mlflow_is_what_the_seeds_of_its_row_give(results, capsys):
