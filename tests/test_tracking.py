@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 
 from actionformer import files, layout, load_experiment, tracking
 from actionformer.errors import InputError
-from actionformer.files import write_text
+from actionformer.files import write_bytes, write_text
 from actionformer.run_log import RunLog
 
 LINEAGE = {
@@ -282,6 +282,22 @@ def test_a_model_that_a_killed_process_has_begun_goes_with_the_next_that_is_logg
     assert model.status == "READY"
     (stored,) = (tmp_path / "mlruns").rglob("model.pt")
     assert stored.samefile(run / "model.pt")
+
+
+def test_a_model_that_a_version_names_stays_when_the_run_has_other_weights(store, tmp_path):
+    experiment = load_experiment("thumos14_i3d", "demo")
+    weights = tmp_path / "results/demo/thumos14_i3d/seed0/model.pt"
+    run_id = tracking.start(experiment, LINEAGE, None)
+    for content in (b"first", b"second"):
+        write_bytes(weights, content)
+        tracking._log_model(store, run_id, weights.parent, experiment)
+    models = store.search_logged_models([store.get_run(run_id).info.experiment_id])
+    versions = store.search_model_versions(f"run_id = '{run_id}'")
+    named = {version.source.removeprefix("models:/") for version in versions}
+    assert named == {model.model_id for model in models}
+    assert len(named) == 2
+    stored = (tmp_path / "mlruns").rglob("model.pt")
+    assert {path.read_bytes() for path in stored} == {b"first", b"second"}
 
 
 # ------------------------------------------------------------------------------------ what is shown

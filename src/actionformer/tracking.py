@@ -57,6 +57,7 @@ from actionformer.progress import progress
 from actionformer.reporting.tables import best_of_seeds, intervals
 from actionformer.reporting.verdict import verdict
 from actionformer.training.history import best_epoch, read_history
+from actionformer.training.observer import Record
 
 LOCK = Path("build/mlflow.lock")
 ARTIFACTS = (
@@ -608,7 +609,8 @@ def _remove_unfinished(client: MlflowClient, made: Run) -> None:
     if not _is_local():
         return
     versions = client.search_model_versions(f"run_id = '{made.info.run_id}'")
-    finished = {version.model_id for version in versions}
+    # a version that is searched for has no model_id
+    finished = {version.source.removeprefix("models:/") for version in versions}
     begun = client.search_logged_models(
         [made.info.experiment_id], f"source_run_id = '{made.info.run_id}'"
     )
@@ -945,8 +947,7 @@ def beside_means(row: Path) -> dict[str, float]:
         # of some of the seeds, it says nothing of their mean
         if {f"seed{seed}" for seed in told["seeds"]} == {run.name for run in runs}:
             chance = told
-    histories = [run / "history.csv" for run in runs]
-    best = [best_epoch(read_history(path)) for path in histories if path.exists()]
+    best = [_best_epoch(run / "history.csv") for run in runs]
     percents = [read_object(run / "metrics.json").get("percent", {}) for run in runs]
     found = {}
     for key in percents[0]:
@@ -955,6 +956,10 @@ def beside_means(row: Path) -> dict[str, float]:
             if value is not None:
                 found[f"{column}/{key}"] = value
     return found
+
+
+def _best_epoch(history: Path) -> Record | None:
+    return best_epoch(read_history(history)) if history.exists() else None
 
 
 def _describe_model(client: MlflowClient, experiment: Experiment, card: str) -> None:
