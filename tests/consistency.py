@@ -324,6 +324,10 @@ def params_problems() -> Iterator[str]:
             load_dataset(dataset, edition)
         for row in names("experiments"):
             load_experiment(row, edition)
+    for row in names("experiments"):
+        expect = load_experiment(row, "paper").expect
+        if not expect.time.startswith(f"{expect.hours:.1f} h a seed"):
+            yield f"params/experiments/{row}.yaml: expect.time and expect.hours differ"
     for kind in ("dataset", "experiment", "edition"):
         validator = Draft202012Validator(json.loads(schemas()[f"{kind}.schema.json"]))
         for path in (CHECKOUT / f"params/{kind}s").glob("*.yaml"):

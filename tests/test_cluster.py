@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -161,3 +162,65 @@ def test_a_checkout_that_executors_cannot_name_in_a_script_is_refused_at_once(tr
     assert done.returncode != 0
     words = "no path of the checkout or its environment may have a space or a quote"
     assert words in done.stdout + done.stderr
+
+
+# ------------------------------------------------------------------------------------ what is asked
+
+
+@pytest.fixture
+def asked(tree):
+    """Says how a training is submitted: `sbatch` writes down what it is given, and refuses it."""
+    made = ("build/demo/audit/thumos14_i3d.json", "--cores", "2")
+    run_command(tree, "snakemake", "--snakefile", str(CHECKOUT / "Snakefile"), *made)
+    programs = tree / "programs"
+    programs.mkdir()
+    stand_ins = {
+        "sbatch": 'echo "$@" >> asked; exit 1',
+        "sacctmgr": "echo lab",
+        "sinfo": "echo main*",
+    }
+    for name, text in stand_ins.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+
+    def ask(*config: str, **variables: str) -> list[str]:
+        (tree / "asked").unlink(missing_ok=True)
+        path = f"{programs}{os.pathsep}{environment()['PATH']}"
+        subprocess.run(
+            [
+                *("snakemake", "--snakefile", CHECKOUT / "Snakefile", "--profile", PROFILE),
+                "results/demo/thumos14_i3d/seed0/model.pt",
+                *("--config", "released=false", *config),
+            ],
+            cwd=tree,
+            env=environment(PATH=path, **variables),
+            capture_output=True,
+            check=False,
+        )
+        first, *again = (tree / "asked").read_text().splitlines()
+        assert len(again) == 1  # restart-times
+        return shlex.split(first)
+
+    return ask
+
+
+@pytest.mark.skipif(not has_plugin, reason="make env EXTRAS=slurm")
+def test_a_training_asks_for_a_gpu_and_for_what_its_row_and_edition_need(asked):
+    options = asked()
+    assert "--gpus=1" in options
+    assert "--requeue" in options
+    assert options[options.index("--mem") + 1] == "3000"
+    assert options[options.index("-t") + 1] == "60"
+    assert options[options.index("-p") + 1] == "main"
+    assert "-A" not in options
+
+
+@pytest.mark.skipif(not has_plugin, reason="make env EXTRAS=slurm")
+def test_account_and_partitions_are_variables_and_a_cluster_may_have_no_gpu(asked):
+    told = {"ACTIONFORMER_ACCOUNT": "lab", "ACTIONFORMER_PARTITION": "long"}
+    options = asked("gpu=0", **told)
+    assert options[options.index("-A") + 1] == "lab"
+    assert options[options.index("-p") + 1] == "long"
+    assert not any("--gpus" in option for option in options)
+    options = asked(**told, ACTIONFORMER_GPU_PARTITION="a100")
+    assert options[options.index("-p") + 1] == "a100"

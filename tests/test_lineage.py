@@ -26,7 +26,7 @@ from actionformer.stages.bootstrap import bootstrap
 from actionformer.stages.report import table_texts
 from actionformer.stages.shown import Shown
 from actionformer.stages.verify import Findings
-from actionformer.tracking import summary_of
+from actionformer.tracking import logged_rows
 from actionformer.training.history import read_history, write_history
 from conftest import CHECKOUT, run_command
 from project import shorten
@@ -276,7 +276,7 @@ def test_where_numbers_compare_the_table_has_the_intervals_of_a_bootstrap(result
     assert f" {beside['low']:+.2f} to {beside['high']:+.2f} " in lines["less released (bootstrap)"]
     assert lines["verdict"][:-1] == [" undecided "] * 6
     assert main(["track"]) == 0
-    in_mlflow = summary_of(Path(RUN)).metrics
+    in_mlflow = logged_rows([Path(RUN)])[Path(RUN)].metrics
     assert in_mlflow["videos_low/mAP/average"] == average["low"]
     assert in_mlflow["less_released_high/mAP/average"] == beside["high"]
     oracle = float(lines["best epoch (oracle)"][-2])

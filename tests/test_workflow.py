@@ -852,3 +852,22 @@ def chooses(process: psutil.Process) -> bool:
             if "cbc" in child.name():
                 return True
     return False
+
+
+def test_a_call_that_fails_brings_what_it_has_computed_to_a_server_all_the_same(tree):
+    shutil.copy(CHECKOUT / "data.dvc", tree)
+    (tree / THUMOS_ARCHIVE).write_bytes(b"no archive")
+    variables = environment(MLFLOW_TRACKING_URI=f"sqlite:///{tree}/elsewhere.db")
+    done = subprocess.run(
+        [
+            *("snakemake", "--snakefile", CHECKOUT / "Snakefile", "--cores", "2"),
+            *("--config", "rows=thumos14_i3d", "released=false"),
+        ],
+        cwd=tree,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "0 runs brought into MLflow" in done.stdout

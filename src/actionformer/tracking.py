@@ -878,19 +878,25 @@ class Summary:
     tags: Mapping[str, str]
 
 
-def summary_of(run: Path) -> Summary | None:
-    """The run of the row that a run folder is of; None where MLflow has no such run."""
-    evaluated = _evaluated(run)
+def logged_rows(runs: Sequence[Path]) -> dict[Path, Summary]:
+    """Run folder -> the run of its row in MLflow; without those of which MLflow has no run."""
     client = open_store()
-    run_id = None if evaluated is None else _find(client, *evaluated)
-    if run_id is None:
-        return None
-    child = client.get_run(run_id)
+    found = {}
+    for folder in runs:
+        evaluated = _evaluated(folder)
+        run_id = None if evaluated is None else _find(client, *evaluated)
+        if run_id is not None:
+            found[folder] = _summary(client, client.get_run(run_id))
+    return found
+
+
+def _summary(client: MlflowClient, child: Run) -> Summary:
+    """What the run of a row says of its seeds."""
     parent = client.get_run(child.data.tags["mlflow.parentRunId"]).data
-    kind = child.data.tags["kind"]
     identities = [run.data.tags["identity"] for run in _runs_of_seeds(client, child).values()]
     if not any("mAP/" in key for key in parent.metrics):
         identities = []
+    kind = child.data.tags["kind"]
     return Summary(kind, sorted(identities), dict(parent.metrics), dict(parent.tags))
 
 

@@ -187,20 +187,20 @@ GPU_SLOTS = "" if SLOTS is None else f" --gpu-slots {SLOTS}"
 GPU = config["gpu"]
 if str(GPU) not in ("0", "1"):
     raise WorkflowError(f"--config: gpu={GPU}: expected 1, or 0 for jobs without a GPU")
-DEVICE = GPU_SLOTS + ("" if int(GPU) else " --device cpu")
+MACHINE = GPU_SLOTS + ("" if int(GPU) else " --device cpu")
 # a folder of the machine that a job runs on; in quotes, so that its variables are those of that machine
 if config["scratch"]:
-    DEVICE += f" --scratch {shlex.quote(str(config['scratch']))}"
+    MACHINE += f" --scratch {shlex.quote(str(config['scratch']))}"
 
-# a job may take so many times the hours that were measured: other machines are slower, and share their disks
-PATIENT = 3
-# of jobs that compute without training, in minutes
-SHORT = 240
+# a training may take so many times the hours that were measured: other machines are slower, and share their disks
+TIMES_MEASURED = 3
+# of jobs that detect
+MINUTES_TO_DETECT = 240
 
 
 def minutes_of(row):
     """The time limit of training one seed; a job that is sent again goes on from its checkpoint."""
-    return max(60, round(PATIENT * 60 * row.expect.hours))
+    return max(60, round(TIMES_MEASURED * 60 * row.expect.hours))
 
 
 # what a call ends with

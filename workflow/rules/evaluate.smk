@@ -26,10 +26,10 @@ rule detect:
     resources:
         mem_mb=CHOSEN.memory_mb,
         gpu=int(GPU),
-        runtime=SHORT,
+        runtime=MINUTES_TO_DETECT,
     params:
         command=command(
-            lambda w: f"actionformer detect {row_arguments(w.row)} --seed {w.seed}{DEVICE}",
+            lambda w: f"actionformer detect {row_arguments(w.row)} --seed {w.seed}{MACHINE}",
             log_of("detect/{row}-seed{seed}"),
         ),
         attempt=attempt(log_of("detect/{row}-seed{seed}")),
@@ -109,10 +109,10 @@ rule actions:
     resources:
         mem_mb=CHOSEN.memory_mb,
         gpu=int(GPU),
-        runtime=SHORT,
+        runtime=MINUTES_TO_DETECT,
     params:
         command=command(
-            lambda w: f"actionformer actions {row_arguments(w.nouns)} --seed {w.seed}{DEVICE}",
+            lambda w: f"actionformer actions {row_arguments(w.nouns)} --seed {w.seed}{MACHINE}",
             log_of("actions/{nouns}-seed{seed}"),
         ),
         attempt=attempt(log_of("actions/{nouns}-seed{seed}")),
@@ -150,10 +150,10 @@ rule evaluate_released:
     resources:
         mem_mb=CHOSEN.memory_mb,
         gpu=int(GPU),
-        runtime=SHORT,
+        runtime=MINUTES_TO_DETECT,
     params:
         command=command(
-            lambda w: f"actionformer evaluate-released {row_arguments(w.row)}{DEVICE}",
+            lambda w: f"actionformer evaluate-released {row_arguments(w.row)}{MACHINE}",
             log_of("evaluate_released/{row}"),
         ),
         attempt=attempt(log_of("evaluate_released/{row}")),

@@ -32,7 +32,7 @@ rule train:
         runtime=lambda w: minutes_of(ROWS[w.row]),
     params:
         command=command(
-            lambda w: f"actionformer train {row_arguments(w.row)} --seed {w.seed}{DEVICE}{IGNORE_RELEASED}",
+            lambda w: f"actionformer train {row_arguments(w.row)} --seed {w.seed}{MACHINE}{IGNORE_RELEASED}",
             log_of("train/{row}-seed{seed}"),
         ),
         attempt=attempt(log_of("train/{row}-seed{seed}")),

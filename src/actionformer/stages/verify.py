@@ -286,8 +286,10 @@ def _verify_mlflow(runs: list[Path], findings: Findings) -> None:
     for run in logged:
         kind = run.name if layout.seed_of(run) is None else "seeds"
         in_rows.setdefault((run.parent, kind), []).append(run)
-    for of_row in in_rows.values():
-        _verify_row_in_mlflow(of_row, findings)
+    firsts = [of_row[0] for of_row in in_rows.values()]
+    rows = tracking.logged_rows(firsts) if firsts else {}
+    for first, of_row in zip(firsts, in_rows.values(), strict=True):
+        _verify_row_in_mlflow(of_row, rows[first], findings)
     for run in runs:
         percent = read_metrics(run / "metrics.json").get("percent", {})
         in_mlflow = logged.get(run)
@@ -303,11 +305,10 @@ def _verify_mlflow(runs: list[Path], findings: Findings) -> None:
                 )
 
 
-def _verify_row_in_mlflow(runs: Sequence[Path], findings: Findings) -> None:
+def _verify_row_in_mlflow(
+    runs: Sequence[Path], found: tracking.Summary, findings: Findings
+) -> None:
     """The means and verdicts of a row, or of its published checkpoint, as MLflow has them."""
-    found = tracking.summary_of(runs[0])
-    if found is None:
-        return
     read = {run: read_object(run / "metrics.json") for run in runs}
     identities = sorted(metrics["lineage"]["identity"] for metrics in read.values())
     row = runs[0].parent
