@@ -61,9 +61,10 @@ def bucket() -> Iterator[dict[str, str]]:
     import boto3
     from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(port=free_port(), verbose=False)
+    port = free_port()
+    server = ThreadedMotoServer(port=port, verbose=False)
     server.start()
-    address = f"http://127.0.0.1:{server._server.port}"
+    address = f"http://127.0.0.1:{port}"
     keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
     keys |= {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": address}
     keys["MLFLOW_S3_ENDPOINT_URL"] = address
