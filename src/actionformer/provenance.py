@@ -139,10 +139,14 @@ def history_text(sessions: Sequence[Mapping[str, Any]]) -> str:
         first, last = session["first_epoch"] + 1, session["last_epoch"] + 1
         epochs = f"epoch {first}" if first == last else f"epochs {first}-{last}"
         row = f"{session['row']}, " if "row" in session else ""
-        precision = session.get("precision", "float32")
-        device = session["device"] + ("" if precision == "float32" else f", {precision}")
-        parts.append(f"{row}{epochs}: {commit_text(session['git'])}, {device}")
+        parts.append(f"{row}{epochs}: {commit_text(session['git'])}, {device_text(session)}")
     return "; ".join(parts)
+
+
+def device_text(session: Mapping[str, Any]) -> str:
+    """What computed: 'cpu', 'NVIDIA H100, tf32'."""
+    precision = session.get("precision", "float32")
+    return str(session["device"]) + ("" if precision == "float32" else f", {precision}")
 
 
 def _processor() -> str:

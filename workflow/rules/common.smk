@@ -53,6 +53,7 @@ def planned():
         "gpu",
         "gpu_slots",
         "scratch",
+        "cache",
     ]
     unknown = sorted(set(config) - set(known))
     if unknown:
@@ -191,6 +192,9 @@ MACHINE = GPU_SLOTS + ("" if int(GPU) else " --device cpu")
 # a folder of the machine that a job runs on; in quotes, so that its variables are those of that machine
 if config["scratch"]:
     MACHINE += f" --scratch {shlex.quote(str(config['scratch']))}"
+# where finished runs are shared
+if config["cache"]:
+    MACHINE += f" --cache {shlex.quote(str(config['cache']))}"
 
 # a training may take so many times the hours that were measured: other machines are slower, and share their disks
 TIMES_MEASURED = 3
@@ -527,6 +531,18 @@ def refuse_disk():
         raise WorkflowError(str(error))
 
 
+def refuse_cache():
+    """A misspelt address is said once, and not by every job."""
+    if not config["cache"]:
+        return
+    from actionformer.result_cache import ResultCache
+
+    try:
+        ResultCache(str(config["cache"]))
+    except InputError as error:
+        raise WorkflowError(f"--config: cache={error}")
+
+
 def refuse_names():
     """Snakemake's executors write these paths into their scripts as they are."""
     for path in (sys.executable, workflow.main_snakefile):
@@ -538,6 +554,7 @@ def refuse_names():
 
 if workflow.is_main_process:
     refuse_disk()
+    refuse_cache()
     refuse_names()
     forget_marks()
     if workflow.dryrun or (MISSING and CHOSEN.origin != "dvc"):

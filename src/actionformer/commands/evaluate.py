@@ -10,6 +10,8 @@ from actionformer import layout
 from actionformer.commands.options import (
     TIOU,
     Command,
+    cache_option,
+    chosen_cache,
     chosen_row,
     device_option,
     files_options,
@@ -30,6 +32,7 @@ def run_options(parser: argparse.ArgumentParser) -> None:
     seed_option(parser)
     device_option(parser)
     scratch_option(parser)
+    cache_option(parser)
 
 
 def detect(args: argparse.Namespace) -> None:
@@ -44,6 +47,7 @@ def detect(args: argparse.Namespace) -> None:
             device=args.device,
             gpu_slots=args.gpu_slots,
             scratch=args.scratch,
+            cache=chosen_cache(args),
         )
     )
 
@@ -134,6 +138,7 @@ def actions(args: argparse.Namespace) -> None:
             device=args.device,
             gpu_slots=args.gpu_slots,
             scratch=args.scratch,
+            cache=chosen_cache(args),
         )
     )
 
@@ -142,6 +147,7 @@ def evaluate_released_options(parser: argparse.ArgumentParser) -> None:
     row_options(parser)
     device_option(parser)
     scratch_option(parser)
+    cache_option(parser)
 
 
 def evaluate_released(args: argparse.Namespace) -> None:
@@ -150,7 +156,12 @@ def evaluate_released(args: argparse.Namespace) -> None:
     experiment = chosen_row(args)
     use_threads(experiment)
     said, percent = stage.evaluate_released(
-        experiment, args.params, device=args.device, gpu_slots=args.gpu_slots, scratch=args.scratch
+        experiment,
+        args.params,
+        device=args.device,
+        gpu_slots=args.gpu_slots,
+        scratch=args.scratch,
+        cache=chosen_cache(args),
     )
     print(said)
     _print_percent(percent)

@@ -1,4 +1,6 @@
-"""Where numbers come from, and whether they still stand: trace, verify, archive, rebuild."""
+"""Where numbers come from, and whether they still stand: trace, verify, archive, rebuild,
+share.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from actionformer.commands.options import (
     chosen_row,
     device_option,
     edition_options,
+    opened_cache,
     row_options,
     say,
     seed_option,
@@ -144,6 +147,22 @@ def rebuild(args: argparse.Namespace) -> None:
     print("\n".join(stage.rebuild(args.archive)))
 
 
+def share_options(parser: argparse.ArgumentParser) -> None:
+    text = "folder or bucket (s3://...), as of --config cache="
+    parser.add_argument("cache", metavar="ADDRESS", help=text)
+    edition_options(parser)
+
+
+def share(args: argparse.Namespace) -> None:
+    from actionformer.stages import share as stage
+
+    cache = opened_cache(args.cache)
+    there, count = stage.share(cache, args.edition)
+    print(f"{args.cache}: has {there} of {count} finished products of the {args.edition} edition")
+    if there < count:
+        raise InputError(f"{count - there} not shared; each has a line above")
+
+
 COMMANDS = (
     Command(
         "archive",
@@ -156,6 +175,12 @@ COMMANDS = (
         "tables, cards and report of an archive, in this folder, without features or a GPU",
         rebuild_options,
         rebuild,
+    ),
+    Command(
+        "share",
+        "put an edition's finished runs into a cache of results, from which others fetch them",
+        share_options,
+        share,
     ),
     Command(
         "trace",

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from actionformer.errors import InputError
 from actionformer.params.dataset import YAML, Dataset, folder_name
@@ -18,6 +19,9 @@ from actionformer.params.files import (
     published_rows,
     seeds_of,
 )
+
+if TYPE_CHECKING:
+    from actionformer.result_cache import ResultCache
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,15 @@ def scratch_option(parser: argparse.ArgumentParser) -> None:
     """Where a job reads features from, if not from the shared disk."""
     text = "folder of this machine, such as $TMPDIR: features are copied there once, and read there"
     parser.add_argument("--scratch", type=Path, metavar="FOLDER", help=text)
+
+
+def cache_option(parser: argparse.ArgumentParser) -> None:
+    """Where finished products are shared."""
+    text = (
+        "folder or bucket (s3://...) of results that several machines share: what is there is "
+        "fetched, what isn't is computed and put there"
+    )
+    parser.add_argument("--cache", metavar="ADDRESS", help=text)
 
 
 def whole_number(text: str) -> int:
@@ -189,6 +202,19 @@ def chosen_rows(args: argparse.Namespace) -> tuple[list[Experiment], Sequence[in
     for name in args.rows or published_rows(args.params):
         rows.append(_loaded(args, name))
     return rows, chosen_seeds(args, rows[0])
+
+
+def opened_cache(address: str) -> ResultCache:
+    """The cache of results of this address."""
+    # fsspec, which most commands do without
+    from actionformer.result_cache import ResultCache
+
+    return ResultCache(address)
+
+
+def chosen_cache(args: argparse.Namespace) -> ResultCache | None:
+    """The cache of results that was named, if one was."""
+    return None if args.cache is None else opened_cache(args.cache)
 
 
 def use_threads(experiment: Experiment) -> None:

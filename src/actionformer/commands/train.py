@@ -6,6 +6,8 @@ import argparse
 
 from actionformer.commands.options import (
     Command,
+    cache_option,
+    chosen_cache,
     chosen_row,
     device_option,
     row_options,
@@ -22,6 +24,7 @@ def train_options(parser: argparse.ArgumentParser) -> None:
     seed_option(parser)
     device_option(parser)
     scratch_option(parser)
+    cache_option(parser)
     text = "start over; what lies in the run's folder is kept under earlier/"
     parser.add_argument("--anew", action="store_true", help=text)
     text = "train although the row's published checkpoint scores something else than published"
@@ -43,6 +46,7 @@ def train(args: argparse.Namespace) -> None:
         device=args.device,
         gpu_slots=args.gpu_slots,
         scratch=args.scratch,
+        cache=chosen_cache(args),
         anew=args.anew,
         say=say,
     )

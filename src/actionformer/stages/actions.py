@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actionformer import layout, provenance, tracking
 from actionformer.data.annotations import load_database
-from actionformer.data.view import views
+from actionformer.data.detections import Results, read_results
+from actionformer.data.view import View, views
 from actionformer.detection.actions import predict_actions
 from actionformer.errors import InputError
 from actionformer.evaluation.summary import action_metrics_of
@@ -17,9 +18,12 @@ from actionformer.model.precision import effective
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import load_experiment, verbs_of
-from actionformer.stages import inputs
+from actionformer.stages import inputs, share
 from actionformer.training.checkpoint import load_model
 from actionformer.training.device import leased_device
+
+if TYPE_CHECKING:
+    from actionformer.result_cache import ResultCache
 
 
 def detect_actions(
@@ -30,25 +34,27 @@ def detect_actions(
     device: str,
     gpu_slots: int | None = None,
     scratch: Path | None = None,
+    cache: ResultCache | None = None,
 ) -> str:
     """Fuse a row of nouns with its row of verbs, both trained with `seed`; says what it found.
 
-    The actions are scored, and so are their nouns and verbs.
+    The actions are scored, and so are their nouns and verbs. Those that a cache has are fetched.
     """
     _refuse_other_points(experiment, params)
     database, features = inputs.opened(experiment, scratch)
-    noun_run, verb_run = _fused(experiment, seed).values()
-    noun, _, nouns = load_model(noun_run / "model.pt")
-    verb, _, verbs = load_model(verb_run / "model.pt")
-    shown = views(database, features, experiment, "test")
-    with leased_device(device, gpu_slots) as chosen:
-        noun, verb = noun.to(chosen), verb.to(chosen)
-        results = predict_actions(noun, verb, shown, experiment.inference, nouns, verbs, chosen)
-        evaluated_by = provenance.who(chosen, effective(noun.precision, chosen))
     run = layout.run(experiment.edition, layout.actions(experiment), seed)
-    said = inputs.write_detections(run, results)
-    before = keys.stored(run / "metrics.json")
+    path, before = run / "detections.json", keys.stored(run / "metrics.json")
     made = keys.record("actions", experiment, actions_inputs(experiment, seed), before)
+    entry = None if cache is None else cache.fetch(made, [path])
+    results: Results
+    if cache is not None and entry is not None:
+        said, results = f"{path}: {share.fetched_text(cache, entry)}", read_results(path)
+        evaluated_by = entry.sessions[0]
+    else:
+        shown = views(database, features, experiment, "test")
+        with leased_device(device, gpu_slots) as chosen:
+            results, evaluated_by = _detected(experiment, seed, shown, chosen)
+        said = inputs.write_detections(run, results)
     lineage = actions_lineage(experiment, seed, made) | {"evaluated_by": evaluated_by}
     write_json(run / "lineage.json", lineage)
     metrics = action_metrics_of(
@@ -60,7 +66,21 @@ def detect_actions(
     )
     write_json(run / "metrics.json", metrics | {"lineage": lineage, "made_with": made})
     tracking.Careful(run)(tracking.log_result, run)
+    if cache is not None and entry is None:
+        share.keep_scored(cache, run)
     return said
+
+
+def _detected(
+    experiment: Experiment, seed: int, shown: Sequence[View], device: str
+) -> tuple[Results, dict[str, Any]]:
+    """The actions that two runs find together in these videos, and who found them."""
+    noun_run, verb_run = _fused(experiment, seed).values()
+    noun, _, nouns = load_model(noun_run / "model.pt")
+    verb, _, verbs = load_model(verb_run / "model.pt")
+    noun, verb = noun.to(device), verb.to(device)
+    results = predict_actions(noun, verb, shown, experiment.inference, nouns, verbs, device)
+    return results, provenance.who(device, effective(noun.precision, device))
 
 
 def _refuse_other_points(experiment: Experiment, params: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -20,9 +20,12 @@ from actionformer.errors import InputError
 from actionformer.model.precision import effective
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment, InferenceParams
-from actionformer.stages import inputs
+from actionformer.stages import inputs, share
 from actionformer.training.checkpoint import load_model
 from actionformer.training.device import leased_device
+
+if TYPE_CHECKING:
+    from actionformer.result_cache import ResultCache
 
 
 @dataclass(frozen=True)
@@ -70,21 +73,36 @@ def detect(
     device: str,
     gpu_slots: int | None = None,
     scratch: Path | None = None,
+    cache: ResultCache | None = None,
 ) -> str:
-    """Run a trained row over its evaluated videos; says what it wrote."""
+    """Run a trained row over its evaluated videos, unless a cache has what it finds.
+
+    Says what it wrote.
+    """
     run = layout.run(experiment.edition, experiment.name, seed)
+    path = run / "detections.json"
+    manifest = layout.manifest(path)
+    detected_from = detection_inputs(experiment, run)
+    made = keys.record("detect", experiment, detected_from, keys.stored(manifest))
+
+    def outdate(*_: object) -> None:
+        """It must never lie beside other detections."""
+        manifest.unlink(missing_ok=True)
+
+    entry = None if cache is None else cache.fetch(made, [path], outdate)
+    if cache is not None and entry is not None:
+        write_detections_manifest(experiment, seed, made, detected_by=entry.sessions[0])
+        return f"{path}: {share.fetched_text(cache, entry)}"
     network, _, classes = load_model(run / "model.pt")
     with leased_device(device, gpu_slots) as chosen:
         run_detector = detector(experiment, *inputs.opened(experiment, scratch))
         results = run_detector(network.to(chosen), classes, chosen)
         detected_by = provenance.who(chosen, effective(network.precision, chosen))
-    manifest = layout.manifest(run / "detections.json")
-    before = keys.stored(manifest)
-    # it must never lie beside other detections
-    manifest.unlink(missing_ok=True)
+    outdate()
     said = inputs.write_detections(run, results)
-    made = keys.record("detect", experiment, detection_inputs(experiment, run), before)
     write_detections_manifest(experiment, seed, made, detected_by=detected_by)
+    if cache is not None:
+        share.keep_detections(cache, run)
     return said
 
 

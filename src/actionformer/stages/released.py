@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from actionformer import layout, provenance, tracking
+from actionformer.data.detections import Results, read_results
 from actionformer.errors import InputError
 from actionformer.files import digest, read_object, write_json
 from actionformer.model.precision import effective
@@ -14,11 +15,14 @@ from actionformer.model.state_dict_adapter import published_model, why_not_fitti
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import load_experiment
-from actionformer.stages import inputs
+from actionformer.stages import inputs, share
 from actionformer.stages.detect import detector
 from actionformer.stages.evaluate import row_metrics
 from actionformer.training.checkpoint import load_published
 from actionformer.training.device import leased_device
+
+if TYPE_CHECKING:
+    from actionformer.result_cache import ResultCache
 
 
 def evaluate_released(
@@ -28,8 +32,11 @@ def evaluate_released(
     device: str,
     gpu_slots: int | None = None,
     scratch: Path | None = None,
+    cache: ResultCache | None = None,
 ) -> tuple[str, dict[str, float]]:
     """Score a row's published checkpoint; says what it found, and the metrics in percent.
+
+    Detections that a cache has are fetched.
 
     A checkpoint that two rows share fits one of them; of the other the metrics say that it has
     none.
@@ -40,7 +47,7 @@ def evaluate_released(
         raise InputError(f"{experiment.name}: {none}")
     # to the end: what a refused command has read must not become what the file has to be
     with inputs.raw_files(experiment.dataset, [path]):
-        return _evaluate_released(experiment, path, run, params, device, gpu_slots, scratch)
+        return _evaluate_released(experiment, path, run, params, device, gpu_slots, scratch, cache)
 
 
 def _evaluate_released(
@@ -51,6 +58,7 @@ def _evaluate_released(
     device: str,
     gpu_slots: int | None,
     scratch: Path | None,
+    cache: ResultCache | None,
 ) -> tuple[str, dict[str, float]]:
     """`evaluate_released` of a checkpoint in a file."""
     weights = load_published(path)
@@ -65,16 +73,25 @@ def _evaluate_released(
         write_json(run / "metrics.json", {"none": why_none, "lineage": lineage, "made_with": made})
         return f"{experiment.name}: no checkpoint of its own: {why_none}", {}
     database, features = inputs.opened(experiment, scratch)
-    with leased_device(device, gpu_slots) as chosen:
-        network = published_model(experiment.model, weights).to(chosen)
-        run_detector = detector(experiment, database, features)
-        results = run_detector(network, database.classes, chosen)
-        lineage["evaluated_by"] = provenance.who(chosen, effective(network.precision, chosen))
-    said = inputs.write_detections(run, results)
+    found = run / "detections.json"
+    entry = None if cache is None else cache.fetch(made, [found])
+    results: Results
+    if cache is not None and entry is not None:
+        said, results = f"{found}: {share.fetched_text(cache, entry)}", read_results(found)
+        lineage["evaluated_by"] = entry.sessions[0]
+    else:
+        with leased_device(device, gpu_slots) as chosen:
+            network = published_model(experiment.model, weights).to(chosen)
+            run_detector = detector(experiment, database, features)
+            results = run_detector(network, database.classes, chosen)
+            lineage["evaluated_by"] = provenance.who(chosen, effective(network.precision, chosen))
+        said = inputs.write_detections(run, results)
     write_json(run / "lineage.json", lineage)
     metrics = row_metrics(experiment, database, results)
     write_json(run / "metrics.json", metrics | {"lineage": lineage, "made_with": made})
     tracking.Careful(run)(tracking.log_result, run)
+    if cache is not None and entry is None:
+        share.keep_scored(cache, run)
     percent: dict[str, float] = metrics["percent"]
     return said, percent
 

@@ -189,6 +189,8 @@ def _of_weights(
         facts["on"] = "; ".join(dict.fromkeys(machines))
         locks = [_lock(session["environment"]["lock"]) for session in sessions]
         facts["environment"] = "; ".join(dict.fromkeys(locks))
+        if "fetched_from" in lineage:
+            facts["fetched from"] = lineage["fetched_from"]
     inputs: Mapping[str, Any] = {}
     if layout.manifest(path).exists():
         inputs = read_object(layout.manifest(path), "made_with")["made_with"]["inputs"]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from torch import nn
@@ -21,11 +21,14 @@ from actionformer.params import keys
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import as_yaml
 from actionformer.run_log import RunLog
-from actionformer.stages import inputs
+from actionformer.stages import inputs, share
 from actionformer.stages.detect import detector
 from actionformer.stages.evaluate import row_metrics
 from actionformer.training import checkpoint, loop
 from actionformer.training.device import leased_device, to_stderr
+
+if TYPE_CHECKING:
+    from actionformer.result_cache import Entry, ResultCache
 
 Say = Callable[[str], None]
 
@@ -42,6 +45,7 @@ def train(
     device: str,
     gpu_slots: int | None = None,
     scratch: Path | None = None,
+    cache: ResultCache | None = None,
     anew: bool = False,
     say: Say,
 ) -> None:
@@ -53,7 +57,8 @@ def train(
     Args:
         device: of `leased_device`, as is `gpu_slots`.
         scratch: of `inputs.opened`.
-        anew: move aside and start over, whatever lies there.
+        cache: a run that is there is fetched, unless its training has begun here; others get there.
+        anew: move aside and start over, whatever lies there or in the cache.
     """
     run = layout.run(experiment.edition, experiment.name, seed)
     with ExitStack() as stack:
@@ -72,6 +77,8 @@ def train(
             if told.get("mlflow_run") is not None:
                 # it may have been killed between its last file and the end of MLflow's run
                 tracking.Careful(run)(tracking.finish, told["mlflow_run"])
+            if cache is not None:
+                share.keep_training(cache, run)
             return
         if anew or not goes_on:
             there = _record_of_model(run) or begun
@@ -83,6 +90,10 @@ def train(
                 _tell(say, _set_aside(run, files, there, experiment))
             begun = None
         lineage = training_lineage(experiment, seed, made)
+        told = {"seed": seed} | lineage
+        is_new = not anew and begun is None
+        if cache is not None and is_new and _is_fetched(cache, experiment, run, made, told, say):
+            return
         database, features = inputs.opened(experiment, scratch)
         training_views = views(database, features, experiment, "train", room=TRAINING_ROOM)
         run_detector = detector(experiment, database, features, room=TEST_ROOM)
@@ -120,6 +131,33 @@ def train(
         write_json(run / "lineage.json", facts | lineage)
         inputs.write_manifest(run / "model.pt", made)
         checkpoint.slim(run / "checkpoint.pt")
+    if cache is not None:
+        share.keep_training(cache, run)
+
+
+def _is_fetched(
+    cache: ResultCache,
+    experiment: Experiment,
+    run: Path,
+    made: Mapping[str, Any],
+    lineage: Mapping[str, Any],
+    say: Say,
+) -> bool:
+    """Was the run fetched from a cache? It says who trained it, like one that was trained here."""
+
+    def write_rest(entry: Entry) -> None:
+        write_text(run / "params.yaml", as_yaml(experiment))
+        origin = {"fetched_from": cache.address, "mlflow_run": entry.mlflow_run}
+        write_json(run / "lineage.json", {"trained_by": entry.sessions, **origin, **lineage})
+        # before the model, which is put in its place last: a model of unknown origin is set aside
+        told = {"md5": entry.files["model.pt"].md5, "made_with": made}
+        write_json(layout.manifest(run / "model.pt"), told)
+
+    entry = cache.fetch(made, [run / "model.pt", run / "history.csv"], write_rest)
+    if entry is None:
+        return False
+    say(f"{run}: {share.fetched_text(cache, entry)}")
+    return True
 
 
 def _warn_of_initial_weights(experiment: Experiment, videos: int, say: Say) -> None:
