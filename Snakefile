@@ -11,6 +11,15 @@
 configfile: workflow.source_path("params/workflow.yaml")
 
 
+# the environment that --sdm apptainer deploys
+if config["container"]:
+
+    container: config["container"]
+
+
+include: "workflow/rules/environment.smk"
+
+
 if config["results"]:
 
     include: "workflow/rules/archive.smk"

@@ -9,6 +9,7 @@ import hashlib
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -51,6 +52,8 @@ def environment() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "python": platform.python_version(),
+        # which environment: Snakemake may deploy one of its own
+        "prefix": sys.prefix,
         "torch": str(torch.__version__),  # its own type is one that checkpoints refuse
         "numpy": numpy.__version__,
         "platform": platform.platform(),

@@ -21,11 +21,9 @@ from actionformer.errors import InputError
 from actionformer.files import read_json, write_text
 from actionformer.params import keys
 from actionformer.params.experiment import OWN
+from actionformer.params.files import PARAMS as PACKAGE_PARAMS
 from actionformer.params.files import load_edition, load_experiment
 from actionformer.stages import status
-
-# commands come from the environment that Snakemake itself runs in
-shell.prefix(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; ")
 
 
 def listed(value):
@@ -54,6 +52,7 @@ def planned():
         "gpu_slots",
         "scratch",
         "cache",
+        "container",
     ]
     unknown = sorted(set(config) - set(known))
     if unknown:
@@ -63,8 +62,8 @@ def planned():
     if DATASET and not config.get("experiment"):
         raise InputError("--config: dataset= goes with experiment=")
     params = Path(str(config["params"]))
-    if not params.is_absolute() and not params.exists():
-        params = Path(workflow.basedir) / params
+    if not params.exists() and config["params"] == "params":
+        params = PACKAGE_PARAMS
     if config.get("experiment"):
         path = str(config["experiment"])
         if not path.endswith((".yaml", ".yml")):
