@@ -1,4 +1,5 @@
-"""Environments that Snakemake deploys: the jobs run in them, and the program is the checkout's.
+"""Environments that Snakemake deploys: the jobs run in them, and the program is the checkout's. Its
+workflow catalog.
 
 conda and apptainer are stand-ins here: a conda that makes virtual environments, an apptainer whose
 images are folders with a `bin`. What Snakemake asks of them, and what runs then, is real.
@@ -20,7 +21,8 @@ import pytest
 
 from actionformer import layout
 from actionformer.files import read_object
-from conftest import CHECKOUT, environment
+from actionformer.params.files import read_yaml
+from conftest import CHECKOUT, environment, run_command
 from test_result_cache import SHORT
 
 CALL = (
@@ -139,3 +141,35 @@ def test_a_container_without_a_name_is_one_line(folder, programs):
     done = call(folder, programs, "--sdm", "apptainer")
     assert done.returncode == 1
     assert "name the image of this checkout's Containerfile" in done.stderr
+
+
+def planned_jobs(folder: Path, snakefile: Path) -> dict[str, int]:
+    """How many jobs of which rule a call would run."""
+    command = ("snakemake", "--snakefile", str(snakefile), "--dry-run", "--quiet", "rules")
+    plan = run_command(folder, *command)
+    jobs = re.findall(r"^(\w+) +([0-9]+)$", plan.stdout + plan.stderr, re.MULTILINE)
+    return {rule: int(count) for rule, count in jobs if rule not in ("all", "default", "total")}
+
+
+def test_the_catalog_finds_a_workflow_that_plans_what_ours_does(workspace, tmp_path):
+    """It wants workflow/Snakefile, config/README.md and its settings, and deploys a module."""
+    ours = planned_jobs(workspace, CHECKOUT / "Snakefile")
+    assert ours["train"] == 14
+    assert planned_jobs(workspace, CHECKOUT / "workflow/Snakefile") == ours
+    deployed = tmp_path / "deployed"
+    shutil.copytree(workspace, deployed)
+    shutil.copytree(CHECKOUT / "config", deployed / "config")
+    (deployed / "Snakefile").write_text(
+        "configfile: 'config/config.yaml'\n"
+        "module actionformer:\n"
+        f"    snakefile: {str(CHECKOUT / 'workflow/Snakefile')!r}\n"
+        "    config: config\n"
+        "use rule * from actionformer\n"
+    )
+    assert planned_jobs(deployed, deployed / "Snakefile") == ours
+
+
+def test_the_catalogs_settings_are_those_that_it_reads():
+    settings = read_yaml(CHECKOUT / ".snakemake-workflow-catalog.yml")["usage"]
+    assert set(settings) == {"mandatory-flags", "software-stack-deployment", "report"}
+    assert (CHECKOUT / "config/README.md").exists()
