@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,22 @@ def test_the_first_job_copies_and_the_others_read_that(store, tmp_path):
     before = copy.stat().st_mtime_ns
     assert near(store, "0" * 32, tmp_path / "scratch") == (copy, "")
     assert copy.stat().st_mtime_ns == before
+
+
+def test_of_jobs_that_come_at_once_one_copies_and_the_others_wait(store, tmp_path, monkeypatch):
+    copied, copy = [], shutil.copyfile
+
+    def slowly(source: Path, target: Path) -> None:
+        copied.append(target)
+        time.sleep(0.3)
+        copy(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", slowly)
+    with ThreadPoolExecutor(4) as jobs:
+        found = list(jobs.map(lambda _: near(store, "0" * 32, tmp_path / "scratch"), range(4)))
+    assert len(copied) == 1
+    assert len(set(found)) == 1
+    assert file_md5(found[0][0]) == file_md5(store)
 
 
 def test_other_features_have_another_copy(store, tmp_path):
