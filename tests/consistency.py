@@ -29,6 +29,7 @@ from pathlib import Path
 import yaml
 from jsonschema import Draft202012Validator
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from actionformer import __version__, api, layout
@@ -46,6 +47,8 @@ from actionformer.reporting.figures import of_row
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 LOCK = CHECKOUT / "requirements.lock"
+# the first of each that `make env` takes: Debian 12 has 3.11.2
+PYTHONS = ("3.11.0", "3.12.0", "3.13.0")
 EXTRAS_LOCK = CHECKOUT / "requirements-extras.lock"
 # of pyproject.toml: what `make env EXTRAS=...` adds; `dev` is part of every environment
 EXTRAS = ("slurm", "s3", "ssh", "postgres", "moto")
@@ -314,6 +317,11 @@ def lock_problems() -> Iterator[str]:
             yield f"requirements-extras.lock: '{pin}' is no plain == pin"
     if ENVIRONMENT.read_text() != environment_text(pins):
         yield "environment.yml differs from requirements.lock; run `make lock`"
+    for package in distributions():
+        wanted = SpecifierSet(package.metadata.get("Requires-Python") or "")
+        refused = [version for version in PYTHONS if version not in wanted]
+        if refused:
+            yield f"{package.name} {package.version} refuses Python {', '.join(refused)}; pin another"
 
 
 def params_problems() -> Iterator[str]:
