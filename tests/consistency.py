@@ -321,7 +321,8 @@ def lock_problems() -> Iterator[str]:
         wanted = SpecifierSet(package.metadata.get("Requires-Python") or "")
         refused = [version for version in PYTHONS if version not in wanted]
         if refused:
-            yield f"{package.name} {package.version} refuses Python {', '.join(refused)}; pin another"
+            pin = f"{package.name}=={package.version}"
+            yield f"requirements.lock: {pin} refuses Python {', '.join(refused)}"
 
 
 def params_problems() -> Iterator[str]:
