@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from actionformer.errors import InputError, first_line
 from actionformer.files import atomic_path, file_md5
@@ -38,8 +38,6 @@ class Git(BaseModel):
 class Environment(BaseModel):
     """What it ran in."""
 
-    model_config = ConfigDict(extra="allow")
-
     processor: str
     torch: str
     lock: str
@@ -48,14 +46,18 @@ class Environment(BaseModel):
 class Session(BaseModel):
     """Who computed, on what; of a training also which of its epochs."""
 
-    model_config = ConfigDict(extra="allow")
-
     git: Git
     environment: Environment
     device: str
     precision: str = "float32"
     first_epoch: int = 0
     last_epoch: int = 0
+
+
+def _check_session(given: dict[str, Any]) -> dict[str, Any]:
+    """A session as it is, if it is one: what is fetched is what was shared, byte for byte."""
+    Session.model_validate(given)
+    return given
 
 
 class File(BaseModel):
@@ -70,16 +72,14 @@ class Entry(BaseModel):
 
     made_with: dict[str, Any]
     files: dict[str, File]
-    made_by: Annotated[list[Session], Field(min_length=1)]
+    # as lineages have them
+    made_by: Annotated[
+        list[Annotated[dict[str, Any], AfterValidator(_check_session)]], Field(min_length=1)
+    ]
     mlflow_run: str | None = None
     # for whoever looks through a cache: which product, and when it came
     name: str
     shared: datetime
-
-    @property
-    def sessions(self) -> list[dict[str, Any]]:
-        """`made_by`, as lineages have it."""
-        return [session.model_dump(mode="json", exclude_unset=True) for session in self.made_by]
 
 
 class _Damaged(Exception):
@@ -190,18 +190,17 @@ class ResultCache:
             self._damaged.add(identity)
         facts = {path.name: File(md5=file_md5(path), size=path.stat().st_size) for path in files}
         try:
-            sessions = [Session.model_validate(session) for session in made_by]
+            entry = Entry(
+                made_with=dict(made),
+                files=facts,
+                made_by=[dict(session) for session in made_by],
+                mlflow_run=mlflow_run,
+                name=name,
+                shared=datetime.now(UTC),
+            )
         except ValidationError:
             raise InputError("what computed it is not known") from None
-        entry = Entry(
-            made_with=dict(made),
-            files=facts,
-            made_by=sessions,
-            mlflow_run=mlflow_run,
-            name=name,
-            shared=datetime.now(UTC),
-        )
-        content = entry.model_dump_json(indent=1, exclude_unset=True).encode()
+        content = entry.model_dump_json(indent=1).encode()
         with self._asking():
             self._files.makedirs(self._folder(made), exist_ok=True)
             for path in files:

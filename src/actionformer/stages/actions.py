@@ -49,7 +49,7 @@ def detect_actions(
     results: Results
     if cache is not None and entry is not None:
         said, results = f"{path}: {share.fetched_text(cache, entry)}", read_results(path)
-        evaluated_by = entry.sessions[0]
+        evaluated_by = entry.made_by[0]
     else:
         shown = views(database, features, experiment, "test")
         with leased_device(device, gpu_slots) as chosen:

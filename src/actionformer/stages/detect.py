@@ -91,7 +91,7 @@ def detect(
 
     entry = None if cache is None else cache.fetch(made, [path], outdate)
     if cache is not None and entry is not None:
-        write_detections_manifest(experiment, seed, made, detected_by=entry.sessions[0])
+        write_detections_manifest(experiment, seed, made, detected_by=entry.made_by[0])
         return f"{path}: {share.fetched_text(cache, entry)}"
     network, _, classes = load_model(run / "model.pt")
     with leased_device(device, gpu_slots) as chosen:

@@ -78,7 +78,7 @@ def _evaluate_released(
     results: Results
     if cache is not None and entry is not None:
         said, results = f"{found}: {share.fetched_text(cache, entry)}", read_results(found)
-        lineage["evaluated_by"] = entry.sessions[0]
+        lineage["evaluated_by"] = entry.made_by[0]
     else:
         with leased_device(device, gpu_slots) as chosen:
             network = published_model(experiment.model, weights).to(chosen)

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 def fetched_text(cache: ResultCache, entry: Entry) -> str:
     """Where a product came from, who computed it on what, and whether in another environment."""
-    sessions = entry.sessions
-    if "first_epoch" in sessions[0]:
-        who = provenance.history_text(sessions)
+    made_by = entry.made_by
+    if "first_epoch" in made_by[0]:
+        who = provenance.history_text(made_by)
     else:
-        who = f"{provenance.commit_text(sessions[0]['git'])}, {provenance.device_text(sessions[0])}"
+        who = f"{provenance.commit_text(made_by[0]['git'])}, {provenance.device_text(made_by[0])}"
     here = provenance.lock_md5()
-    if any(session["environment"].get("lock") != here for session in sessions):
+    if any(session["environment"].get("lock") != here for session in made_by):
         who += "; another requirements.lock than here"
     return f"fetched from {cache.address} ({who})"
 

@@ -148,7 +148,7 @@ def _is_fetched(
     def write_rest(entry: Entry) -> None:
         write_text(run / "params.yaml", as_yaml(experiment))
         origin = {"fetched_from": cache.address, "mlflow_run": entry.mlflow_run}
-        write_json(run / "lineage.json", {"trained_by": entry.sessions, **origin, **lineage})
+        write_json(run / "lineage.json", {"trained_by": entry.made_by, **origin, **lineage})
         # before the model, which is put in its place last: a model of unknown origin is set aside
         told = {"md5": entry.files["model.pt"].md5, "made_with": made}
         write_json(layout.manifest(run / "model.pt"), told)
