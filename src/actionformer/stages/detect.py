@@ -80,7 +80,9 @@ def detect(
     Says what it wrote.
     """
     run = layout.run(experiment.edition, experiment.name, seed)
-    path = run / "detections.json"
+    path, model = run / "detections.json", run / "model.pt"
+    if not model.exists() and not layout.manifest(model).exists():
+        raise InputError(f"{model}: no such file; train first")
     manifest = layout.manifest(path)
     detected_from = detection_inputs(experiment, run)
     made = keys.record("detect", experiment, detected_from, keys.stored(manifest))
@@ -93,7 +95,7 @@ def detect(
     if cache is not None and entry is not None:
         write_detections_manifest(experiment, seed, made, detected_by=entry.made_by[0])
         return f"{path}: {share.fetched_text(cache, entry)}"
-    network, _, classes = load_model(run / "model.pt")
+    network, _, classes = load_model(model)
     with leased_device(device, gpu_slots) as chosen:
         run_detector = detector(experiment, *inputs.opened(experiment, scratch))
         results = run_detector(network.to(chosen), classes, chosen)
