@@ -10,13 +10,11 @@ from actionformer import layout
 from actionformer.commands.options import (
     TIOU,
     Command,
-    cache_option,
-    chosen_cache,
+    chosen_machine,
     chosen_row,
-    device_option,
     files_options,
+    machine_options,
     row_options,
-    scratch_option,
     seed_option,
     use_threads,
     whole_number,
@@ -30,9 +28,7 @@ def run_options(parser: argparse.ArgumentParser) -> None:
     """A row with one seed, and what it runs on."""
     row_options(parser)
     seed_option(parser)
-    device_option(parser)
-    scratch_option(parser)
-    cache_option(parser)
+    machine_options(parser)
 
 
 def detect(args: argparse.Namespace) -> None:
@@ -40,16 +36,7 @@ def detect(args: argparse.Namespace) -> None:
 
     experiment = chosen_row(args)
     use_threads(experiment)
-    print(
-        stage.detect(
-            experiment,
-            args.seed,
-            device=args.device,
-            gpu_slots=args.gpu_slots,
-            scratch=args.scratch,
-            cache=chosen_cache(args),
-        )
-    )
+    print(stage.detect(experiment, args.seed, **chosen_machine(args)))
 
 
 def evaluate_options(parser: argparse.ArgumentParser) -> None:
@@ -130,24 +117,13 @@ def actions(args: argparse.Namespace) -> None:
 
     experiment = chosen_row(args)
     use_threads(experiment)
-    print(
-        stage.detect_actions(
-            experiment,
-            args.params,
-            args.seed,
-            device=args.device,
-            gpu_slots=args.gpu_slots,
-            scratch=args.scratch,
-            cache=chosen_cache(args),
-        )
-    )
+    machine = chosen_machine(args)
+    print(stage.detect_actions(experiment, args.params, args.seed, **machine))
 
 
 def evaluate_released_options(parser: argparse.ArgumentParser) -> None:
     row_options(parser)
-    device_option(parser)
-    scratch_option(parser)
-    cache_option(parser)
+    machine_options(parser)
 
 
 def evaluate_released(args: argparse.Namespace) -> None:
@@ -155,14 +131,8 @@ def evaluate_released(args: argparse.Namespace) -> None:
 
     experiment = chosen_row(args)
     use_threads(experiment)
-    said, percent = stage.evaluate_released(
-        experiment,
-        args.params,
-        device=args.device,
-        gpu_slots=args.gpu_slots,
-        scratch=args.scratch,
-        cache=chosen_cache(args),
-    )
+    machine = chosen_machine(args)
+    said, percent = stage.evaluate_released(experiment, args.params, **machine)
     print(said)
     _print_percent(percent)
     tolerance = load_edition(experiment.edition, args.params).released_tolerance

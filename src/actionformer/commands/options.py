@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from actionformer.errors import InputError
 from actionformer.params.dataset import YAML, Dataset, folder_name
@@ -102,14 +102,20 @@ def device_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpu-slots", type=whole_number, metavar="N", help=text)
 
 
-def scratch_option(parser: argparse.ArgumentParser) -> None:
-    """Where a job reads features from, if not from the shared disk."""
+class Machine(TypedDict):
+    """What a job that runs a network is told of machines, as its stage takes it."""
+
+    device: str
+    gpu_slots: int | None
+    scratch: Path | None
+    cache: ResultCache | None
+
+
+def machine_options(parser: argparse.ArgumentParser) -> None:
+    """What a job runs on, and where finished products are shared."""
+    device_option(parser)
     text = "folder of this machine, such as $TMPDIR: features are copied there once, and read there"
     parser.add_argument("--scratch", type=Path, metavar="FOLDER", help=text)
-
-
-def cache_option(parser: argparse.ArgumentParser) -> None:
-    """Where finished products are shared."""
     text = (
         "folder or bucket (s3://...) of results that several machines share: what is there is "
         "fetched, what isn't is computed and put there"
@@ -212,9 +218,14 @@ def opened_cache(address: str) -> ResultCache:
     return ResultCache(address)
 
 
-def chosen_cache(args: argparse.Namespace) -> ResultCache | None:
-    """The cache of results that was named, if one was."""
-    return None if args.cache is None else opened_cache(args.cache)
+def chosen_machine(args: argparse.Namespace) -> Machine:
+    """What `machine_options` say."""
+    return {
+        "device": args.device,
+        "gpu_slots": args.gpu_slots,
+        "scratch": args.scratch,
+        "cache": None if args.cache is None else opened_cache(args.cache),
+    }
 
 
 def use_threads(experiment: Experiment) -> None:

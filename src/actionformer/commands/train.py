@@ -6,13 +6,11 @@ import argparse
 
 from actionformer.commands.options import (
     Command,
-    cache_option,
-    chosen_cache,
+    chosen_machine,
     chosen_row,
-    device_option,
+    machine_options,
     row_options,
     say,
-    scratch_option,
     seed_option,
     use_threads,
 )
@@ -22,9 +20,7 @@ from actionformer.params.files import load_edition
 def train_options(parser: argparse.ArgumentParser) -> None:
     row_options(parser)
     seed_option(parser)
-    device_option(parser)
-    scratch_option(parser)
-    cache_option(parser)
+    machine_options(parser)
     text = "start over; what lies in the run's folder is kept under earlier/"
     parser.add_argument("--anew", action="store_true", help=text)
     text = "train although the row's published checkpoint scores something else than published"
@@ -40,16 +36,7 @@ def train(args: argparse.Namespace) -> None:
     if not args.ignore_released:
         tolerance = load_edition(experiment.edition, args.params).released_tolerance
         refuse_if_far_from_published(experiment, tolerance)
-    stage.train(
-        experiment,
-        args.seed,
-        device=args.device,
-        gpu_slots=args.gpu_slots,
-        scratch=args.scratch,
-        cache=chosen_cache(args),
-        anew=args.anew,
-        say=say,
-    )
+    stage.train(experiment, args.seed, anew=args.anew, say=say, **chosen_machine(args))
 
 
 COMMANDS = (
