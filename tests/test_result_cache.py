@@ -235,6 +235,18 @@ def test_a_cache_that_cannot_be_written_fails_no_training(machine, tmp_path, mon
     assert the_entry(tmp_path / "new", "train").exists()
 
 
+def test_what_is_damaged_here_is_not_given_to_others(machine, lab_folder, tmp_path, capsys):
+    assert main(["train", *ROW, "--cache", str(lab_folder)]) == 0
+    path = run_of(machine) / "model.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    (tmp_path / "new").mkdir()
+    assert main(["share", str(tmp_path / "new")]) == 1
+    assert "not shared: it is not what its manifest says" in capsys.readouterr().err
+    assert contents(tmp_path / "new") == {}
+
+
 def test_share_brings_what_was_computed_before_there_was_a_cache(workspace, lab_folder, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workspace)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from actionformer import layout, provenance
 from actionformer.errors import InputError
-from actionformer.files import read_object
+from actionformer.files import file_md5, read_object
 from actionformer.params import keys
 from actionformer.progress import progress
+from actionformer.stages import inputs
 
 if TYPE_CHECKING:
     from actionformer.result_cache import Entry, ResultCache
@@ -88,6 +89,8 @@ def _kept(
     elif any(_is_unknown(session["git"]) for session in made_by):
         # nobody could look up what computed it
         wrong = "it was computed by a checkout with changes that are not committed"
+    elif any(inputs.recorded_md5(path) != file_md5(path) for path in files):
+        wrong = "it is not what its manifest says: damaged, or put there by hand"
     else:
         try:
             cache.keep(made, files, made_by, name="/".join(run.parts[-3:]), mlflow_run=mlflow_run)
