@@ -41,7 +41,6 @@ def detect_actions(
     The actions are scored, and so are their nouns and verbs. Those that a cache has are fetched.
     """
     _refuse_other_points(experiment, params)
-    database, features = inputs.opened(experiment, scratch)
     run = layout.run(experiment.edition, layout.actions(experiment), seed)
     path, before = run / "detections.json", keys.stored(run / "metrics.json")
     made = keys.record("actions", experiment, actions_inputs(experiment, seed), before)
@@ -50,7 +49,9 @@ def detect_actions(
     if cache is not None and entry is not None:
         said, results = f"{path}: {share.fetched_text(cache, entry)}", read_results(path)
         evaluated_by = entry.made_by[0]
+        database = inputs.database_of(experiment)
     else:
+        database, features = inputs.opened(experiment, scratch)
         shown = views(database, features, experiment, "test")
         with leased_device(device, gpu_slots) as chosen:
             results, evaluated_by = _detected(experiment, seed, shown, chosen)

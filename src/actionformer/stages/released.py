@@ -72,14 +72,15 @@ def _evaluate_released(
         write_json(run / "lineage.json", lineage)
         write_json(run / "metrics.json", {"none": why_none, "lineage": lineage, "made_with": made})
         return f"{experiment.name}: no checkpoint of its own: {why_none}", {}
-    database, features = inputs.opened(experiment, scratch)
     found = run / "detections.json"
     entry = None if cache is None else cache.fetch(made, [found])
     results: Results
     if cache is not None and entry is not None:
         said, results = f"{found}: {share.fetched_text(cache, entry)}", read_results(found)
         lineage["evaluated_by"] = entry.made_by[0]
+        database = inputs.database_of(experiment)
     else:
+        database, features = inputs.opened(experiment, scratch)
         with leased_device(device, gpu_slots) as chosen:
             network = published_model(experiment.model, weights).to(chosen)
             run_detector = detector(experiment, database, features)
