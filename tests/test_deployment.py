@@ -7,7 +7,6 @@ images are folders with a `bin`. What Snakemake asks of them, and what runs then
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -15,6 +14,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -60,12 +60,12 @@ PATH="$image/bin:/usr/bin:/bin" exec "$@"
 
 def make_environment(folder: Path) -> str:
     """The command that makes an environment with our packages, but without our program."""
-    packages = Path(json.__file__).parents[1]
-    pth = next(path for path in sys.path if path.endswith("site-packages"))
+    packages = sysconfig.get_path("purelib")
+    python = f"python{sysconfig.get_python_version()}"
     script = folder / "make"
     script.write_text(
         f'#!/bin/bash\n{shlex.quote(sys.executable)} -m venv --without-pip "$1"\n'
-        f'echo {shlex.quote(pth)} > "$1"/lib/{packages.name}/site-packages/packages.pth\n'
+        f'echo {shlex.quote(packages)} > "$1"/lib/{python}/site-packages/packages.pth\n'
     )
     script.chmod(0o755)
     return shlex.quote(str(script))

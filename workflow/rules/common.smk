@@ -534,6 +534,7 @@ def refuse_cache():
     """A misspelt address is said once, and not by every job."""
     if not config["cache"]:
         return
+    # fsspec, which a call without a cache does without
     from actionformer.result_cache import ResultCache
 
     try:
