@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 
@@ -27,6 +29,41 @@ from actionformer.training.device import leased_device
 from actionformer.training.loop import train, training_step
 from actionformer.training.observer import Observer
 from actionformer.training.optimizer import adamw
+
+# ------------------------------------------------------------------------------------------ memory
+
+# blocks of growing sizes, each freed before the next: the heap keeps them all
+FRAGMENTED = """
+import re, torch
+from pathlib import Path
+from actionformer.training.device import prepare_cpu, release_memory
+
+def held():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+prepare_cpu(1)
+before = held()
+kept = []
+for megabytes in range(2, 60, 2):
+    torch.ones(megabytes << 18)
+    kept.append(torch.ones(1 << 18))
+freed = held()
+release_memory()
+print(before, freed, held())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_what_is_freed_goes_back_to_the_system_between_training_and_evaluation():
+    """A THUMOS training took 7.1 GB, of which 0.9 were in use: its evaluation came on top."""
+    done = subprocess.run(
+        [sys.executable, "-c", FRAGMENTED], capture_output=True, text=True, check=True
+    )
+    before, freed, after = map(float, done.stdout.split())
+    kept = 29
+    assert freed - before > 2 * kept
+    assert after - before < 1.5 * kept
+
 
 # ------------------------------------------------------------------------------------------ places
 

@@ -41,7 +41,7 @@ from actionformer.model.state_dict_adapter import from_published
 from actionformer.model.targets import assign_targets, decoded, points
 from actionformer.params.experiment import ModelParams
 from actionformer.params.files import published_rows
-from actionformer.training import checkpoint
+from actionformer.training import checkpoint, loop
 from actionformer.training.agreement import step_batch
 from actionformer.training.compiled import compile_network, padded
 from actionformer.training.history import read_history, write_history
@@ -234,6 +234,25 @@ def test_training_leaves_the_callers_random_numbers_alone(short_training, tmp_pa
     torch.manual_seed(5)
     train(short, training_views, classes, seed=0, run=tmp_path)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_memory_is_given_back_before_and_after_every_evaluation(
+    short_training, tmp_path, monkeypatch
+):
+    """Steps and evaluations take blocks of other sizes: the heap would keep those of both."""
+    experiment, training_views, classes = short_training
+    calls = []
+    monkeypatch.setattr(loop, "release_memory", lambda: calls.append("released"))
+    first = {"first_eval_epoch": 0}
+    training = experiment.training.model_copy(update=first)
+    evaluated = experiment.model_copy(update={"training": training})
+
+    def evaluate(network):
+        calls.append("evaluated")
+        return {}
+
+    train(evaluated, training_views, classes, seed=0, run=tmp_path, evaluate=evaluate)
+    assert calls == ["released", "evaluated", "released"] * training.epochs
 
 
 def test_equal_trainings_write_equal_bytes(short_training, tmp_path):

@@ -206,6 +206,11 @@ def minutes_of(row):
     return max(60, round(TIMES_MEASURED * 60 * row.expect.hours))
 
 
+def memory_of(row):
+    """Megabytes of training a row or detecting with it."""
+    return CHOSEN.memory_mb or row.expect.memory_mb
+
+
 # what a call ends with
 AFTERWARDS = []
 

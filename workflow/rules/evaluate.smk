@@ -24,7 +24,7 @@ rule detect:
         "../../environment.yml"
     threads: lambda w: ROWS[w.row].training.threads
     resources:
-        mem_mb=CHOSEN.memory_mb,
+        mem_mb=lambda w: memory_of(ROWS[w.row]),
         gpu=int(GPU),
         runtime=MINUTES_TO_DETECT,
     params:
@@ -107,7 +107,7 @@ rule actions:
         "../../environment.yml"
     threads: lambda w: FUSED[w.nouns].training.threads
     resources:
-        mem_mb=CHOSEN.memory_mb,
+        mem_mb=lambda w: memory_of(FUSED[w.nouns]),
         gpu=int(GPU),
         runtime=MINUTES_TO_DETECT,
     params:
@@ -148,7 +148,7 @@ rule evaluate_released:
         "../../environment.yml"
     threads: lambda w: ROWS[w.row].training.threads
     resources:
-        mem_mb=CHOSEN.memory_mb,
+        mem_mb=lambda w: memory_of(ROWS[w.row]),
         gpu=int(GPU),
         runtime=MINUTES_TO_DETECT,
     params:

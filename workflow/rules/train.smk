@@ -27,7 +27,7 @@ rule train:
         "../../environment.yml"
     threads: lambda w: ROWS[w.row].training.threads
     resources:
-        mem_mb=CHOSEN.memory_mb,
+        mem_mb=lambda w: memory_of(ROWS[w.row]),
         gpu=int(GPU),
         runtime=lambda w: minutes_of(ROWS[w.row]),
     params:

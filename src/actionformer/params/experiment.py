@@ -248,6 +248,12 @@ class Expectation(Params):
         gt=0,
         description="a seed takes on that hardware, from which a cluster's time limit is reckoned",
     )
+    memory_mb: int = Field(
+        8000,
+        gt=0,
+        description="that training and detection ask a cluster for; of the rows a third more than "
+        "was measured (docs/cluster.md)",
+    )
 
 
 class Experiment(Params):
@@ -345,7 +351,9 @@ class Edition(Params):
     shareable: bool = Field(
         False, description="may its data be passed on, whatever data sets' licences say of theirs?"
     )
-    memory_mb: int = Field(8000, description="that a training or detection job asks for")
+    memory_mb: int | None = Field(
+        None, gt=0, description="that its training and detection jobs ask for; null: as their rows"
+    )
     released_tolerance: float | None = Field(
         None,
         gt=0,

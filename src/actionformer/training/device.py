@@ -37,6 +37,18 @@ def prepare_cpu(threads: int) -> None:
     mallopt(M_TOP_PAD, 64 << 20)
 
 
+def release_memory() -> None:
+    """Give back to the system what is freed, of which `prepare_cpu` lets the process keep all.
+
+    Between work of different kinds: blocks of other sizes lie beside those that are kept, and a
+    training that evaluates would take the memory of both.
+    """
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        return
+
+
 def to_stderr(line: str) -> None:
     """Tell whoever watches a job."""
     print(line, file=sys.stderr, flush=True)

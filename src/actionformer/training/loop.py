@@ -24,6 +24,7 @@ from actionformer.params.experiment import Experiment, TrainingParams
 from actionformer.progress import progress
 from actionformer.training import checkpoint
 from actionformer.training.compiled import compile_network, padded
+from actionformer.training.device import release_memory
 from actionformer.training.history import write_history
 from actionformer.training.observer import Observer, Record
 from actionformer.training.optimizer import adamw, learning_rate
@@ -43,6 +44,8 @@ class Origin:
     made_with: Mapping[str, Any] | None = None
     # the commit, device and versions that train now
     who: Mapping[str, Any] = field(default_factory=dict)
+    # what made the features, where they say so (`data.extracted`); kept in `model.pt`
+    extractor: Mapping[str, str] | None = None
 
 
 @dataclass
@@ -161,7 +164,9 @@ def train(
                     wrong = f"the loss of epoch {epoch} is {loss}; lower training.lr"
                     raise InputError(f"{experiment.name}: {wrong}")
                 if evaluate is not None and epoch >= params.first_eval_epoch:
+                    release_memory()
                     record |= evaluate(ema.module.eval())
+                    release_memory()
                 history.append(record)
                 note_epoch(training.trained_by, epoch, origin.who)
                 training.save(path, origin)
@@ -175,6 +180,8 @@ def train(
         "experiment": experiment.model_dump(mode="json"),
         "seed": seed,
     }
+    if origin.extractor is not None:
+        content["extractor"] = dict(origin.extractor)
     # written at the very end: whoever finds it may use it
     checkpoint.save(run / "model.pt", content)
     observer.ended(training.trained_by)
