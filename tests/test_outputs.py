@@ -39,6 +39,7 @@ from actionformer.params.files import as_yaml
 from actionformer.reporting import submissions, subtitles
 from actionformer.run_log import RunLog
 from actionformer.stages import export as outputs
+from actionformer.stages import predict as prediction
 from actionformer.stages import status
 from actionformer.training import checkpoint
 from conftest import run_command
@@ -242,13 +243,13 @@ def test_class_agnostic_weights_take_their_classes_from_a_classifier(tmp_path):
 
 def test_predictions_come_as_json_csv_subtitles_and_pictures(thumos, tmp_path):
     folder, path, arrays = thumos
-    said = outputs.predict(
+    said = prediction.predict(
         path,
         [folder / "features"],
         Timing(fps=30, stride=4),
         classifier=None,
-        device="cpu",
-        wanted=outputs.Wanted(min_score=0.0, pictures=True),
+        machine=prediction.Machine("cpu"),
+        wanted=prediction.Wanted(min_score=0.0, pictures=True),
         out=tmp_path / "out",
     )
     assert said[0] == "step t lies at frame 8 + 4 t, 30 frames/s"
@@ -262,13 +263,13 @@ def test_predictions_come_as_json_csv_subtitles_and_pictures(thumos, tmp_path):
 
 def test_a_video_in_which_nothing_is_sure_enough_says_so_and_has_a_picture(thumos, tmp_path):
     folder, path, _ = thumos
-    said = outputs.predict(
+    said = prediction.predict(
         path,
         [folder / "features/v0.npy"],
         Timing(fps=30, stride=4),
         classifier=None,
-        device="cpu",
-        wanted=outputs.Wanted(min_score=1.1, pictures=True),
+        machine=prediction.Machine("cpu"),
+        wanted=prediction.Wanted(min_score=1.1, pictures=True),
         out=tmp_path / "out",
     )
     assert said[1].startswith("v0: none reaches --min-score 1.1 (")

@@ -3,7 +3,7 @@
 load_experiment   a row of the tables with every value resolved
 Experiment        what that is
 ActionFormer      the network and its loss; from_pretrained: with trained weights, to detect
-predict           detections in feature files, with trained weights
+predict           detections in videos or feature files, with trained weights
 train             a row with one seed
 evaluate          scores of any detections
 detections        any detections as a table
@@ -21,8 +21,14 @@ from actionformer.params.experiment import Experiment
 from actionformer.params.files import load_experiment
 
 if TYPE_CHECKING:
-    from actionformer.detection.from_files import predict_files as predict
-    from actionformer.facade import ActionFormer, detections, evaluate, plot_timeline, train
+    from actionformer.facade import (
+        ActionFormer,
+        detections,
+        evaluate,
+        plot_timeline,
+        predict,
+        train,
+    )
     from actionformer.model.state_dict_adapter import published_model
     from actionformer.training.checkpoint import load_published
 
@@ -46,7 +52,7 @@ NEEDS_TORCH = {
     "evaluate": ("actionformer.facade", "evaluate"),
     "load_published": ("actionformer.training.checkpoint", "load_published"),
     "plot_timeline": ("actionformer.facade", "plot_timeline"),
-    "predict": ("actionformer.detection.from_files", "predict_files"),
+    "predict": ("actionformer.facade", "predict"),
     "published_model": ("actionformer.model.state_dict_adapter", "published_model"),
     "train": ("actionformer.facade", "train"),
 }

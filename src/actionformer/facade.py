@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 from actionformer import layout
 from actionformer.data.annotations import Database, load_database
 from actionformer.data.detections import Results, read_results
-from actionformer.detection.from_files import detect_in_array
+from actionformer.data.feature_files import VIDEOS
+from actionformer.detection.from_files import detect_in_array, predict_timed
 from actionformer.detection.timing import Timing
 from actionformer.errors import InputError
 from actionformer.evaluation.summary import metrics_of
@@ -106,6 +108,74 @@ class ActionFormer(Network):
         return detect_in_array(
             self, self.experiment, self.classes, np.asarray(features), timing, device=device
         )
+
+
+def predict(
+    weights: Path | str,
+    features: Path | str | Sequence[Path | str],
+    *,
+    fps: float | None = None,
+    stride: float | None = None,
+    offset: float | None = None,
+    duration: float | None = None,
+    annotations: Path | str | None = None,
+    subset: str | None = None,
+    classifier: Path | str | None = None,
+    extractor: Path | str | None = None,
+    device: str = "auto",
+) -> dict[str, list[dict[str, Any]]]:
+    """Video -> detections {"segment": [start, end] in seconds, "label", "score"}, best first.
+
+    Args:
+        weights: a `model.pt` of this project.
+        features: files (T, C) in npy, npz or pt, folders or archives of such files, h5 files,
+            packed stores; or video files, which are extracted first.
+        fps: frames per second of the videos; default: those of the training features, if they were
+            all alike. Features that `actionformer extract` has made say this and the next three of
+            themselves.
+        stride: frames between two steps; default: that of the training features.
+        offset: frame at the centre of step 0; default: that of the training features, or half of
+            another stride.
+        duration: seconds, if there is one video; default: up to where the last step reaches.
+        annotations: a database file; only its videos are looked at, and last as long as it says.
+        subset: only the videos of this subset of `annotations`.
+        classifier: of class-agnostic weights, scores of whole videos in the form of the training
+            data set's classifier; without it detections are labelled 'action'.
+        extractor: of videos, its name or YAML file; default: the one that the weights name.
+        device: 'auto', 'cpu', 'cuda:0', ...
+
+    Windows of a sliding test cover the whole video, and features are resampled in full precision,
+    whatever the weights were trained for (`data.loading: corrected`).
+
+    Raises:
+        InputError: weights or features that cannot be read or don't fit each other, no frame rate,
+            no video, one that cannot be decoded.
+    """
+    given = [features] if isinstance(features, Path | str) else features
+    paths = [Path(path) for path in given]
+    timing = Timing(
+        fps, stride, offset, duration, None if annotations is None else Path(annotations), subset
+    )
+    scores = None if classifier is None else Path(classifier)
+    of_videos = [path for path in paths if path.suffix.lower() in VIDEOS]
+    if not of_videos:
+        return predict_timed(Path(weights), paths, timing, classifier=scores, device=device)
+    if len(of_videos) < len(paths):
+        raise InputError("videos and features together; give one kind at a time")
+    # PyAV, which features do without
+    from actionformer.stages.predict import Machine, extracted
+
+    with TemporaryDirectory() as folder:
+        files = extracted(
+            Path(weights),
+            paths,
+            Path(folder),
+            extractor=None if extractor is None else str(extractor),
+            machine=Machine(device),
+            say=_nothing,
+        )
+        made = list(files.values())
+        return predict_timed(Path(weights), made, timing, classifier=scores, device=device)
 
 
 def train(

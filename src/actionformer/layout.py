@@ -51,6 +51,7 @@ COMPARISONS = Path("results/comparisons")
 HUB = Path("results/hub")
 CROISSANT = Path("results/croissant")
 CONVERTED = Path("build/converted")
+EXTRACTED = Path("build/extracted")
 # runs that are trained again to be compared
 AGAIN = Path("build/again")
 # in the folder of a row: runs that later ones have taken the place of

@@ -1,4 +1,4 @@
-"""Files for others: predict, export."""
+"""Files for others: export."""
 
 from __future__ import annotations
 
@@ -9,77 +9,10 @@ from actionformer import layout
 from actionformer.commands.options import (
     Command,
     chosen_row,
-    device_option,
     row_options,
     say,
     seed_option,
-    use_threads,
 )
-from actionformer.detection.timing import Timing, timed_as
-from actionformer.errors import InputError
-from actionformer.params.files import read_yaml, stored_experiment
-
-
-def predict_options(parser: argparse.ArgumentParser) -> None:
-    text = "a model.pt; it says the classes and the params"
-    parser.add_argument("--weights", type=Path, required=True, help=text)
-    text = "npy, npz, pt or h5 files, folders, archives, stores"
-    parser.add_argument("--features", type=Path, nargs="+", required=True, help=text)
-    text = "frames per second of the videos (default: as trained, if all alike)"
-    parser.add_argument("--fps", type=float, help=text)
-    text = "frames between two steps (default: as trained)"
-    parser.add_argument("--stride", type=float, help=text)
-    text = "frame at the centre of step 0 (default: as trained, or stride / 2)"
-    parser.add_argument("--offset", type=float, help=text)
-    text = "seconds, of a single video (default: as far as its features go)"
-    parser.add_argument("--duration", type=float, help=text)
-    text = "a database file: only its videos, with their durations"
-    parser.add_argument("--annotations", type=Path, help=text)
-    text = "with --annotations: only the videos of this subset"
-    parser.add_argument("--subset", help=text)
-    text = "scores of whole videos, for class-agnostic weights"
-    parser.add_argument("--classifier", type=Path, help=text)
-    text = "subtitles without pictures"
-    parser.add_argument("--no-pictures", dest="pictures", action="store_false", help=text)
-    text = "of subtitles and pictures (default: 0.2)"
-    parser.add_argument("--min-score", type=float, default=0.2, help=text)
-    text = f"folder to write (default: {layout.PREDICTIONS})"
-    parser.add_argument("--out", type=Path, default=layout.PREDICTIONS, help=text)
-    device_option(parser)
-
-
-def predict(args: argparse.Namespace) -> None:
-    timing = Timing(
-        fps=args.fps,
-        stride=args.stride,
-        offset=args.offset,
-        duration=args.duration,
-        annotations=args.annotations,
-        subset=args.subset,
-    )
-    # what is refused is refused at once: torch, which the stage imports, takes seconds
-    if args.weights.is_dir():
-        raise InputError(f"{args.weights}: a folder; expected the model.pt of a run in it")
-    for path in args.features:
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder")
-    beside = args.weights.with_name("params.yaml")
-    if beside.exists():
-        timed_as(stored_experiment(read_yaml(beside), str(beside)), timing)
-    from actionformer.stages import export as stage
-
-    use_threads(stage.experiment_of(args.weights))
-    said = stage.predict(
-        args.weights,
-        args.features,
-        timing,
-        classifier=args.classifier,
-        device=args.device,
-        gpu_slots=args.gpu_slots,
-        wanted=stage.Wanted(args.min_score, args.pictures),
-        out=args.out,
-    )
-    print("\n".join(said))
 
 
 def export_options(parser: argparse.ArgumentParser) -> None:
@@ -142,12 +75,6 @@ def export(args: argparse.Namespace) -> None:
 
 
 COMMANDS = (
-    Command(
-        "predict",
-        "detect actions in feature files with trained weights",
-        predict_options,
-        predict,
-    ),
     Command(
         "export",
         "a submission to ActivityNet, EPIC-Kitchens or Ego4D Moment Queries, validated; or the "

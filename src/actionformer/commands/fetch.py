@@ -13,6 +13,7 @@ from actionformer.params.files import (
     load_dataset,
     load_edition,
     load_experiment,
+    load_extractor,
     published_rows,
     seeds_of,
 )
@@ -69,7 +70,10 @@ def _named_rows(args: argparse.Namespace) -> list[Experiment]:
 
 
 def fetch_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset", metavar="DATASET", help="a data set of params/datasets")
+    text = "a data set of params/datasets"
+    parser.add_argument("dataset", metavar="DATASET", nargs="?", help=text)
+    text = "instead of a data set the weights of this extractor (params/extractors)"
+    parser.add_argument("--extractor", metavar="NAME", help=text)
     parser.add_argument("--files", nargs="+", metavar="FILE", help="only these (default: all)")
     text = "folder or http address that holds the same files; tried first"
     parser.add_argument("--mirror", help=text)
@@ -83,6 +87,17 @@ def fetch_options(parser: argparse.ArgumentParser) -> None:
 def fetch(args: argparse.Namespace) -> None:
     from actionformer.stages import fetch as stage
 
+    if (args.dataset is None) == (args.extractor is None):
+        raise InputError("name a data set, or an extractor with --extractor")
+    if args.extractor is not None:
+        stage.fetch_weights(
+            *load_extractor(args.extractor, args.params),
+            mirror=args.mirror,
+            accepted=args.accepted,
+            link=args.link,
+            say=say,
+        )
+        return
     origin = load_edition(args.edition, args.params).origin
     if origin == "dvc":
         files = f"the files of the {args.edition} edition"
@@ -147,7 +162,7 @@ COMMANDS = (
     ),
     Command(
         "fetch",
-        "download a data set's files from their publishers",
+        "download a data set's files, or an extractor's weights, from their publishers",
         fetch_options,
         fetch,
         resumes=True,

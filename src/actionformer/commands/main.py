@@ -10,7 +10,17 @@ import sys
 from contextlib import suppress
 
 from actionformer import __version__, interrupts, provenance
-from actionformer.commands import build, evaluate, export, fetch, lineage, report, status, train
+from actionformer.commands import (
+    build,
+    evaluate,
+    export,
+    fetch,
+    lineage,
+    report,
+    status,
+    train,
+    video,
+)
 from actionformer.errors import InputError, first_line
 from actionformer.files import NO_ROOM
 from actionformer.threads import spin_briefly
@@ -20,6 +30,7 @@ OF_MLFLOW = ("mlflow", "sqlalchemy", "sqlite3")
 # in the order of the way from raw file to report
 COMMANDS = (
     *fetch.COMMANDS,
+    *video.COMMANDS,
     *build.COMMANDS,
     *train.COMMANDS,
     *evaluate.COMMANDS,

@@ -9,6 +9,7 @@ from itertools import zip_longest
 from typing import Any
 
 from actionformer.data.annotations import Database, Video
+from actionformer.data.extracted import Description
 from actionformer.errors import InputError
 
 # share of the evaluated videos without features from which an audit fails
@@ -17,6 +18,8 @@ MANY = 0.05
 MANY_ODD = 0.5
 # how many steps, or which share of them, a length may differ
 ODD_STEPS, ODD_SHARE = 8, 0.05
+# by how many seconds, or which share of the rate, features may disagree with annotations
+ODD_SECONDS, ODD_RATE = 1.0, 0.02
 
 # how many labels are named where there are too many of them
 RAREST = 3
@@ -69,6 +72,7 @@ def audit(
     train_subset: str,
     eval_subset: str,
     feature_lengths: Mapping[str, int] | None = None,
+    described: Mapping[str, Description] | None = None,
     stride: float | None = None,
     fps: float | None = None,
     num_classes: int | None = None,
@@ -82,6 +86,7 @@ def audit(
     Args:
         feature_lengths: video -> steps; `stride` (frames) and `fps` (None: the video's own) say how
             many to expect.
+        described: video -> what its features say of themselves, of those that do.
         class_order: the published class list.
         listed_missing: videos that the features' publisher lists as missing.
         names_blocked: whether the params name a blocked list.
@@ -107,6 +112,7 @@ def audit(
         absent = _check_presence(found, database, videos, feature_lengths)
         _check_lost(found, database, eval_subset, absent - set(listed_missing))
         _check_lengths(found, videos, feature_lengths, stride, fps)
+        _check_described(found, videos, described or {}, fps)
     found.facts = {
         "classes": len(database.classes),
         "subsets": subsets,
@@ -325,6 +331,36 @@ def _check_lengths(
     if len(odd) > MANY_ODD * present:
         wrong = f"most features have another length than their videos, such as {odd[0]}"
         found.errors.append(f"{wrong}: check stride and fps")
+
+
+def _check_described(
+    found: Audit,
+    videos: Sequence[Video],
+    described: Mapping[str, Description],
+    fps: float | None,
+) -> None:
+    """Features that say of which video they are, and at which rate, belong to these videos."""
+    odd, told = [], 0
+    for video in videos:
+        description = described.get(video.name)
+        if description is None:
+            continue
+        told += 1
+        lasts, rate = description.duration, fps
+        if rate is None and video.frame is not None:
+            rate = video.frame / video.duration
+        if abs(lasts - video.duration) > max(ODD_SECONDS, ODD_SHARE * video.duration):
+            lasting = f"lasts {video.duration:.1f} s, the video of its features {lasts:.1f} s"
+            odd.append(f"{video.name} {lasting}")
+        elif rate is None or abs(rate / description.fps - 1) > ODD_RATE:
+            known = "unknown" if rate is None else f"{rate:.4g}"
+            rates = f"frames/s are {known} here, {description.fps:.4g} in its features"
+            odd.append(f"{video.name}: {rates}")
+    if odd:
+        found.notes.append(f"{len(odd)} features say something else of their video: {_some(odd)}")
+    if len(odd) > MANY_ODD * told:
+        wrong = f"most features say something else of their videos, such as {odd[0]}"
+        found.errors.append(f"{wrong}: `fps` in the params of the feature set, or other videos?")
 
 
 def _some(names: Sequence[str], count: int = 5) -> str:

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
+from actionformer.data.extracted import DESCRIPTION, Description, parsed
 from actionformer.errors import InputError, first_line
 from actionformer.files import BROKEN_ZIP, brings, check_sums, decoded, files_of
 
@@ -35,12 +36,12 @@ KEYS = ("feats", "features")
 _NPY = b"\x93NUMPY"
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", (b"PK\x03\x04", b"PK\x05\x06")
 _MAGIC: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-# how names end: of files with arrays, of archives, of what is never read, of what features are made
-# from
+# how names end: of files with arrays, of archives, of what is never read
 ARRAYS = (".npy", ".npz", ".pt", ".pth")
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz")
 _PICKLES = (".pkl", ".pickle")
-_VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts")
+# what features are made from
+VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv")
 _BROKEN_HDF5 = (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError)
 _BROKEN = (*BROKEN_ZIP, tarfile.TarError, lzma.LZMAError)
 # bytes of a video's features: at 2,048 channels and 4 steps a second, 17 hours
@@ -98,11 +99,19 @@ class Form:
 
 
 @dataclass(frozen=True)
+class Loaded:
+    """Features (T, C) as they are read, and what their file says of itself, if it does."""
+
+    features_TC: NDArray[Any]
+    description: Description | None = None
+
+
+@dataclass(frozen=True)
 class Features:
     """One video's features; `load` reads and checks them."""
 
     video: str
-    load: Callable[[], NDArray[Any]]
+    load: Callable[[], Loaded]
 
 
 def missing_list(member: Member, form: Form) -> list[str]:
@@ -141,9 +150,11 @@ def members(source: Path) -> Iterator[Member]:
 def _refuse_what_is_no_archive(source: Path, start: bytes) -> None:
     """One line that says what a file is, where its name and its first bytes are no archive's."""
     suffix = source.suffix.lower()
-    if suffix in _VIDEOS:
+    if suffix in VIDEOS:
         wrong = "a video; what is read are features, one (steps, channels) array per video"
-        raise InputError(f"{source}: {wrong}, which an extractor makes of it (docs/faq.md)")
+        raise InputError(
+            f"{source}: {wrong}, which `actionformer extract` makes of it (docs/video.md)"
+        )
     if suffix in _PICKLES:
         raise InputError(f"{source}: {_PICKLED}")
     packed = start.startswith((*_ZIP, *_MAGIC))
@@ -167,9 +178,9 @@ def features_in(member: Member, form: Form) -> Iterator[Features]:
     where = f"{member.source}: video '{video}' ({member.name})"
     match path.suffix:
         case ".npy" | ".npz":
-            yield Features(video, lambda: checked(_numpy(member, form, where), form, where))
+            yield Features(video, lambda: _numpy(member, form, where))
         case ".pt" | ".pth":
-            yield Features(video, lambda: checked(_torch(member, form, where), form, where))
+            yield Features(video, lambda: Loaded(checked(_torch(member, form, where), form, where)))
         case ".h5" | ".hdf5":
             yield from _hdf5(member, form)
         case suffix if suffix in _PICKLES:
@@ -282,9 +293,41 @@ def _inside(name: str, source: Path) -> str:
 # ------------------------------------------------------------------------------------------ arrays
 
 
-def _numpy(member: Member, form: Form, where: str) -> NDArray[Any]:
-    loaded = _loaded_numpy(member, where, lambda keys: _chosen(keys, form, where))
-    return _side_by_side([loaded[key] for key in loaded], form, where)
+def _numpy(member: Member, form: Form, where: str) -> Loaded:
+    def choose(keys: Sequence[str]) -> Sequence[str]:
+        arrays = [key for key in keys if key != DESCRIPTION]
+        told = [key for key in keys if key == DESCRIPTION]
+        return [*_chosen(arrays, form, where), *told]
+
+    loaded = _loaded_numpy(member, where, choose)
+    told = loaded.pop(DESCRIPTION, None)
+    array_TC = _side_by_side(list(loaded.values()), form, where)
+    return Loaded(
+        checked(array_TC, form, where), None if told is None else parsed(_text(told), where)
+    )
+
+
+def _text(array: NDArray[Any]) -> str | None:
+    """The text that an array of one is."""
+    return str(array[()]) if array.shape == () and array.dtype.kind == "U" else None
+
+
+def described(path: Path) -> Description | None:
+    """What a feature file that `extract` has written says of itself; None of any other.
+
+    Raises:
+        InputError: a damaged file.
+    """
+    if path.suffix != ".npz":
+        return None
+
+    def choose(keys: Sequence[str]) -> Sequence[str]:
+        return [key for key in keys if key == DESCRIPTION]
+
+    loaded = _loaded_numpy(Member.of_file(path), str(path), choose)
+    if DESCRIPTION not in loaded:
+        return None
+    return parsed(_text(loaded[DESCRIPTION]), str(path))
 
 
 def _loaded_numpy(
@@ -339,6 +382,15 @@ def _torch(member: Member, form: Form, where: str) -> NDArray[Any]:
     for key in _chosen(list(loaded), form, where):
         arrays.append(_of_tensor(loaded[key], where))
     return _side_by_side(arrays, form, where)
+
+
+def describe_themselves(sources: Sequence[Path]) -> bool:
+    """Does the first of these feature files say of itself when its steps are?"""
+    for source in sources:
+        files = sorted(source.rglob("*.npz")) if source.is_dir() else [source]
+        for path in files:
+            return described(path) is not None
+    return False
 
 
 def _of_tensor(tensor: Any, where: str) -> NDArray[Any]:
@@ -429,8 +481,10 @@ def _hdf5(member: Member, form: Form) -> Iterator[Features]:
             video = form.video(PurePosixPath(name).name)
             where = f"{member.source}: video '{video}' ({member.name}/{name})"
 
-            def load(name: str = name, where: str = where) -> NDArray[Any]:
-                return checked(_of_hdf5(file, name, where), form, where)
+            def load(name: str = name, where: str = where) -> Loaded:
+                array_TC = checked(_of_hdf5(file, name, where), form, where)
+                told = file[name].attrs.get(DESCRIPTION)
+                return Loaded(array_TC, None if told is None else parsed(told, where))
 
             yield Features(video, load)
 

@@ -6,7 +6,8 @@ manifest lies beside it:
 
     {"md5": of the content, "dim": C, "videos": how many, "sources": {raw file: md5},
      "missing": [videos that the publisher lists as missing],
-     "made_with": what makes it up to date}
+     "made_with": what makes it up to date,
+     "extractor": {"extractor", "identity", "weights_md5"} of features that say so}
 
 The manifest stays small, so that Snakemake compares its content and not its time.
 """
@@ -29,9 +30,11 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from actionformer.data.extracted import DESCRIPTION, Description, agreed, as_text, parsed
 from actionformer.data.feature_files import (
     MISSING_LIST,
     Form,
+    Loaded,
     features_in,
     members,
     missing_list,
@@ -74,6 +77,7 @@ def pack(
     arrays: Sequence[str] = (),
     sources: Callable[[], Mapping[str, str]] = dict,
     made_with: Callable[[Mapping[str, str]], Mapping[str, Any]] = dict,
+    check: Callable[[Description], None] = lambda description: None,
 ) -> dict[str, Any]:
     """Pack a publisher's archive, folder or file into a store; returns the manifest.
 
@@ -84,6 +88,7 @@ def pack(
         dim: channels; with the four others as in `params.dataset.FeatureSet`.
         sources: gives the md5s of the raw files; asked once everything is packed.
         made_with: gives, from those, the record of what the store is made with.
+        check: is told what features say of themselves, where they do (`data.extracted`).
 
     Raises:
         InputError: what `feature_files` raises, a video that occurs twice, no features at all, or
@@ -102,6 +107,9 @@ def pack(
         try:
             missing = _pack_members(source, partial, form)
             made_from = dict(sources())
+            description = partial.description()
+            if description is not None:
+                check(description)
             digests = partial.finish()
         except NoRoom:
             partial.keep()
@@ -125,6 +133,10 @@ def pack(
         "sources": made_from,
         "made_with": dict(made_with(made_from)),
     }
+    if description is not None:
+        manifest["extractor"] = {
+            name: getattr(description, name) for name in ("extractor", "identity", "weights_md5")
+        }
     write_json(manifest_path(store), manifest)
     return manifest
 
@@ -188,13 +200,16 @@ class _Partial:
             file.close()  # what is open cannot be begun anew
         return None
 
-    def add(self, video: str, array_TC: NDArray[Any]) -> None:
+    def add(self, video: str, loaded: Loaded) -> None:
+        array_TC = loaded.features_TC
         needs_room(self._path, array_TC.nbytes + ROOM_BESIDE)
         T, C = array_TC.shape
         # chunks of one size, so that the last isn't mostly empty
         count = math.ceil(T / CHUNK_STEPS)
         chunks = math.ceil(T / count), min(C, CHUNK_CHANNELS)
-        self._file.create_dataset(f"videos/{video}", data=array_TC, chunks=chunks)
+        stored = self._file.create_dataset(f"videos/{video}", data=array_TC, chunks=chunks)
+        if loaded.description is not None:
+            stored.attrs[DESCRIPTION] = as_text(loaded.description)
         self._disk.check()
         self.digests[video] = _digest(array_TC)
         self._pending += array_TC.nbytes
@@ -223,6 +238,18 @@ class _Partial:
         self._close()
         self._path.unlink()
         self._journal.unlink(missing_ok=True)
+
+    def description(self) -> Description | None:
+        """What the features say of themselves, if they do: all were made alike."""
+        told = []
+        for video, stored in self._file["videos"].items():
+            if DESCRIPTION in stored.attrs:
+                told.append((video, parsed(stored.attrs[DESCRIPTION], f"video '{video}'")))
+        if told and len(told) < len(self.digests):
+            others = sorted(set(self.digests) - {video for video, _ in told})
+            wrong = f"video '{others[0]}' does not say which extractor made it, others do"
+            raise InputError(f"{self._store}: {wrong}; extract all videos alike")
+        return agreed(told, str(self._store))
 
     def finish(self) -> dict[str, str]:
         """Write it out; returns the md5 of every video."""
@@ -330,6 +357,15 @@ class FeatureStore(Mapping[str, Any]):
         except (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             wrong = f"video '{video}' is not readable ({error})"
             raise InputError(f"{self.path}: {wrong}; delete it and pack it again") from None
+
+    def descriptions(self) -> dict[str, Description]:
+        """Video -> what its features say of themselves, of those that do."""
+        found = {}
+        for video in self.lengths:
+            told = self._videos[video].attrs.get(DESCRIPTION)
+            if told is not None:
+                found[video] = parsed(told, f"{self.path}: video '{video}'")
+        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.lengths)

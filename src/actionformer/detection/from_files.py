@@ -6,7 +6,7 @@ The weights file says which classes there are and how the network sees a video.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionformer.data.annotations import Database, Video
+from actionformer.data.extracted import Description
 from actionformer.data.feature_files import (
     ARRAYS,
     Features,
     Form,
+    Loaded,
     Member,
     checked,
     features_in,
@@ -28,67 +30,18 @@ from actionformer.data.features import FeatureStore
 from actionformer.data.view import views
 from actionformer.detection.classifiers import VideoClassifier, load_classifier
 from actionformer.detection.predict import predict
-from actionformer.detection.timing import Timing, with_grid
+from actionformer.detection.timing import Timing, told_by, with_grid
 from actionformer.errors import InputError
 from actionformer.files import number, read_object
 from actionformer.model.actionformer import ActionFormer
 from actionformer.params.dataset import FeatureSet
 from actionformer.params.experiment import Experiment
 from actionformer.progress import progress
-from actionformer.training.checkpoint import load_model
+from actionformer.training.checkpoint import extractor_of, load_model
 from actionformer.training.device import leased_device
 
 # label of class-agnostic weights, whose classes come from a classifier of whole videos
 ONE_CLASS = "action"
-
-
-def predict_files(
-    weights: Path | str,
-    features: Path | str | Sequence[Path | str],
-    *,
-    fps: float | None = None,
-    stride: float | None = None,
-    offset: float | None = None,
-    duration: float | None = None,
-    annotations: Path | str | None = None,
-    subset: str | None = None,
-    classifier: Path | str | None = None,
-    device: str = "auto",
-) -> dict[str, list[dict[str, Any]]]:
-    """Video -> detections {"segment": [start, end] in seconds, "label", "score"}, best first.
-
-    Args:
-        weights: a `model.pt` of this project.
-        features: files (T, C) in npy, npz or pt, folders or archives of such files, h5 files,
-            packed stores.
-        fps: frames per second of the videos; default: those of the training features, if they were
-            all alike.
-        stride: frames between two steps; default: that of the training features.
-        offset: frame at the centre of step 0; default: that of the training features, or half of
-            another stride.
-        duration: seconds, if there is one video; default: up to where the last step reaches.
-        annotations: a database file; only its videos are looked at, and last as long as it says.
-        subset: only the videos of this subset of `annotations`.
-        classifier: of class-agnostic weights, scores of whole videos in the form of the training
-            data set's classifier; without it detections are labelled 'action'.
-        device: 'auto', 'cpu', 'cuda:0', ...
-
-    Windows of a sliding test cover the whole video, and features are resampled in full precision,
-    whatever the weights were trained for (`data.loading: corrected`).
-
-    Raises:
-        InputError: weights or features that cannot be read or don't fit each other, no frame rate,
-            no video.
-    """
-    given = [features] if isinstance(features, Path | str) else features
-    database = None if annotations is None else Path(annotations)
-    return predict_timed(
-        Path(weights),
-        [Path(source) for source in given],
-        Timing(fps, stride, offset, duration, database, subset),
-        classifier=None if classifier is None else Path(classifier),
-        device=device,
-    )
 
 
 def predict_timed(
@@ -100,9 +53,28 @@ def predict_timed(
     device: str,
     gpu_slots: int | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """`predict_files`, with all that is known of time in one piece."""
+    """Video -> detections {"segment": [start, end] in seconds, "label", "score"}, best first.
+
+    Args:
+        weights: a `model.pt` of this project.
+        sources: files (T, C) in npy, npz or pt, folders or archives of such files, h5 files, packed
+            stores.
+        timing: when the steps are, where files don't say it of themselves.
+        classifier: of class-agnostic weights, scores of whole videos in the form of the training
+            data set's classifier; without it detections are labelled 'action'.
+
+    Features that `extract` has written say all that of themselves, and from which extractor they
+    come; those of another one than the weights were trained on are refused.
+
+    Windows of a sliding test cover the whole video, and features are resampled in full precision,
+    whatever the weights were trained for (`data.loading: corrected`).
+
+    Raises:
+        InputError: weights or features that cannot be read or don't fit each other, no frame rate,
+            no video.
+    """
     network, trained, classes = load_model(weights)
-    timed = with_grid(trained, timing)
+    made_by = extractor_of(weights)
     duration = timing.duration
     if duration is not None and not 0 < duration < math.inf:
         raise InputError(f"duration {duration:g}: expected seconds above 0")
@@ -122,9 +94,15 @@ def predict_timed(
                 continue
             if name in results:
                 raise InputError(f"video '{name}' occurs twice; give every file a name of its own")
+            loaded = found.load()
+            told, known = loaded.description, timing
             seconds = duration if durations is None else durations[name]
+            if told is not None:
+                _refuse_other_extractor(told, trained, made_by, name)
+                known, seconds = told_by(told, timing, name), told.duration
+            timed = with_grid(trained, known)
             results |= _detected(
-                network, timed, classes, name, found.load(), seconds, scores, chosen
+                network, timed, classes, name, loaded.features_TC, seconds, scores, chosen
             )
     if not results:
         wanted = ""
@@ -177,6 +155,22 @@ def _detected(
     return predict(network, shown, timed.inference, labels, scores, device)
 
 
+def _refuse_other_extractor(
+    told: Description, trained: Experiment, made_by: Mapping[str, str] | None, video: str
+) -> None:
+    """Weights know the channels of their own extractor alone."""
+    wanted = dict(made_by or {})
+    if not wanted and trained.features.extractor is not None:
+        wanted = {"extractor": Path(trained.features.extractor).stem}
+    for name, value in wanted.items():
+        if getattr(told, name) != value:
+            raise InputError(
+                f"video '{video}': its features were made by {told.extractor} ({name} "
+                f"{getattr(told, name)}), the weights were trained on those of "
+                f"{wanted['extractor']} ({name} {value}); extract it again with that one"
+            )
+
+
 def _durations(annotations: Path, subset: str | None) -> dict[str, float]:
     """Seconds of the videos of a database file, or of one of its subsets."""
     content = read_object(annotations)
@@ -203,10 +197,10 @@ def _only(videos: Iterator[Features]) -> list[Features]:
     first = next(videos, None)
     if first is None:
         return []
-    array_TC = first.load()  # before an archive goes on
+    loaded = first.load()  # before an archive goes on
     if next(videos, None) is not None:
         raise InputError("a duration goes with one video")
-    return [Features(first.video, lambda: array_TC)]
+    return [Features(first.video, lambda: loaded)]
 
 
 def _classifier(trained: Experiment, path: Path) -> VideoClassifier:
@@ -283,9 +277,11 @@ def _is_store(path: Path) -> bool:
 
 def _stored(path: Path, dim: int) -> Iterator[Features]:
     store = FeatureStore(path)
+    told = store.descriptions()
     for name in store:
 
-        def load(name: str = name) -> NDArray[Any]:
-            return checked(store.array(name), Form(dim), f"{path}: video '{name}'")
+        def load(name: str = name) -> Loaded:
+            array_TC = checked(store.array(name), Form(dim), f"{path}: video '{name}'")
+            return Loaded(array_TC, told.get(name))
 
         yield Features(name, load)

@@ -8,9 +8,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from actionformer.errors import InputError
 from actionformer.params.experiment import Experiment
+
+if TYPE_CHECKING:
+    # numpy, which a command that refuses does without
+    from actionformer.data.extracted import Description
 
 # what is known of a single video's time
 OF_A_VIDEO = ("fps", "stride", "offset", "duration")
@@ -38,6 +43,26 @@ class Timing:
     def knows_durations(self) -> bool:
         """Is it said how long the videos last?"""
         return self.duration is not None or self.annotations is not None
+
+
+def told_by(told: Description, timing: Timing, video: str) -> Timing:
+    """The timing that features say of themselves.
+
+    Raises:
+        InputError: another one is asked for.
+    """
+    known = {
+        "fps": told.fps,
+        "stride": told.stride_frames,
+        "offset": told.offset_frames,
+        "duration": told.duration,
+    }
+    for name in OF_A_VIDEO:
+        asked = getattr(timing, name)
+        if asked is not None and asked != known[name]:
+            wrong = f"{name} {asked:g} is asked for, its features say {known[name]:g}"
+            raise InputError(f"video '{video}': {wrong} of themselves; leave it out")
+    return Timing(**known, annotations=timing.annotations, subset=timing.subset)
 
 
 def timed_as(trained: Experiment, timing: Timing) -> str:

@@ -126,6 +126,11 @@ class FeatureSet(Params):
     dataset: str | None = Field(
         None, description="the data set that owns the file, where it is another one"
     )
+    extractor: str | None = Field(
+        None,
+        description="the extractor of params/extractors that makes such features, or the path of a "
+        "YAML file; docs/data.md says how near it comes to what is published",
+    )
 
 
 class Classifier(Params):

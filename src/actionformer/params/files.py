@@ -4,6 +4,7 @@
     params/experiments/ROW.yaml      what a row changes against the defaults
     params/datasets/DATASET.yaml     the publisher's files, feature sets and subsets
     params/editions/EDITION.yaml     what the edition overrides in both
+    params/extractors/NAME.yaml      how frames of a video become its features
 
 An unknown key is an error that names the file. Params that a run has stored are read here, too,
 also those that an earlier version has written.
@@ -25,6 +26,7 @@ from actionformer.errors import InputError
 from actionformer.files import digest, read_text
 from actionformer.params.dataset import YAML, Dataset, Params, check_name
 from actionformer.params.experiment import OWN, OWN_EDITION, DataParams, Edition, Experiment
+from actionformer.params.extractor import Extractor
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 # false where the package was installed from a wheel
@@ -40,6 +42,8 @@ except ImportError:  # PyYAML was built without it
 
 # levels of a params file
 DEEPEST = 100
+# where weights of extractors lie
+EXTRACTORS = Path("data/extractors")
 
 AnyParams = TypeVar("AnyParams", bound=Params)
 
@@ -180,8 +184,11 @@ def _known_keys(kind: type[Params], place: Sequence[int | str]) -> list[str]:
     return sorted(kind.model_fields)
 
 
-def names(kind: Literal["experiments", "datasets", "editions"], params: Path = PARAMS) -> list[str]:
-    """Names of all experiments, data sets or editions of a params folder."""
+Kind = Literal["experiments", "datasets", "editions", "extractors"]
+
+
+def names(kind: Kind, params: Path = PARAMS) -> list[str]:
+    """Names of all experiments, data sets, editions or extractors of a params folder."""
     return sorted(path.stem for path in (params / kind).glob("*.yaml"))
 
 
@@ -227,6 +234,22 @@ def load_dataset(name: str, edition: str = OWN, params: Path = PARAMS) -> Datase
             content = merged(content, override)
             origin = f"{path} with edition '{edition}'"
     return validated(Dataset, content, origin)
+
+
+def load_extractor(name: str, params: Path = PARAMS) -> tuple[str, Extractor, Path]:
+    """An extractor by name, or by the path of a YAML file: its name, itself, and its weights.
+
+    The weights of the first lie under data/extractors/, those of the second beside its file.
+    """
+    path, root = params / "extractors" / f"{name}.yaml", EXTRACTORS
+    if name.endswith(YAML):
+        path, root = Path(name), Path(name).parent
+    elif not path.exists():
+        known = ", ".join(names("extractors", params))
+        raise InputError(f"{path}: no extractor '{name}'; there are {known}")
+    _refuse_odd_name(path.stem, f"{path}: file")
+    extractor = validated(Extractor, read_yaml(path), str(path))
+    return path.stem, extractor, root / extractor.weights
 
 
 @dataclass(frozen=True)
@@ -322,7 +345,8 @@ def _numbers_depend_on(experiment: Experiment) -> dict[str, Any]:
     unread = {"training": {"threads", "first_eval_epoch"}}
     values = experiment.model_dump(mode="json", include=set(SETTABLE), exclude=unread)
     values["dataset"] = experiment.dataset.model_dump(mode="json", include=set(COUNTED))
-    values["features"] = experiment.features.model_dump(mode="json", exclude={"file", "dataset"})
+    unread_of_features = {"file", "dataset", "extractor"}
+    values["features"] = experiment.features.model_dump(mode="json", exclude=unread_of_features)
     return values
 
 

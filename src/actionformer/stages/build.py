@@ -12,6 +12,7 @@ from actionformer.data import annotations as databases
 from actionformer.data import audit as audits
 from actionformer.data import features as stores
 from actionformer.data.annotations import Database, load_database
+from actionformer.data.extracted import Description
 from actionformer.data.features import FeatureStore, read_manifest
 from actionformer.data.publishers import class_list, convert_folder
 from actionformer.data.publishers import convert as convert_files
@@ -78,8 +79,22 @@ def pack(dataset: Dataset, name: str, edition: str, features: str) -> str:
             arrays=chosen.arrays,
             sources=lambda: provenance.sources([source]),
             made_with=lambda sources: keys.record("pack", chosen, sources, before),
+            check=lambda description: _refuse_other_grid(chosen, description, source),
         )
     return f"{store}: {manifest['videos']} videos, md5 {manifest['md5']}"
+
+
+def _refuse_other_grid(features: FeatureSet, description: Description, source: Path) -> None:
+    """One line where features say of themselves something else than the params do."""
+    told = {
+        "extractor": (features.extractor, description.extractor),
+        "stride_frames": (features.stride_frames, description.stride_frames),
+        "offset_frames": (features.offset_frames, description.offset_frames),
+    }
+    for name, (in_params, in_file) in told.items():
+        if in_params is not None and in_params != in_file:
+            wrong = f"{name} is {in_file} in the feature files, {in_params} in the params"
+            raise InputError(f"{source}: {wrong} of the feature set; correct these")
 
 
 def audit(experiment: Experiment, say: Callable[[str], None]) -> None:
@@ -95,6 +110,7 @@ def audit(experiment: Experiment, say: Callable[[str], None]) -> None:
         database,
         features=experiment.features,
         lengths=features.lengths,
+        described=features.descriptions(),
         listed_missing=read_manifest(layout.store_of(experiment))["missing"],
         comparable=experiment.comparable,
     )
@@ -193,6 +209,7 @@ def _audited(
     *,
     features: FeatureSet | None,
     lengths: Mapping[str, int] | None,
+    described: Mapping[str, Description] | None = None,
     order: Sequence[str] | None = None,
     listed_missing: Sequence[str] = (),
     comparable: bool = True,
@@ -214,6 +231,7 @@ def _audited(
         train_subset=dataset.train_subset,
         eval_subset=dataset.eval_subset,
         feature_lengths=lengths,
+        described=described,
         stride=None if features is None else features.stride_frames,
         fps=None if features is None else features.fps,
         num_classes=classes,

@@ -1,4 +1,4 @@
-"""Files for others: predictions on any features, submissions to challenges, ONNX.
+"""Files for others: submissions to challenges, the Hub, ONNX.
 
 What is checked is written only once the check has passed.
 """
@@ -7,101 +7,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from actionformer import layout
-from actionformer.data.annotations import Video
-from actionformer.data.detections import Detection, Results, read_results
-from actionformer.detection.from_files import predict_timed
-from actionformer.detection.timing import Timing, timed_as
+from actionformer.data.detections import Results, read_results
 from actionformer.errors import InputError
-from actionformer.files import read_object, write_bytes, write_json, write_text
+from actionformer.files import read_object, write_json, write_text
 from actionformer.model import onnx_export
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import as_yaml
-from actionformer.progress import progress
-from actionformer.reporting import model_card, submissions, subtitles
-from actionformer.reporting.figures import primitives
-from actionformer.reporting.figures.what_happens_when import Timeline, timelines
+from actionformer.reporting import model_card, submissions
 from actionformer.reporting.submissions import Challenge
 from actionformer.stages import inputs
-from actionformer.training.checkpoint import experiment_of as experiment_of
 from actionformer.training.checkpoint import load_model
 from actionformer.training.weights import save_folder
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What `predict` writes beside predictions.json and .csv, which hold everything."""
-
-    # of subtitles and pictures
-    min_score: float
-    pictures: bool
-
-
-def predict(
-    weights: Path,
-    features: Sequence[Path],
-    timing: Timing,
-    *,
-    classifier: Path | None,
-    device: str,
-    gpu_slots: int | None = None,
-    wanted: Wanted,
-    out: Path,
-) -> list[str]:
-    """Detect in feature files and write what was found to folder `out`; returns what to say.
-
-    predictions.json and .csv have everything; subtitles and picture of a video what is scored
-    `wanted.min_score` or more.
-
-    Args:
-        timing: when which step of the features is, and which videos are looked at.
-        classifier: of class-agnostic weights, scores of whole videos.
-    """
-    said = [timed_as(experiment_of(weights), timing)]
-    results = predict_timed(
-        weights, features, timing, classifier=classifier, device=device, gpu_slots=gpu_slots
-    )
-    files = {video: video.replace("/", "_") for video in results}
-    if len(set(files.values())) < len(files):
-        raise InputError("two videos differ by / and _ alone; give their files other names")
-    content = {"version": "actionformer", "results": results}
-    write_json(out / "predictions.json", content, indent=None)
-    write_text(out / "predictions.csv", subtitles.as_csv(results))
-    for video, detections in progress(results.items(), "draw", unit="video"):
-        shown = [found for found in detections if found["score"] >= wanted.min_score]
-        said.append(f"{video}: {_counted(detections, shown, wanted.min_score)}")
-        cues = subtitles.as_webvtt(detections, min_score=wanted.min_score)
-        write_text(out / f"{files[video]}.vtt", cues)
-        if wanted.pictures:
-            picture = _picture(video, detections, shown, wanted.min_score)
-            write_bytes(out / f"{files[video]}.png", picture)
-    return [*said, f"written to {out}"]
-
-
-def _counted(detections: Sequence[Detection], shown: Sequence[Detection], min_score: float) -> str:
-    """How much was found in a video, in words."""
-    best = max((found["score"] for found in detections), default=0.0)
-    remark = f"none reaches --min-score {min_score:g}"
-    if shown:
-        remark = f"{len(shown)} action{'s' if len(shown) > 1 else ''}"
-    return f"{remark} ({len(detections)} detections, the best scored {best:.2f})"
-
-
-def _picture(
-    video: str, detections: Sequence[Detection], shown: Sequence[Detection], min_score: float
-) -> bytes:
-    """What is shown of a video on one axis of seconds, as PNG."""
-    last = max((found["segment"][1] for found in detections), default=1.0)
-    empty = Video(video, "", last, None, np.zeros((0, 2)), ())
-    labels = sorted({found["label"] for found in shown})
-    figure = timelines([Timeline(empty, shown)], labels, min_score=min_score)
-    return primitives.png(figure.spec)
-
 
 # ------------------------------------------------------------------------------------- submissions
 

@@ -18,6 +18,7 @@ from actionformer.errors import InputError
 from actionformer.files import write_text
 from actionformer.params.dataset import Dataset
 from actionformer.params.experiment import Experiment
+from actionformer.params.extractor import Extractor
 from actionformer.stages import inputs
 
 # the file that pins the data, and the remote of the demo edition, which is part of the repository
@@ -74,6 +75,40 @@ def fetch(
             say(f"features '{key}' are those of {owner}: actionformer fetch {owner}")
     if not mirror_alone:
         say(f"to make these files part of the version: actionformer pin {name} --remote REMOTE")
+
+
+def fetch_weights(
+    name: str,
+    extractor: Extractor,
+    weights: Path,
+    *,
+    mirror: str | None,
+    accepted: bool,
+    link: bool = False,
+    say: Callable[[str], None],
+) -> None:
+    """Bring the weights of an extractor; the rest is as in `fetch`.
+
+    A mirror has them in its folder `extractors`.
+    """
+    words = ["actionformer", "fetch", "--extractor", name]
+    if mirror is not None:
+        words += ["--mirror", mirror]
+    root, file = weights.parent, weights.name
+    with layout.locked(weights):
+        fetched = fetching.fetch(
+            weights,
+            extractor.file,
+            known=inputs.known_md5s(root, file),
+            mirror=mirror,
+            name=f"extractors/{extractor.weights}",
+            link=link,
+            accepted=accepted,
+            again=shlex.join(words),
+            remember=partial(_record, root, file),
+        )
+    provenance.remember_md5(weights, fetched.md5)
+    say(f"{weights}: md5 {fetched.md5}, {fetched.source}; licence: {extractor.licence}")
 
 
 def _record(root: Path, file: str, fetched: fetching.Fetched) -> None:

@@ -119,6 +119,12 @@ def existing(path: Path, maker: str) -> Path:
     return path
 
 
+def extractor_of(experiment: Experiment) -> dict[str, str] | None:
+    """What made the features of a row, where they say so."""
+    told: dict[str, str] | None = read_manifest(_store_of(experiment)).get("extractor")
+    return told
+
+
 # -------------------------------------------------------------------------------------------- md5s
 
 

@@ -121,7 +121,9 @@ def train(
             run=run,
             device=chosen,
             evaluate=evaluate,
-            origin=loop.Origin(keys.short_name(begun or made), begun or made, who),
+            origin=loop.Origin(
+                keys.short_name(begun or made), begun or made, who, inputs.extractor_of(experiment)
+            ),
             observer=log,
         )
         # Only now, and the manifest last: with it the run is whole. What a workflow was promised

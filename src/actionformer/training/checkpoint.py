@@ -196,6 +196,19 @@ def experiment_of(path: Path) -> Experiment:
     return stored_experiment(content["experiment"], str(path))
 
 
+def extractor_of(path: Path) -> dict[str, str] | None:
+    """What made the features that a `model.pt` was trained on, where they said so.
+
+    {"extractor": name, "identity", "weights_md5"}.
+    """
+    told = load(path, tensors=False).get("extractor")
+    if told is None:
+        return None
+    if not isinstance(told, dict) or set(told) != {"extractor", "identity", "weights_md5"}:
+        raise InputError(f"{path}: its extractor is none; not a model.pt of this project")
+    return {name: str(value) for name, value in told.items()}
+
+
 def load_published(path: Path) -> dict[str, Tensor]:
     """The averaged weights of a published checkpoint, under their published names.
 

@@ -1,0 +1,177 @@
+"""Videos, and what is found in them: extract, predict."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from actionformer import layout
+from actionformer.commands.options import (
+    Command,
+    device_option,
+    say,
+    use_threads,
+    whole_number,
+)
+from actionformer.detection.timing import Timing, timed_as
+from actionformer.errors import InputError
+from actionformer.params.files import PARAMS, load_extractor, read_yaml, stored_experiment
+
+if TYPE_CHECKING:
+    from actionformer.stages.predict import Machine
+
+
+def extract_options(parser: argparse.ArgumentParser) -> None:
+    text = "video files, and folders of them"
+    parser.add_argument("videos", metavar="VIDEO", type=Path, nargs="+", help=text)
+    text = "an extractor of params/extractors, or the path of a YAML file"
+    parser.add_argument("--extractor", metavar="NAME", required=True, help=text)
+    text = f"folder to write, a file per video (default: {layout.EXTRACTED}/EXTRACTOR)"
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help=text)
+    text = "processes, each with a video and the network (default: 1)"
+    parser.add_argument("--jobs", type=whole_number, default=1, metavar="N", help=text)
+    text = "clips that the network sees at once (default: 8)"
+    parser.add_argument("--batch-size", type=whole_number, default=8, metavar="N", help=text)
+    text = "extract also what is there already"
+    parser.add_argument("--anew", action="store_true", help=text)
+    text = "folder of params (default: the checkout's)"
+    parser.add_argument("--params", type=Path, default=PARAMS, help=text)
+    device_option(parser)
+
+
+def extract(args: argparse.Namespace) -> None:
+    name, extractor, weights = load_extractor(args.extractor, args.params)
+    # torch, which takes seconds, after what is refused at once
+    from actionformer.stages.extract import extract as stage
+
+    out = args.out or layout.EXTRACTED / name
+    stage(
+        name,
+        extractor,
+        weights,
+        args.videos,
+        out,
+        device=args.device,
+        gpu_slots=args.gpu_slots,
+        jobs=args.jobs,
+        batch_size=args.batch_size,
+        anew=args.anew,
+        say=say,
+    )
+    say(f"features of videos are in {out}")
+
+
+def predict_options(parser: argparse.ArgumentParser) -> None:
+    text = "a model.pt; it says the classes and the params"
+    parser.add_argument("--weights", type=Path, required=True, help=text)
+    text = (
+        "video files, and folders of them: extracted into OUT/features first, and written with the "
+        "labels drawn in"
+    )
+    parser.add_argument("videos", metavar="VIDEO", type=Path, nargs="*", help=text)
+    text = "instead of videos npy, npz, pt or h5 files, folders, archives, stores of features"
+    parser.add_argument("--features", type=Path, nargs="+", help=text)
+    text = "of videos: name or YAML file of the extractor (default: that of the weights)"
+    parser.add_argument("--extractor", metavar="NAME", help=text)
+    text = "frames per second of the videos (default: as trained, if all alike)"
+    parser.add_argument("--fps", type=float, help=text)
+    text = "frames between two steps (default: as trained)"
+    parser.add_argument("--stride", type=float, help=text)
+    text = "frame at the centre of step 0 (default: as trained, or stride / 2)"
+    parser.add_argument("--offset", type=float, help=text)
+    text = "seconds, of a single video (default: as far as its features go)"
+    parser.add_argument("--duration", type=float, help=text)
+    text = "a database file: only its videos, with their durations"
+    parser.add_argument("--annotations", type=Path, help=text)
+    text = "with --annotations: only the videos of this subset"
+    parser.add_argument("--subset", help=text)
+    text = "scores of whole videos, for class-agnostic weights"
+    parser.add_argument("--classifier", type=Path, help=text)
+    text = "subtitles without pictures and labelled videos"
+    parser.add_argument("--no-pictures", dest="pictures", action="store_false", help=text)
+    text = "of subtitles, pictures and labelled videos (default: 0.2)"
+    parser.add_argument("--min-score", type=float, default=0.2, help=text)
+    text = f"folder to write (default: {layout.PREDICTIONS})"
+    parser.add_argument("--out", type=Path, default=layout.PREDICTIONS, help=text)
+    text = "folder of params (default: the checkout's)"
+    parser.add_argument("--params", type=Path, default=PARAMS, help=text)
+    device_option(parser)
+
+
+def predict(args: argparse.Namespace) -> None:
+    timing = Timing(
+        fps=args.fps,
+        stride=args.stride,
+        offset=args.offset,
+        duration=args.duration,
+        annotations=args.annotations,
+        subset=args.subset,
+    )
+    # what is refused is refused at once: torch, which the stage imports, takes seconds
+    if args.weights.is_dir():
+        raise InputError(f"{args.weights}: a folder; expected the model.pt of a run in it")
+    if bool(args.videos) == bool(args.features):
+        raise InputError("name videos, or files of features with --features")
+    for path in [*args.videos, *(args.features or [])]:
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+    from actionformer.data.feature_files import describe_themselves
+
+    beside = args.weights.with_name("params.yaml")
+    if beside.exists() and args.features and not describe_themselves(args.features):
+        timed_as(stored_experiment(read_yaml(beside), str(beside)), timing)
+    from actionformer.stages import predict as stage
+
+    use_threads(stage.experiment_of(args.weights))
+    machine = stage.Machine(args.device, args.gpu_slots)
+    features: list[Path] = args.features
+    videos: dict[str, Path] = {}
+    if args.videos:
+        features, videos = _extracted(args, machine)
+    said = stage.predict(
+        args.weights,
+        features,
+        timing,
+        videos=videos,
+        classifier=args.classifier,
+        machine=machine,
+        wanted=stage.Wanted(args.min_score, args.pictures),
+        out=args.out,
+    )
+    print("\n".join(said))
+
+
+def _extracted(args: argparse.Namespace, machine: Machine) -> tuple[list[Path], dict[str, Path]]:
+    """The feature files of the videos of the command line, and the videos by their names."""
+    from actionformer.stages import predict as stage
+    from actionformer.stages.extract import found
+
+    videos = {video.stem: video for video in found(args.videos)}
+    files = stage.extracted(
+        args.weights,
+        args.videos,
+        args.out / "features",
+        extractor=args.extractor,
+        params=args.params,
+        machine=machine,
+        say=say,
+    )
+    return list(files.values()), videos
+
+
+COMMANDS = (
+    Command(
+        "extract",
+        "make features of video files, with a published network",
+        extract_options,
+        extract,
+        resumes=True,
+    ),
+    Command(
+        "predict",
+        "detect actions in videos or feature files with trained weights",
+        predict_options,
+        predict,
+    ),
+)

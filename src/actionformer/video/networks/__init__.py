@@ -1,0 +1,1 @@
+"""Published networks that make features of clips, in the layout of their published weights."""
