@@ -33,6 +33,7 @@ else:
 
     include: "workflow/rules/common.smk"
     include: "workflow/rules/fetch.smk"
+    include: "workflow/rules/extract.smk"
     include: "workflow/rules/build.smk"
     include: "workflow/rules/train.smk"
     include: "workflow/rules/evaluate.smk"

@@ -132,6 +132,12 @@ def assert_taken(clone: Place, words: list[str]) -> None:
             shutil.copytree(clone.copy / "docs/own-dataset", clone.copy / "sbhar")
             (clone.copy / "sbhar/annotations.json").write_text("{}")
             (clone.copy / "sbhar/features").mkdir()
+        if "experiment=data/own/mine/mine.yaml" in arguments:
+            own = clone.copy / "data/own/mine"
+            shutil.copytree(clone.copy / "docs/own-dataset", own, dirs_exist_ok=True)
+            shutil.move(own / "sbhar.yaml", own / "mine.yaml")
+            (own / "annotations.json").write_text("{}")
+            (own / "features").mkdir()
         for argument in arguments:
             if argument.startswith("mirror=") and "://" not in argument:
                 (clone.folder / argument.removeprefix("mirror=")).mkdir(parents=True, exist_ok=True)

@@ -250,6 +250,19 @@ def test_weights_under_the_authors_names_compute_what_the_paper_says(tmp_path: P
     torch.testing.assert_close(found, published_videomae(weights, clip_CTHW), atol=1e-5, rtol=1e-4)
 
 
+def test_biases_of_hugging_faces_files_have_their_place() -> None:
+    """The files were written when transformers kept the biases of queries and values beside."""
+    _, extractor, _ = load_extractor("videomae_l")
+    with torch.device("meta"):
+        built = built_for(extractor)
+    in_files = {}
+    for name in built.network.state_dict():
+        in_file = name.replace("query.bias", "q_bias").replace("value.bias", "v_bias")
+        in_files[in_file] = torch.zeros(())
+    assert "videomae.encoder.layer.0.attention.attention.q_bias" in in_files
+    assert list(built.renamed(in_files)) == list(built.network.state_dict())
+
+
 def test_pytorchvideo_names_are_those_of_pyslowfast() -> None:
     """Every name has its place, and none is left over."""
     _, extractor, _ = load_extractor("slowfast_r101_kinetics")

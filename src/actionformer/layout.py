@@ -1,6 +1,7 @@
 """Where everything lies: one function per stop of the way from publisher's file to table.
 
     data/{edition}/{dataset}/                 publishers' files
+    build/{edition}/extracted/{dataset}/      features that are made of videos
     build/{edition}/{dataset}/                database and feature stores
     results/{edition}/{experiment}/seed{n}/   runs
     results/{edition}/{experiment}/earlier/   runs that others have taken the place of
@@ -25,7 +26,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from actionformer.params.dataset import Dataset
+from actionformer.params.dataset import Dataset, FeatureSet
 from actionformer.params.experiment import OWN, Experiment
 
 MD5_CACHE = Path("build/md5.json")
@@ -48,6 +49,7 @@ TIMELINES = Path("results/timelines")
 DIAGNOSES = Path("results/diagnoses")
 EVALUATIONS = Path("results/evaluations")
 COMPARISONS = Path("results/comparisons")
+CLASSIFIED = Path("results/classified")
 HUB = Path("results/hub")
 CROISSANT = Path("results/croissant")
 CONVERTED = Path("build/converted")
@@ -221,9 +223,36 @@ def store_of(experiment: Experiment) -> Path:
     return feature_store(experiment.edition, experiment.feature_owner, experiment.data.features)
 
 
+def extracted(edition: str, dataset: str, features: FeatureSet) -> Path:
+    """The folder of features that are made of a data set's videos."""
+    return Path("build") / edition / "extracted" / dataset / features.file
+
+
+def extracted_manifest(experiment: Experiment) -> Path:
+    """Says that all videos of a row's data set are extracted, and with what."""
+    folder = Path("build") / experiment.edition / "extracted" / experiment.dataset_folder
+    return folder / f"{experiment.data.features}.json"
+
+
+def videos_of(experiment: Experiment) -> Path:
+    """The folder of videos that a row's features are made of."""
+    assert experiment.features.videos is not None
+    root = raw_root(experiment.dataset, experiment.data.dataset, experiment.edition)
+    return root / experiment.features.videos
+
+
+def raw_features_of(experiment: Experiment) -> Path:
+    """What a row's features begin as: the publisher's archive or folder, or videos."""
+    if experiment.features.videos is not None:
+        return videos_of(experiment)
+    return features_of(experiment)
+
+
 def features_of(experiment: Experiment) -> Path:
-    """The publisher's archive or folder that a row's feature store is packed from."""
+    """The archive or folder that a row's feature store is packed from."""
     features = experiment.features
+    if features.videos is not None:
+        return extracted(experiment.edition, experiment.dataset_folder, features)
     if features.dataset is not None:
         return Path("data") / raw_edition(experiment.edition) / features.dataset / features.file
     root = raw_root(experiment.dataset, experiment.data.dataset, experiment.edition)

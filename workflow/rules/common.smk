@@ -22,7 +22,7 @@ from actionformer.files import read_json, write_text
 from actionformer.params import keys
 from actionformer.params.experiment import OWN
 from actionformer.params.files import PARAMS as PACKAGE_PARAMS
-from actionformer.params.files import load_edition, load_experiment
+from actionformer.params.files import load_edition, load_experiment, load_extractor
 from actionformer.stages import status
 
 
@@ -147,7 +147,7 @@ STORES = {(row.feature_owner, row.data.features): row for row in ROWS.values()}
 
 def raw_files_of(row):
     """The publishers' files that a row reads."""
-    files = [*layout.annotation_files_of(row), layout.features_of(row)]
+    files = [*layout.annotation_files_of(row), layout.raw_features_of(row)]
     more = [layout.classifier_of(row)]
     if RELEASED:
         more.append(layout.released_checkpoint_of(row))
@@ -187,7 +187,8 @@ GPU_SLOTS = "" if SLOTS is None else f" --gpu-slots {SLOTS}"
 GPU = config["gpu"]
 if str(GPU) not in ("0", "1"):
     raise WorkflowError(f"--config: gpu={GPU}: expected 1, or 0 for jobs without a GPU")
-MACHINE = GPU_SLOTS + ("" if int(GPU) else " --device cpu")
+DEVICE = GPU_SLOTS + ("" if int(GPU) else " --device cpu")
+MACHINE = DEVICE
 # a folder of the machine that a job runs on; in quotes, so that its variables are those of that machine
 if config["scratch"]:
     MACHINE += f" --scratch {shlex.quote(str(config['scratch']))}"
@@ -197,8 +198,9 @@ if config["cache"]:
 
 # a training may take so many times the hours that were measured: other machines are slower, and share their disks
 TIMES_MEASURED = 3
-# of jobs that detect
+# of jobs that detect, and of those that extract a data set's videos
 MINUTES_TO_DETECT = 240
+MINUTES_TO_EXTRACT = 24 * 60
 
 
 def minutes_of(row):
@@ -314,6 +316,16 @@ def fetch_command(wildcards):
     path = shlex.quote(f"data/{RAW_EDITION}/{wildcards.path}")
     # a file that somebody puts there meanwhile is what was wanted, and a job that fails would have it deleted
     return f"{{ actionformer fetch {shlex.quote(dataset)} {options} --files {shlex.quote(file)} || [ -e {path} ]; }}"
+
+
+def fetch_weights_command(wildcards):
+    """The command that brings the weights of an extractor."""
+    options = f"--params {shlex.quote(str(PARAMS))}"
+    if MIRROR:
+        options += f" --mirror {shlex.quote(MIRROR)}"
+        options += " --link" if LINK else ""
+    name = MISSING_WEIGHTS[wildcards.path]
+    return f"actionformer fetch --extractor {shlex.quote(name)} {options}"
 
 
 def row_name(row):

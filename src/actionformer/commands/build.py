@@ -104,7 +104,35 @@ def init(args: argparse.Namespace) -> None:
     stage.init(args.folder, say=say)
 
 
+def suggest_options(parser: argparse.ArgumentParser) -> None:
+    text = "a database file (docs/own-dataset.md)"
+    parser.add_argument("annotations", type=Path, metavar="ANNOTATIONS", help=text)
+    text = "a folder, an archive or an h5 file of features"
+    parser.add_argument("--features", type=Path, required=True, metavar="FOLDER", help=text)
+    text = (
+        "folder of the two YAML files and the picture, which are called after it (default: that of "
+        "the annotations)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help=text)
+
+
+def suggest(args: argparse.Namespace) -> None:
+    from actionformer.stages import init as stage
+
+    for path in (args.annotations, args.features):
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+    out = args.out or args.annotations.parent
+    stage.suggest_for(args.annotations, args.features, out, say=say)
+
+
 COMMANDS = (
+    Command(
+        "suggest",
+        "what has to be set for a data set of your own, from its annotations and features",
+        suggest_options,
+        suggest,
+    ),
     Command(
         "init",
         "write the two YAML files of a data set of your own, from what lies in a folder",

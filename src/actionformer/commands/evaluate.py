@@ -1,4 +1,4 @@
-"""Detections and their scores: detect, evaluate, actions, evaluate-released."""
+"""Detections and their scores: detect, evaluate, actions, evaluate-released, classify."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from actionformer.commands.options import (
     files_options,
     machine_options,
     row_options,
+    say,
     seed_option,
     use_threads,
     whole_number,
@@ -145,6 +146,26 @@ def evaluate_released(args: argparse.Namespace) -> None:
         print(warning, file=sys.stderr)
 
 
+def classify_options(parser: argparse.ArgumentParser) -> None:
+    row_options(parser)
+    text = "features of new videos: files, folders, archives (default: the row's evaluated videos)"
+    parser.add_argument("--on", type=Path, nargs="+", default=[], metavar="FILE", help=text)
+    text = f"JSON to write (default: {layout.CLASSIFIED}/ROW.json)"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=text)
+
+
+def classify(args: argparse.Namespace) -> None:
+    for path in args.on:
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+    experiment = chosen_row(args)
+    from actionformer.stages.classify import classify as stage
+
+    use_threads(experiment)
+    out = args.out or layout.CLASSIFIED / f"{experiment.name}.json"
+    stage(experiment, args.on, out, say=say)
+
+
 COMMANDS = (
     Command("detect", "run a trained row over its evaluated videos", run_options, detect),
     Command(
@@ -158,6 +179,12 @@ COMMANDS = (
         "fuse a row of nouns with its row of verbs, and score the actions",
         run_options,
         actions,
+    ),
+    Command(
+        "classify",
+        "score whole videos with a linear probe, for class-agnostic rows on new videos",
+        classify_options,
+        classify,
     ),
     Command(
         "evaluate-released",

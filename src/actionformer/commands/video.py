@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from actionformer import layout
 from actionformer.commands.options import (
     Command,
+    chosen_dataset,
     device_option,
+    edition_options,
     say,
     use_threads,
     whole_number,
@@ -24,9 +26,13 @@ if TYPE_CHECKING:
 
 def extract_options(parser: argparse.ArgumentParser) -> None:
     text = "video files, and folders of them"
-    parser.add_argument("videos", metavar="VIDEO", type=Path, nargs="+", help=text)
+    parser.add_argument("videos", metavar="VIDEO", type=Path, nargs="*", help=text)
     text = "an extractor of params/extractors, or the path of a YAML file"
-    parser.add_argument("--extractor", metavar="NAME", required=True, help=text)
+    parser.add_argument("--extractor", metavar="NAME", help=text)
+    text = "instead of videos those of a data set (params/datasets, or the path of a YAML file)"
+    parser.add_argument("--dataset", metavar="DATASET", help=text)
+    text = "of the data set, the feature set that names its videos and extractor"
+    parser.add_argument("--features", metavar="NAME", help=text)
     text = f"folder to write, a file per video (default: {layout.EXTRACTED}/EXTRACTOR)"
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=text)
     text = "processes, each with a video and the network (default: 1)"
@@ -35,12 +41,16 @@ def extract_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=whole_number, default=8, metavar="N", help=text)
     text = "extract also what is there already"
     parser.add_argument("--anew", action="store_true", help=text)
-    text = "folder of params (default: the checkout's)"
-    parser.add_argument("--params", type=Path, default=PARAMS, help=text)
+    edition_options(parser)
     device_option(parser)
 
 
 def extract(args: argparse.Namespace) -> None:
+    if args.dataset is not None:
+        _extract_dataset(args)
+        return
+    if not args.videos or args.extractor is None:
+        raise InputError("name videos and --extractor, or --dataset and --features")
     name, extractor, weights = load_extractor(args.extractor, args.params)
     # torch, which takes seconds, after what is refused at once
     from actionformer.stages.extract import extract as stage
@@ -60,6 +70,30 @@ def extract(args: argparse.Namespace) -> None:
         say=say,
     )
     say(f"features of videos are in {out}")
+
+
+def _extract_dataset(args: argparse.Namespace) -> None:
+    """All videos of a feature set of a data set, as the workflow does."""
+    if args.videos or args.extractor is not None or args.out is not None or args.features is None:
+        raise InputError(
+            "--dataset goes with --features, and without videos, --extractor and --out"
+        )
+    dataset, name, edition = chosen_dataset(args)
+    from actionformer.stages.extract import extract_dataset
+
+    extract_dataset(
+        dataset,
+        name,
+        edition,
+        args.features,
+        params=args.params,
+        device=args.device,
+        gpu_slots=args.gpu_slots,
+        jobs=args.jobs,
+        batch_size=args.batch_size,
+        anew=args.anew,
+        say=say,
+    )
 
 
 def predict_options(parser: argparse.ArgumentParser) -> None:
@@ -116,10 +150,10 @@ def predict(args: argparse.Namespace) -> None:
     for path in [*args.videos, *(args.features or [])]:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
-    from actionformer.data.feature_files import describe_themselves
+    from actionformer.data.feature_files import description_in
 
     beside = args.weights.with_name("params.yaml")
-    if beside.exists() and args.features and not describe_themselves(args.features):
+    if beside.exists() and args.features and description_in(args.features[0]) is None:
         timed_as(stored_experiment(read_yaml(beside), str(beside)), timing)
     from actionformer.stages import predict as stage
 

@@ -384,13 +384,10 @@ def _torch(member: Member, form: Form, where: str) -> NDArray[Any]:
     return _side_by_side(arrays, form, where)
 
 
-def describe_themselves(sources: Sequence[Path]) -> bool:
-    """Does the first of these feature files say of itself when its steps are?"""
-    for source in sources:
-        files = sorted(source.rglob("*.npz")) if source.is_dir() else [source]
-        for path in files:
-            return described(path) is not None
-    return False
+def description_in(source: Path) -> Description | None:
+    """What the first file of a folder, or a file, says of itself; None where it doesn't."""
+    files = sorted(source.rglob("*.npz")) if source.is_dir() else [source]
+    return described(files[0]) if files else None
 
 
 def _of_tensor(tensor: Any, where: str) -> NDArray[Any]:

@@ -5,7 +5,6 @@ Nothing here is certain; whoever looks at the files that are written from it may
 
 from __future__ import annotations
 
-import math
 import os
 import statistics
 from collections import Counter
@@ -16,7 +15,13 @@ from pathlib import Path
 
 from actionformer.data.annotations import Database, load_database
 from actionformer.data.audit import LOOKED_AT, affixes
-from actionformer.data.feature_files import ARCHIVES, ARRAYS, Form, shapes_in
+from actionformer.data.feature_files import (
+    ARCHIVES,
+    ARRAYS,
+    Form,
+    description_in,
+    shapes_in,
+)
 from actionformer.errors import InputError
 from actionformer.files import files_of, read_json
 
@@ -25,8 +30,6 @@ SEVERAL = (*ARCHIVES, ".h5", ".hdf5")
 # what subsets are called, likeliest first
 TRAINING = ("training", "train", "trn")
 EVALUATED = ("validation", "val", "valid", "test", "testing")
-# steps that a network sees at once, at most, and what they are a multiple of
-LONGEST, MULTIPLE = 2304, 32
 
 
 @dataclass(frozen=True)
@@ -49,17 +52,15 @@ class Guess:
     suffix: str
     # frames between two steps; None: all videos have as many steps
     stride: float | None
-    # frames per second, where the annotations don't say how many frames there are
+    # frame at the centre of step 0, where the features say so
+    offset: float | None
+    # frames per second, where the features say so, or the annotations don't say how many there are
     fps: float | None
+    # which extractor made the features, where they say so
+    extractor: str | None
     # of the longest training video that was looked at
     steps: int
-
-    @property
-    def window(self) -> int:
-        """Steps that the network should see at once."""
-        if self.stride is None:
-            return MULTIPLE * math.ceil(self.steps / MULTIPLE)
-        return min(LONGEST, MULTIPLE * math.ceil(self.steps / MULTIPLE))
+    database: Database
 
 
 def guess(folder: Path) -> Guess:
@@ -70,8 +71,16 @@ def guess(folder: Path) -> Guess:
             expected.
     """
     annotations, database = _annotations(folder)
+    return guess_files(annotations, database, _features(folder, annotations), folder)
+
+
+def guess_files(annotations: Path, database: Database, source: Path, folder: Path) -> Guess:
+    """Look at annotations and at a folder, an archive or an h5 file of features.
+
+    Args:
+        folder: that paths are to be relative to.
+    """
     train_subset, eval_subset = _subsets(database, annotations)
-    source = _features(folder, annotations)
     found = list(islice(shapes_in(source), LOOKED_AT))
     if not found:
         raise InputError(f"{source}: no arrays in it; expected one npy, npz, pt or h5 per video")
@@ -82,12 +91,15 @@ def guess(folder: Path) -> Guess:
     steps = {}
     for name, shape in shapes.items():
         steps[form.video(name)] = shape[-1] if transposed else shape[-2]
+    told = description_in(source)
     stride, fps = _grid(database, steps)
+    if told is not None:
+        stride, fps = told.stride_frames, told.fps
     training = [video.name for video in database.subset(train_subset)]
     longest = max((steps[name] for name in training if name in steps), default=max(steps.values()))
     return Guess(
-        annotations=annotations.relative_to(folder).as_posix(),
-        features=source.relative_to(folder).as_posix(),
+        annotations=Path(os.path.relpath(annotations, folder)).as_posix(),
+        features=Path(os.path.relpath(source, folder)).as_posix(),
         train_subset=train_subset,
         eval_subset=eval_subset,
         classes=len(database.classes),
@@ -98,8 +110,11 @@ def guess(folder: Path) -> Guess:
         prefix=prefix,
         suffix=suffix,
         stride=stride,
+        offset=None if told is None else told.offset_frames,
         fps=fps,
+        extractor=None if told is None else told.extractor,
         steps=longest,
+        database=database,
     )
 
 

@@ -89,7 +89,7 @@ def needed(
     if experiment.features.dataset is not None:
         owner = load_dataset(experiment.features.dataset, experiment.edition, params)
     paths = [(path, dataset) for path in layout.annotation_files_of(experiment)]
-    paths.append((layout.features_of(experiment), owner))
+    paths.append((layout.raw_features_of(experiment), owner))
     more = [layout.classifier_of(experiment)]
     if released:
         more.append(layout.released_checkpoint_of(experiment))

@@ -3,6 +3,8 @@
 cuhk      {"results": {video: [probability per class]}, "class": [names]}         ActivityNet
 tcanet    {"results": {video: [[logit per class]]}, "class": [names]}             HACS
 standard  {"results": {video: [probability per class]}, "classes": [names]}       FineAction
+
+A file that `actionformer classify` has written says its kind itself, under "kind".
 """
 
 from __future__ import annotations
@@ -71,6 +73,8 @@ def load_classifier(
     """
     content = read_object(path, "results")
     results = content["results"]
+    if content.get("kind") == "standard":
+        kind = "standard"
     try:
         classes = [text_of(name) for name in items_of(content.get("class", content.get("classes")))]
     except ValueError as error:

@@ -85,7 +85,7 @@ def predict_timed(
     results: dict[str, list[dict[str, Any]]] = {}
     with leased_device(device, gpu_slots) as chosen:
         network.to(chosen)
-        videos = _videos(sources, trained.features)
+        videos = features_of(sources, trained.features)
         if duration is not None:
             videos = iter(_only(videos))
         for found in progress(videos, "predict", unit="video", total=_count(sources)):
@@ -231,7 +231,7 @@ def _video(name: str, steps: int, duration: float | None, timed: Experiment) -> 
 # ------------------------------------------------------------------------------------------ videos
 
 
-def _videos(sources: Sequence[Path], trained: FeatureSet) -> Iterator[Features]:
+def features_of(sources: Sequence[Path], trained: FeatureSet) -> Iterator[Features]:
     """The videos of files, folders, archives and stores, in the order given.
 
     Arrays look as those of training do; a video is called as its file is.

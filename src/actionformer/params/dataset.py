@@ -9,7 +9,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from actionformer.files import digest
 
@@ -131,6 +131,20 @@ class FeatureSet(Params):
         description="the extractor of params/extractors that makes such features, or the path of a "
         "YAML file; docs/data.md says how near it comes to what is published",
     )
+    videos: Within | None = Field(
+        None,
+        description="folder of video files under data/{edition}/{dataset}/, of which `extractor` "
+        "makes the features; `file` is then the folder that they go to, under "
+        "build/{edition}/extracted/{dataset}/",
+    )
+
+    @model_validator(mode="after")
+    def _can_be_extracted(self) -> FeatureSet:
+        if self.videos is not None and self.extractor is None:
+            raise ValueError("videos: extractor names what makes features of them")
+        if self.videos is not None and self.dataset is not None:
+            raise ValueError("videos: of this data set, dataset names another one")
+        return self
 
 
 class Classifier(Params):

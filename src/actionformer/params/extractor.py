@@ -50,7 +50,6 @@ class VideoMAE(Params):
     mlp_width: int = Field(gt=0)
     patch: int = Field(16, gt=0, description="pixels of a patch, a side")
     tubelet: int = Field(2, gt=0, description="frames of a patch")
-    layer_norm_eps: float = Field(1e-6, gt=0, description="of Hugging Face's files 1e-12")
     layout: Literal["original", "hugging_face"] = Field(
         "original", description="how the file of weights calls them"
     )

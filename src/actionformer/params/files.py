@@ -221,7 +221,8 @@ def load_dataset(name: str, edition: str = OWN, params: Path = PARAMS) -> Datase
         _refuse_odd_name(path.stem, f"{path}: file")
         content = read_yaml(path)
         content["root"] = str((path.parent / str(content.get("root") or ".")).resolve())
-        return validated(Dataset, content, str(path))
+        dataset = validated(Dataset, content, str(path))
+        return _with_extractors_beside(dataset, path.parent)
     path = params / "datasets" / f"{name}.yaml"
     if not path.exists():
         known = ", ".join(names("datasets", params))
@@ -234,6 +235,16 @@ def load_dataset(name: str, edition: str = OWN, params: Path = PARAMS) -> Datase
             content = merged(content, override)
             origin = f"{path} with edition '{edition}'"
     return validated(Dataset, content, origin)
+
+
+def _with_extractors_beside(dataset: Dataset, folder: Path) -> Dataset:
+    """A data set whose extractors that are YAML files lie beside its own file."""
+    features = {}
+    for name, one in dataset.features.items():
+        if one.extractor is not None and one.extractor.endswith(YAML):
+            one = one.model_copy(update={"extractor": (folder / one.extractor).as_posix()})
+        features[name] = one
+    return dataset.model_copy(update={"features": features})
 
 
 def load_extractor(name: str, params: Path = PARAMS) -> tuple[str, Extractor, Path]:
@@ -345,7 +356,7 @@ def _numbers_depend_on(experiment: Experiment) -> dict[str, Any]:
     unread = {"training": {"threads", "first_eval_epoch"}}
     values = experiment.model_dump(mode="json", include=set(SETTABLE), exclude=unread)
     values["dataset"] = experiment.dataset.model_dump(mode="json", include=set(COUNTED))
-    unread_of_features = {"file", "dataset", "extractor"}
+    unread_of_features = {"file", "dataset", "extractor", "videos"}
     values["features"] = experiment.features.model_dump(mode="json", exclude=unread_of_features)
     return values
 

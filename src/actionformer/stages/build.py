@@ -66,6 +66,8 @@ def pack(dataset: Dataset, name: str, edition: str, features: str) -> str:
         raise InputError(f"data set {name} has no features '{features}'; it has {known}")
     chosen = dataset.features[features]
     source = layout.raw_root(dataset, name, edition) / chosen.file
+    if chosen.videos is not None:
+        source = layout.extracted(edition, name, chosen)
     store = layout.feature_store(edition, name, features)
     before = keys.stored(stores.manifest_path(store))
     with inputs.raw_files(dataset, [source]):
@@ -86,8 +88,10 @@ def pack(dataset: Dataset, name: str, edition: str, features: str) -> str:
 
 def _refuse_other_grid(features: FeatureSet, description: Description, source: Path) -> None:
     """One line where features say of themselves something else than the params do."""
+    # one of one's own is named by the path of its file
+    extractor = None if features.extractor is None else Path(features.extractor).stem
     told = {
-        "extractor": (features.extractor, description.extractor),
+        "extractor": (extractor, description.extractor),
         "stride_frames": (features.stride_frames, description.stride_frames),
         "offset_frames": (features.offset_frames, description.offset_frames),
     }

@@ -105,7 +105,7 @@ def _facts(experiment: Experiment, params: Path) -> Mapping[Path, File]:
     found = {path: File() for path in layout.annotation_files(dataset, name, edition)}
     for features in dataset.features.values():
         if features.dataset is None:
-            found.setdefault(root / features.file, File())
+            found.setdefault(root / (features.videos or features.file), File())
         else:
             owner = load_dataset(features.dataset, edition, params)
             path = layout.raw_root(owner, features.dataset, edition) / features.file

@@ -10,15 +10,18 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from actionformer import provenance
+from actionformer import layout, provenance
 from actionformer.data.extracted import Description
 from actionformer.data.feature_files import VIDEOS, described
 from actionformer.errors import InputError
-from actionformer.files import files_of
+from actionformer.files import files_of, write_json
+from actionformer.params.dataset import Dataset
 from actionformer.params.extractor import Extractor
+from actionformer.params.files import load_extractor
 from actionformer.progress import progress
 from actionformer.training.device import leased_device
 from actionformer.video import extract as videos
@@ -112,6 +115,49 @@ def extract(
             f"above); the others are in {out}"
         )
     return list(targets.values())
+
+
+def extract_dataset(
+    dataset: Dataset,
+    name: str,
+    edition: str,
+    features: str,
+    *,
+    params: Path,
+    say: Say,
+    **options: Any,
+) -> None:
+    """Extract all videos of a feature set of a data set; the rest is as in `extract`.
+
+    A manifest beside the folder says that all is there:
+
+        {"sources": {videos and weights: md5}, "extractor": name, "identity", "videos": how many}
+    """
+    if features not in dataset.features:
+        known = ", ".join(dataset.features)
+        raise InputError(f"data set {name} has no features '{features}'; it has {known}")
+    chosen = dataset.features[features]
+    if chosen.videos is None or chosen.extractor is None:
+        wrong = f"the features '{features}' of data set {name} come from their publisher"
+        raise InputError(f"{wrong}; `videos` and `extractor` in its params have them made")
+    called, extractor, weights = load_extractor(chosen.extractor, params)
+    source = layout.raw_root(dataset, name, edition) / chosen.videos
+    out = layout.extracted(edition, name, chosen)
+    manifest = out.with_name(f"{features}.json")
+    manifest.unlink(missing_ok=True)
+    files = extract(called, extractor, weights, [source], out, say=say, **options)
+    # of videos that are gone
+    for path in set(out.glob("*.npz")) - set(files):
+        say(f"{path}: its video is gone; removed")
+        path.unlink()
+    content = {
+        "sources": provenance.sources([source, weights]),
+        "extractor": called,
+        "identity": extractor.identity,
+        "videos": len(files),
+    }
+    write_json(manifest, content)
+    say(f"{out}: features of {len(files)} videos")
 
 
 def found(sources: Sequence[Path]) -> list[Path]:

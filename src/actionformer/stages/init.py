@@ -1,18 +1,20 @@
-"""The two YAML files of a data set of one's own, from what lies in a folder."""
+"""The two YAML files of a data set of one's own, from what its files are like."""
 
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from actionformer.data.guess import Guess, guess
+from actionformer.data.annotations import load_database
+from actionformer.data.guess import Guess, guess, guess_files
+from actionformer.data.suggestion import Advice, Suggestion, suggest
 from actionformer.errors import InputError
-from actionformer.files import write_text
-from actionformer.params.experiment import TrainingParams
+from actionformer.files import write_bytes, write_text
 from actionformer.params.files import load_experiment
+from actionformer.reporting.figures import primitives
+from actionformer.reporting.figures.lengths import lengths_and_levels
 
 Say = Callable[[str], None]
 
@@ -25,13 +27,51 @@ def init(folder: Path, *, say: Say) -> None:
             nothing is written.
     """
     name = folder.resolve().name
+    dataset, experiment = _new_files(folder, name)
+    _write(name, dataset, experiment, guess(folder), say)
+
+
+def suggest_for(annotations: Path, features: Path, out: Path, *, say: Say) -> None:
+    """The same of annotations and features that are named, and a picture of what is suggested.
+
+    Args:
+        annotations: a database file (docs/own-dataset.md).
+        features: a folder, an archive or an h5 file.
+        out: folder to write; its name is that of the data set.
+
+    Raises:
+        InputError: a file that is there already, annotations or features that cannot be read; then
+            nothing is written.
+    """
+    name = out.resolve().name
+    dataset, experiment = _new_files(out, name)
+    found = guess_files(annotations, load_database(annotations), features, out)
+    suggestion = _write(name, dataset, experiment, found, say)
+    picture = out / f"{name}-lengths.png"
+    write_bytes(picture, primitives.png(lengths_and_levels(suggestion).spec))
+    say(f"{picture}: how long actions are, beside what every level is responsible for")
+
+
+def _new_files(folder: Path, name: str) -> tuple[Path, Path]:
+    """Where the two files go; refused where one is there."""
     dataset, experiment = folder / f"{name}-dataset.yaml", folder / f"{name}.yaml"
     for path in (dataset, experiment):
         if path.exists():
             raise InputError(f"{path}: is there already; move it away, or edit it")
-    found = guess(folder)
+    return dataset, experiment
+
+
+def _write(name: str, dataset: Path, experiment: Path, found: Guess, say: Say) -> Suggestion:
+    """Write both files, and say what was found."""
+    suggestion = suggest(
+        found.database,
+        found.train_subset,
+        stride=found.stride,
+        fps=found.fps,
+        longest=None if found.stride is None else found.steps,
+    )
     write_text(dataset, _dataset(name, found))
-    write_text(experiment, _experiment(dataset.name, found))
+    write_text(experiment, _experiment(dataset.name, found, suggestion))
     try:
         # what was written must be what is read
         load_experiment(str(experiment))
@@ -39,9 +79,12 @@ def init(folder: Path, *, say: Say) -> None:
         dataset.unlink()
         experiment.unlink()
         raise
+    for advice in (suggestion.branch_blocks, suggestion.max_seq_len, suggestion.schedule_epochs):
+        say(advice.why)
     say(f"{found.videos[0]} videos to train on, {found.videos[1]} to evaluate on; {_grid(found)}")
     say(f"written: {dataset} and {experiment}; read both, every value says what it is")
     say(f"then: snakemake --cores all --config {shlex.quote(f'experiment={experiment}')}")
+    return suggestion
 
 
 def _grid(found: Guess) -> str:
@@ -60,7 +103,7 @@ def quoted(text: str) -> str:
 def _dataset(name: str, found: Guess) -> str:
     """The YAML of the data set."""
     lines = [
-        "# What the data are. Written by `actionformer init` from what lies here: check it.",
+        "# What the data are. Written from what their files are like: check it.",
         f"name: {quoted(name)}  # as tables write it",
         "licence: unknown  # of the data, and so of weights that are trained on them",
         "# paths are relative to this file",
@@ -85,8 +128,15 @@ def _dataset(name: str, found: Guess) -> str:
     if found.stride is None:
         lines.append("    stride_frames: null  # features span the video: all have as many steps")
         return "\n".join(lines) + "\n"
-    half = found.stride / 2
     lines.append(f"    stride_frames: {found.stride:g}  # frames between two steps")
+    if found.extractor is not None:
+        lines += [
+            f"    offset_frames: {found.offset:g}  # frame at the centre of step 0",
+            f"    fps: {found.fps:g}  # frames per second, of which the extractor took its own",
+            f"    extractor: {quoted(found.extractor)}  # as the feature files say, and all this",
+        ]
+        return "\n".join(lines) + "\n"
+    half = found.stride / 2
     lines.append(
         f"    offset_frames: {half:g}  # frame at the centre of step 0: half of what the extractor "
         "sees at once; here half a stride, which is a guess"
@@ -99,15 +149,9 @@ def _dataset(name: str, found: Guess) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _ema_decay(videos: int) -> float:
-    """Of the published decay, or one that forgets the initial weights in fewer steps."""
-    usual = TrainingParams()
-    steps = math.ceil(videos / usual.batch_size) * usual.epochs
-    return min(usual.ema_decay, round(0.05 ** (1 / max(steps, 1)), 3))
-
-
-def _experiment(dataset: str, found: Guess) -> str:
+def _experiment(dataset: str, found: Guess, suggestion: Suggestion) -> str:
     """The YAML of the experiment."""
+    length = suggestion.max_seq_len.value
     lines = [
         "# How to train. Everything that isn't here has a default:",
         "# `actionformer params` prints every value.",
@@ -115,24 +159,37 @@ def _experiment(dataset: str, found: Guess) -> str:
         f"  dataset: {quoted(dataset)}",
         "  features: features",
     ]
-    if found.stride is None:
+    if suggestion.is_resized:
         lines.append("  loader: resize  # features span the video")
-        lines.append(f"  resize_length: {found.window}  # all are resampled to so many steps")
+        lines.append(f"  resize_length: {length}  # all are resampled to so many steps")
     lines += [
-        f"  random_trunc: {{length: {found.window}}}  # crops to train on, in steps",
+        f"  random_trunc: {{length: {length}}}  # crops to train on, in steps",
         "model:",
-        f"  max_seq_len: {found.window}  # the longest training video here has {found.steps} steps",
-        "  channels: 256  # of the network; the published rows have 256 to 2048, small data 128",
-        "  attention_window: 19  # steps that attention looks at; -1 for all",
+        _line("branch_blocks", suggestion.branch_blocks, f"{suggestion.levels} levels: "),
         "  # level by level the distances to a boundary, in steps, that it is responsible for",
-        "  regression_range: [[0, 4], [4, 8], [8, 16], [16, 32], [32, 64], [64, 10000]]",
+        f"  regression_range: {suggestion.regression_range.value}",
+        _line("max_seq_len", suggestion.max_seq_len),
+        _line("channels", suggestion.channels),
+        _line("attention_window", suggestion.attention_window),
         "training:",
-        "  schedule_epochs: 35  # warm-up included",
-        "  first_eval_epoch: 30  # from when on mAP is reported while training; counted from 0",
-        "  lr: 0.0001  # 1e-4 for 512 channels, 1e-3 for 128",
-        f"  ema_decay: {_ema_decay(found.videos[0]):g}  # of the averaged weights; so that after "
-        "all steps hardly anything of the initial ones is left in them",
+        _line("batch_size", suggestion.batch_size),
+        _line("schedule_epochs", suggestion.schedule_epochs),
+        f"  first_eval_epoch: {_first_eval_epoch(suggestion)}  # from when on mAP is reported "
+        "while training; counted from 0",
+        _line("lr", suggestion.lr),
+        _line("ema_decay", suggestion.ema_decay),
         "evaluation:",
         "  tiou: [0.3, 0.4, 0.5, 0.6, 0.7]  # thresholds of your table",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _line(key: str, advice: Advice, remark: str = "") -> str:
+    return f"  {key}: {advice.value}  # {remark}{advice.why}"
+
+
+def _first_eval_epoch(suggestion: Suggestion) -> int:
+    """The last sixth of the epochs is evaluated."""
+    epochs = suggestion.schedule_epochs.value
+    assert isinstance(epochs, int)
+    return epochs - max(1, epochs // 6)

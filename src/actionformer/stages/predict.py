@@ -10,7 +10,7 @@ import numpy as np
 
 from actionformer.data.annotations import Video
 from actionformer.data.detections import Detection
-from actionformer.data.feature_files import describe_themselves
+from actionformer.data.feature_files import description_in
 from actionformer.detection.from_files import predict_timed
 from actionformer.detection.timing import Timing, timed_as
 from actionformer.errors import InputError
@@ -108,7 +108,7 @@ def predict(
         classifier: of class-agnostic weights, scores of whole videos.
     """
     said = []
-    if not describe_themselves(features):
+    if description_in(features[0]) is None:
         said.append(timed_as(experiment_of(weights), timing))
     results = predict_timed(
         weights,

@@ -174,7 +174,7 @@ def _progress(run: Path) -> tuple[int, float | None]:
 
 def _next_stage(experiment: Experiment, run: Path) -> str:
     """The first command that has yet to run; empty where a run is finished."""
-    raw = [*layout.annotation_files_of(experiment), layout.features_of(experiment)]
+    raw = [*layout.annotation_files_of(experiment), layout.raw_features_of(experiment)]
     built = [layout.database_of(experiment), layout.store_of(experiment)]
     if not _all_there(built) and not _all_there(raw):
         return "" if (run / "metrics.json").exists() else "fetch"

@@ -242,7 +242,7 @@ def _of_annotations(
 def _of_features(experiment: Experiment, recorded: str | None, lineage: Mapping[str, Any]) -> Node:
     path = layout.store_of(experiment)
     now = str(read_manifest(path)["md5"]) if path.exists() else None
-    raw = _raw([layout.features_of(experiment)], lineage, experiment)
+    raw = _raw([layout.raw_features_of(experiment)], lineage, experiment)
     return Node("features", str(path), _compared(path, recorded, now), {}, raw)
 
 

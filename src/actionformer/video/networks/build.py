@@ -73,7 +73,8 @@ def _videomae(chosen: params.VideoMAE, extractor: Extractor) -> Built:
     from actionformer.video.networks import videomae
 
     network = videomae.VideoMAE(chosen, frames=extractor.clip_frames, crop=extractor.crop)
-    rename = videomae.from_original if chosen.layout == "original" else dict
+    is_original = chosen.layout == "original"
+    rename = videomae.from_original if is_original else videomae.from_hugging_face
     return Built(network, videomae.HEAD, rename)
 
 

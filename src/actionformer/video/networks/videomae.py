@@ -15,6 +15,8 @@ from transformers import VideoMAEConfig, VideoMAEModel
 
 from actionformer.params.extractor import VideoMAE as VideoMAEParams
 
+# the authors'; the config of Hugging Face's files says 1e-12
+EPS = 1e-6
 # what a file of weights holds beside, and features do without
 HEAD = ("head.", "classifier.", "decoder.", "mask_token", "encoder_to_decoder.")
 
@@ -33,11 +35,11 @@ class VideoMAE(nn.Module):
             num_hidden_layers=params.depth,
             num_attention_heads=params.heads,
             intermediate_size=params.mlp_width,
-            layer_norm_eps=params.layer_norm_eps,
+            layer_norm_eps=EPS,
             use_mean_pooling=True,
         )
         self.videomae = VideoMAEModel(config)
-        self.fc_norm = nn.LayerNorm(params.width, eps=params.layer_norm_eps)
+        self.fc_norm = nn.LayerNorm(params.width, eps=EPS)
 
     def forward(self, clips_BCTHW: Tensor) -> Tensor:
         tokens_BNC = self.videomae(clips_BCTHW.transpose(1, 2)).last_hidden_state
@@ -58,6 +60,18 @@ _ORIGINAL = (
     # of models that were not fine-tuned: the norm after the last block
     (r"^norm\.", "fc_norm."),
 )
+
+
+def from_hugging_face(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a file of the Hub, under the names that transformers gives them by now."""
+    renamed = {}
+    for name, tensor in weights.items():
+        for part, letter in (("query", "q"), ("value", "v")):
+            name = name.replace(
+                f"attention.attention.{letter}_bias", f"attention.attention.{part}.bias"
+            )
+        renamed[name] = tensor
+    return renamed
 
 
 def from_original(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

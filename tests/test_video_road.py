@@ -1,0 +1,299 @@
+"""The whole road: videos, the six commands of docs/video.md, a table and a labelled video."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shlex
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from actionformer import predict
+from actionformer.commands.main import main
+from actionformer.data.feature_files import described
+from actionformer.errors import InputError
+from actionformer.training import checkpoint
+from conftest import CHECKOUT
+from project import Place, project
+from videos import ACTIONS, acted, growing_bar, tiny_extractor, write_video
+
+FPS, SECONDS = 25, 14
+TRAINING, HELD_OUT = 10, 3
+Action = tuple[float, float, str]
+
+
+def drawn_actions(rng: random.Random) -> list[Action]:
+    """Actions of two to four seconds, one after the other."""
+    actions, now = [], rng.uniform(0.5, 2)
+    while True:
+        end = now + rng.uniform(2, 4)
+        if end > SECONDS - 0.5:
+            return actions
+        actions.append((round(now, 2), round(end, 2), rng.choice(sorted(ACTIONS))))
+        now = end + rng.uniform(1, 2.5)
+
+
+def six_commands() -> list[str]:
+    """The first block of docs/video.md."""
+    page = (CHECKOUT / "docs/video.md").read_text()
+    block = re.search(r"```sh dry-run\n(.*?)```", page, re.S)
+    assert block is not None
+    return block[1].strip().splitlines()
+
+
+def annotated(actions: Sequence[Action]) -> list[dict[str, object]]:
+    return [{"segment": [start, end], "label": label} for start, end, label in actions]
+
+
+def shortened(experiment: Path) -> None:
+    """A third of the suggested epochs, and an average that forgets the initial weights in them."""
+    content = yaml.safe_load(experiment.read_text())
+    content["training"] |= {"schedule_epochs": 20, "first_eval_epoch": 19, "ema_decay": 0.93}
+    experiment.write_text(yaml.safe_dump(content))
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Action]]:
+    """The folder in which the six commands ran, on shapes that move and with a small network."""
+    folder = project(tmp_path_factory.mktemp("road"))
+    rng = random.Random(0)
+    database = {}
+    for number in range(TRAINING + HELD_OUT):
+        name, actions = f"shapes{number:02d}", drawn_actions(rng)
+        pictures = partial(acted, fps=FPS, actions=actions)
+        write_video(folder / f"videos/{name}.mp4", pictures, FPS * SECONDS, fps=FPS)
+        database[name] = {
+            "subset": "training" if number < TRAINING else "validation",
+            "duration": SECONDS,
+            "annotations": [
+                {"segment": [start, end], "label": label} for start, end, label in actions
+            ],
+        }
+    new = drawn_actions(rng)
+    write_video(
+        folder / "new.mp4",
+        partial(acted, fps=FPS, actions=new),
+        FPS * SECONDS,
+        fps=FPS,
+        sound="aac",
+    )
+    (folder / "data/own/mine").mkdir(parents=True)
+    text = json.dumps({"database": database})
+    (folder / "data/own/mine/annotations.json").write_text(text)
+    # its weights come from a mirror, as the published ones do
+    _, _, weights = tiny_extractor(folder / "tiny", file={"sources": [], "licence": "drawn"})
+    (folder / "mirror/extractors").mkdir(parents=True)
+    shutil.move(weights, folder / "mirror/extractors/tiny.pt")
+    place = Place(folder, folder)
+    for line in six_commands():
+        words = [word.replace("i3d_kinetics", "tiny/tiny.yaml") for word in shlex.split(line)]
+        if words[1] == "fetch":
+            words += ["--mirror", "mirror"]
+        if words[:2] == ["actionformer", "predict"]:
+            # the weights name their extractor; a YAML file's path they don't
+            words += ["--extractor", "tiny/tiny.yaml"]
+        place.run(*words)
+        if words[1] == "suggest":
+            shortened(folder / "data/own/mine/mine.yaml")
+    return folder, new
+
+
+def overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    shared = min(one[1], other[1]) - max(one[0], other[0])
+    return max(0.0, shared) / (max(one[1], other[1]) - min(one[0], other[0]))
+
+
+def test_a_table_comes_of_a_folder_of_videos(walked: tuple[Path, list[Action]]) -> None:
+    """Actions of held-out videos are found: chance would be near 0."""
+    folder, _ = walked
+    metrics = json.loads((folder / "results/own/mine/seed0/metrics.json").read_text())
+    assert metrics["percent"]["mAP/0.5"] > 60
+    assert "mine" in (folder / "results/own/tables/mine.md").read_text()
+
+
+def test_actions_of_a_new_video_are_found_and_drawn_in(walked: tuple[Path, list[Action]]) -> None:
+    folder, actions = walked
+    out = folder / "results/predictions"
+    found = json.loads((out / "predictions.json").read_text())["results"]["new"]
+    best = sorted(found, key=lambda one: -one["score"])[: 2 * len(actions)]
+    for start, end, label in actions:
+        fits = [one for one in best if one["label"] == label]
+        assert max(overlap(one["segment"], (start, end)) for one in fits) > 0.5
+    for suffix in ("vtt", "png", "mp4"):
+        assert (out / f"new.{suffix}").stat().st_size > 0
+    with av.open(str(out / "new.mp4")) as container:
+        assert [stream.codec_context.name for stream in container.streams] == ["h264", "aac"]
+        assert sum(1 for _ in container.decode(video=0)) == FPS * SECONDS
+
+
+def test_the_weights_know_what_made_their_features(
+    walked: tuple[Path, list[Action]], tmp_path: Path
+) -> None:
+    """A program gets the same from the video; features of another extractor are refused."""
+    folder, _ = walked
+    weights = folder / "results/own/mine/seed0/model.pt"
+    told = described(folder / "data/own/mine/features/shapes00.npz")
+    assert told is not None
+    made_by = {
+        "extractor": told.extractor,
+        "identity": told.identity,
+        "weights_md5": told.weights_md5,
+    }
+    assert checkpoint.extractor_of(weights) == made_by
+    manifest = json.loads(next((folder / "build/own").glob("*/features.json")).read_text())
+    assert manifest["extractor"] == made_by
+    extractor = folder / "tiny/tiny.yaml"
+    results = predict(weights, folder / "new.mp4", extractor=extractor, device="cpu")
+    written = json.loads((folder / "results/predictions/predictions.json").read_text())["results"]
+    assert results == written
+    other = tmp_path / "tiny.yaml"
+    other.write_text(yaml.safe_dump(yaml.safe_load(extractor.read_text()) | {"stride_frames": 8}))
+    shutil.copy(folder / "tiny/tiny.pt", tmp_path / "tiny.pt")
+    with pytest.raises(InputError, match="the weights were trained on those of tiny"):
+        predict(weights, folder / "new.mp4", extractor=other, device="cpu")
+
+
+def test_what_features_say_needs_no_option_and_allows_no_other(
+    walked: tuple[Path, list[Action]],
+) -> None:
+    folder, _ = walked
+    weights = folder / "results/own/mine/seed0/model.pt"
+    features = folder / "results/predictions/features/new.npz"
+    plain = predict(weights, features, device="cpu")
+    assert plain == predict(weights, features, fps=FPS, stride=4, device="cpu")
+    with pytest.raises(InputError, match="stride 8 is asked for, its features say 4"):
+        predict(weights, features, stride=8, device="cpu")
+
+
+def test_a_linear_probe_scores_new_videos_for_class_agnostic_weights(
+    walked: tuple[Path, list[Action]],
+) -> None:
+    folder, actions = walked
+    features = folder / "results/predictions/features"
+    command = ["actionformer", "classify", "data/own/mine/mine.yaml", "--on", str(features)]
+    said = Place(folder, folder).run(*command, "--out", "scores.json").stdout
+    assert "evaluated videos" in said
+    content = json.loads((folder / "scores.json").read_text())
+    assert content["classes"] == sorted(ACTIONS)
+    scores = dict(zip(content["classes"], content["results"]["new"], strict=True))
+    assert sum(scores.values()) == pytest.approx(1, abs=1e-5)
+    shown = {label: sum(one[2] == label for one in actions) for label in ACTIONS}
+    if shown["Rise"] != shown["Slide"]:
+        assert max(scores, key=lambda label: scores[label]) == max(
+            shown, key=lambda label: shown[label]
+        )
+
+
+# --------------------------------------------------------------------------- in the workflow
+
+
+def test_snakemake_extracts_what_a_feature_set_says_and_again_where_that_changes(
+    tmp_path: Path,
+) -> None:
+    """Weights are fetched first; a video that changes is extracted again, and no other."""
+    folder = project(tmp_path / "place")
+    _, _, weights = tiny_extractor(folder / "own/tiny")
+    (folder / "mirror/extractors").mkdir(parents=True)
+    shutil.move(weights, folder / "mirror/extractors/tiny.pt")
+    database = {}
+    for name, subset in (("a", "training"), ("b", "validation")):
+        write_video(folder / f"own/videos/{name}.mp4", partial(growing_bar, count=80), 80)
+        actions = [{"segment": [1, 2], "label": "Slide"}]
+        database[name] = {"subset": subset, "duration": 3.2, "annotations": actions}
+    (folder / "own/annotations.json").write_text(json.dumps({"database": database}))
+    features = {
+        "videos": "videos",
+        "extractor": "tiny/tiny.yaml",
+        "file": "rgb",
+        "dim": 48,
+        "stride_frames": 4,
+        "offset_frames": 4,
+        "fps": 25,
+    }
+    dataset = {
+        "name": "Own",
+        "annotations": ["annotations.json"],
+        "num_classes": 1,
+        "features": {"rgb": features},
+    }
+    (folder / "own/dataset.yaml").write_text(yaml.safe_dump(dataset))
+    (folder / "own/mine.yaml").write_text("data: {dataset: dataset.yaml, features: rgb}\n")
+    call = ["snakemake", "--cores", "2", "--until", "audit", "--config"]
+    call += ["experiment=own/mine.yaml", "mirror=mirror"]
+    place = Place(folder, folder)
+    place.run(*call)
+    (extracted,) = folder.glob("build/own/extracted/*/rgb")
+    assert sorted(path.name for path in extracted.iterdir()) == ["a.npz", "b.npz"]
+    assert (folder / "own/tiny/tiny.pt").exists()
+    assert re.search(r"^total +0$", place.run(*call, "-n").stdout, re.M)
+    before = {path.name: path.stat().st_mtime_ns for path in extracted.iterdir()}
+    write_video(folder / "own/videos/b.mp4", partial(growing_bar, count=82), 82)
+    place.run(*call)
+    after = {path.name: path.stat().st_mtime_ns for path in extracted.iterdir()}
+    assert after["a.npz"] == before["a.npz"]
+    assert after["b.npz"] > before["b.npz"]
+
+
+# --------------------------------------------------------------- features of others, mixed, wrong
+
+
+def test_two_kinds_of_features_in_one_folder_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Made with other params, or of unknown origin: one line that names both videos."""
+    monkeypatch.chdir(tmp_path)
+    tiny_extractor(tmp_path / "one")
+    tiny_extractor(tmp_path / "other", stride_frames=8)
+    for name, kind in (("a", "one"), ("b", "other")):
+        write_video(tmp_path / f"{name}.mp4", partial(growing_bar, count=40), 40)
+        arguments = ["extract", f"{name}.mp4", "--extractor", f"{kind}/tiny.yaml"]
+        assert main([*arguments, "--out", "own/features", "--device", "cpu"]) == 0
+    entry = {"subset": "training", "duration": 1.6, "annotations": []}
+    (tmp_path / "own/annotations.json").write_text(
+        json.dumps({"database": {"a": entry, "b": entry}})
+    )
+    (tmp_path / "own/dataset.yaml").write_text(
+        "name: Own\nannotations: [annotations.json]\nnum_classes: 1\nfeatures:\n"
+        "  some: {file: features, dim: 48, stride_frames: 4, offset_frames: 4}\n"
+    )
+    assert main(["pack", "own/dataset.yaml", "some"]) == 1
+    assert "videos 'a' and 'b' differ in identity" in capsys.readouterr().err
+    np.savez(tmp_path / "own/features/b.npz", features=np.ones((3, 48), np.float32))
+    assert main(["pack", "own/dataset.yaml", "some"]) == 1
+    assert "video 'b' does not say which extractor made it" in capsys.readouterr().err
+    (tmp_path / "own/features/b.npz").unlink()
+    assert main(["pack", "own/dataset.yaml", "some"]) == 0
+    text = (tmp_path / "own/dataset.yaml").read_text()
+    (tmp_path / "own/dataset.yaml").write_text(text.replace("stride_frames: 4", "stride_frames: 2"))
+    assert main(["pack", "own/dataset.yaml", "some"]) == 1
+    assert "stride_frames is 4.0 in the feature files, 2.0 in the params" in capsys.readouterr().err
+
+
+def test_weights_that_name_no_extractor_ask_for_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from weights_files import weights_file
+
+    weights, _, _ = weights_file(tmp_path)
+    write_video(tmp_path / "a.mp4", partial(growing_bar, count=40), 40)
+    arguments = ["predict", "--weights", str(weights), str(tmp_path / "a.mp4")]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 1
+    assert "name it with --extractor" in capsys.readouterr().err
+
+
+def test_the_same_weights_are_drawn_whatever_was_drawn_before(tmp_path: Path) -> None:
+    """What a test compares must not depend on the order of tests."""
+    torch.manual_seed(1)
+    tiny_extractor(tmp_path / "one")
+    torch.manual_seed(2)
+    tiny_extractor(tmp_path / "two")
+    assert (tmp_path / "one/tiny.pt").read_bytes() == (tmp_path / "two/tiny.pt").read_bytes()
