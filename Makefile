@@ -8,10 +8,10 @@ CORES ?= all
 TORCH_INDEX ?=
 PIP := $(BIN)/pip install --disable-pip-version-check --progress-bar off
 
-.PHONY: help tables env test long check parity benchmark rehearsal campaign mutants resume track lock schemas store release crate croissant clean
+.PHONY: help tables env test long check parity benchmark benchmark-video rehearsal campaign mutants resume track lock schemas store release crate croissant clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 tables: env  ## every results table of the demo edition, from nothing
 	snakemake --quiet reason --cores $(CORES) $(ARGS)
@@ -63,6 +63,9 @@ parity: env  ## write docs/parity.md: how far ours is from the published impleme
 
 benchmark: env  ## write docs/performance.md: speed and memory against the published implementations
 	python benchmarks/benchmark.py
+
+benchmark-video: env  ## into docs/performance.md: how fast videos are decoded and extracted, and in how much memory
+	python benchmarks/video.py
 
 rehearsal: env  ## the paper edition at published size, two epochs of 12 videos of every row; into docs/performance.md
 	actionformer rehearse --videos 12 $(ARGS)

@@ -45,6 +45,7 @@ GPU = "GPU"
 # the section that `benchmarks/rehearsal.py` writes
 REHEARSAL = "Rehearsal"
 WHOLE = "A whole row"
+VIDEO = "Videos"
 # TriDet and TemporalMaxer report the latency of ActionFormer on (1, 2048, 2304)
 LATENCY_ROW = "thumos14_i3d"
 # how long the machine is looked at before it is measured
@@ -424,7 +425,7 @@ def main() -> None:
 
 def write_page(path: Path, sections: Mapping[str, str]) -> str:
     """The page with these sections, in their order; returns its text."""
-    parts = [sections[name] for name in (*LIMITS, GPU, REHEARSAL, WHOLE) if name in sections]
+    parts = [sections[name] for name in (*LIMITS, GPU, VIDEO, REHEARSAL, WHOLE) if name in sections]
     text = "\n".join([HEADER, *parts, "![Times against sizes](performance.png)\n"])
     write_text(path, text)
     return text

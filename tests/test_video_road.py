@@ -21,10 +21,13 @@ from actionformer import predict
 from actionformer.commands.main import main
 from actionformer.data.feature_files import described
 from actionformer.errors import InputError
+from actionformer.params.files import load_extractor
 from actionformer.training import checkpoint
+from actionformer.video.networks.build import built_for
 from conftest import CHECKOUT
 from project import Place, project
 from videos import ACTIONS, acted, growing_bar, tiny_extractor, write_video
+from weights_files import weights_file
 
 FPS, SECONDS = 25, 14
 TRAINING, HELD_OUT = 10, 3
@@ -281,13 +284,39 @@ def test_two_kinds_of_features_in_one_folder_are_refused(
 def test_weights_that_name_no_extractor_ask_for_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from weights_files import weights_file
-
     weights, _, _ = weights_file(tmp_path)
     write_video(tmp_path / "a.mp4", partial(growing_bar, count=40), 40)
     arguments = ["predict", "--weights", str(weights), str(tmp_path / "a.mp4")]
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 1
     assert "name it with --extractor" in capsys.readouterr().err
+
+
+def test_a_published_row_goes_from_a_video_to_detections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ActivityNet's TSP at full size: its features name the extractor, which reads its weights as
+    they are published, beside heads that features do without.
+    """
+    monkeypatch.chdir(tmp_path)
+    name, extractor, weights = load_extractor("r2plus1d_tsp")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        state = built_for(extractor).network.state_dict()
+    published = {f"features.{key}": tensor for key, tensor in state.items()}
+    heads = {"fc1.weight": torch.zeros(200, 512), "fc2.bias": torch.zeros(2)}
+    weights.parent.mkdir(parents=True)
+    torch.save({"model": published | heads, "epoch": 5}, weights)
+    model, _, _ = weights_file(tmp_path, "activitynet_tsp", "paper")
+    write_video(tmp_path / "a.mp4", partial(growing_bar, count=250), 250, sound="aac")
+    assert main(["predict", "--weights", str(model), "a.mp4", "--device", "cpu"]) == 0
+    told = described(tmp_path / "results/predictions/features/a.npz")
+    assert told is not None
+    # ten seconds at 15 frames a second, every 16 frames
+    assert (told.extractor, told.fps, told.frames, told.offset_frames) == (name, 15, 150, 8)
+    found = json.loads((tmp_path / "results/predictions/predictions.json").read_text())["results"]
+    assert found["a"]
+    assert all(0 <= one["segment"][0] <= one["segment"][1] <= 10 for one in found["a"])
+    assert (tmp_path / "results/predictions/a.mp4").exists()
 
 
 def test_the_same_weights_are_drawn_whatever_was_drawn_before(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from actionformer import ActionFormer, load_experiment
 from actionformer.training import checkpoint
 
 
-def weights_file(folder, row="thumos14_i3d", **updates):
-    """A model.pt of a demo row with drawn weights, sure enough of itself to detect something."""
-    experiment = load_experiment(row, "demo")
+def weights_file(folder, row="thumos14_i3d", edition="demo", **updates):
+    """A model.pt of a row with drawn weights, sure enough of itself to detect something."""
+    experiment = load_experiment(row, edition)
     torch.manual_seed(0)
     network = ActionFormer(experiment.model.model_copy(update=updates))
     with torch.no_grad():

@@ -61,7 +61,8 @@ rule extract:
         features="|".join(re.escape(features) for _, features in EXTRACTED) or "none",
     conda:
         "../../environment.yml"
-    threads: workflow.cores
+    # fewer where the machine has fewer
+    threads: 8
     resources:
         mem_mb=8000,
         gpu=int(GPU),

@@ -14,12 +14,12 @@ from actionformer.commands import (
     build,
     evaluate,
     export,
+    extract,
     fetch,
     lineage,
     report,
     status,
     train,
-    video,
 )
 from actionformer.errors import InputError, first_line
 from actionformer.files import NO_ROOM
@@ -30,7 +30,7 @@ OF_MLFLOW = ("mlflow", "sqlalchemy", "sqlite3")
 # in the order of the way from raw file to report
 COMMANDS = (
     *fetch.COMMANDS,
-    *video.COMMANDS,
+    *extract.COMMANDS,
     *build.COMMANDS,
     *train.COMMANDS,
     *evaluate.COMMANDS,

@@ -97,7 +97,7 @@ def extract(
     failed = []
     with leased_device(device, gpu_slots) as chosen:
         jobs = max(1, min(jobs, len(waiting)))
-        threads = max(1, (os.cpu_count() or 1) // jobs)
+        threads = max(1, _cores() // jobs)
         shows = jobs == 1
         params = extractor.model_dump_json()
         job = _Job(name, params, weights, md5, chosen, batch_size, threads, shows)
@@ -178,6 +178,13 @@ def found(sources: Sequence[Path]) -> list[Path]:
                 raise InputError(f"{source}: no videos in it; expected files in {wanted}")
         videos += of_source
     return videos
+
+
+def _cores() -> int:
+    """The cores that this process may use: a cluster gives a job some of its machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _targets(sources: Sequence[Path], out: Path) -> dict[Path, Path]:
