@@ -54,7 +54,7 @@ pixels, 8 frames/s, every 16 frames.
 {memory}
 """
 WEIGHED = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from actionformer.params.files import load_extractor
 from actionformer.video.extract import LoadedExtractor, extract
@@ -63,7 +63,8 @@ name, params, _ = load_extractor("i3d_kinetics")
 params = params.model_copy(update={"resize": 64, "crop": 64, "fps": 8.0, "stride_frames": 16})
 loaded = LoadedExtractor(name, params, "", built_for(params).network.eval(), "cpu", 8)
 extract(Path(sys.argv[1]), Path(sys.argv[2]), loaded, video_md5="", say=print, shows_progress=False)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+# not getrusage's: that is at first the one of the process that started this one
+print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1e6)
 """
 
 
