@@ -36,13 +36,6 @@ rule convert:
         "{params.command}"
 
 
-def packed_from(row):
-    """What a store is packed from: a publisher's file, or videos once they are extracted."""
-    if row.features.videos is None:
-        return ancient(layout.features_of(row))
-    return layout.extracted_manifest(row)
-
-
 rule pack:
     input:
         source=lambda w: packed_from(STORES[w.dataset, w.features]),

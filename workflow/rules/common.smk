@@ -318,6 +318,34 @@ def fetch_command(wildcards):
     return f"{{ actionformer fetch {shlex.quote(dataset)} {options} --files {shlex.quote(file)} || [ -e {path} ]; }}"
 
 
+# (data set, features) -> a row that reads them, of those whose features are made here
+EXTRACTED = {key: row for key, row in STORES.items() if row.features.videos is not None}
+
+
+def weights_of(row):
+    """The weights of a row's extractor."""
+    return load_extractor(row.features.extractor, PARAMS)[2]
+
+
+def extractor_key(row):
+    """A name for what features depend on beside videos and weights."""
+    return load_extractor(row.features.extractor, PARAMS)[1].identity
+
+
+MISSING_WEIGHTS = {
+    weights_of(row).as_posix(): row.features.extractor
+    for row in EXTRACTED.values()
+    if not weights_of(row).exists()
+}
+
+
+def packed_from(row):
+    """What a store is packed from: a publisher's file, or videos once they are extracted."""
+    if row.features.videos is None:
+        return ancient(layout.features_of(row))
+    return layout.extracted_manifest(row)
+
+
 def fetch_weights_command(wildcards):
     """The command that brings the weights of an extractor."""
     options = f"--params {shlex.quote(str(PARAMS))}"

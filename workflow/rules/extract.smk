@@ -1,25 +1,5 @@
 # Video files -> features, for feature sets that name a folder of videos and an extractor (docs/video.md).
 
-# (data set, features) -> a row that reads them, of those whose features are made here
-EXTRACTED = {key: row for key, row in STORES.items() if row.features.videos is not None}
-
-
-def weights_of(row):
-    """The weights of a row's extractor."""
-    return load_extractor(row.features.extractor, PARAMS)[2]
-
-
-def extractor_key(row):
-    """A name for what features depend on beside videos and weights."""
-    return load_extractor(row.features.extractor, PARAMS)[1].identity
-
-
-MISSING_WEIGHTS = {
-    weights_of(row).as_posix(): row.features.extractor
-    for row in EXTRACTED.values()
-    if not weights_of(row).exists()
-}
-
 if MISSING_WEIGHTS:
 
     rule fetch_weights:

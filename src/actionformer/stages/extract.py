@@ -41,7 +41,8 @@ class _Job:
     weights_md5: str
     device: str
     batch_size: int
-    threads: int
+    # of a process among several; None: as many as torch has in this one
+    threads: int | None
     shows_progress: bool
 
 
@@ -97,12 +98,13 @@ def extract(
     failed = []
     with leased_device(device, gpu_slots) as chosen:
         jobs = max(1, min(jobs, len(waiting)))
-        threads = max(1, _cores() // jobs)
-        shows = jobs == 1
+        is_one = jobs == 1
+        threads = None if is_one else max(1, _cores() // jobs)
         params = extractor.model_dump_json()
-        job = _Job(name, params, weights, md5, chosen, batch_size, threads, shows)
+        job = _Job(name, params, weights, md5, chosen, batch_size, threads, shows_progress=is_one)
         if waiting:
-            say(f"{name}: {chosen}, {jobs} processes of {threads} threads, {len(waiting)} videos")
+            processes = "one process" if is_one else f"{jobs} processes of {threads} threads"
+            say(f"{name}: {chosen}, {processes}, {len(waiting)} to extract")
         for done in _each(waiting, job, jobs):
             for line in done.lines:
                 say(line)
@@ -257,7 +259,8 @@ def _extracted(video: Path, target: Path, job: _Job) -> _Done:
 @cache
 def _loaded(job: _Job) -> videos.LoadedExtractor:
     """The extractor with its network, once in every process."""
-    torch.set_num_threads(job.threads)
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
     params = Extractor.model_validate_json(job.params)
     network = network_with_weights(params, job.weights).to(job.device)
     return videos.LoadedExtractor(
