@@ -424,3 +424,23 @@ def test_a_labelled_copy_has_all_frames_and_the_sound(
     bright = np.flatnonzero(line.max(1) > 120) / len(line)
     assert 0.36 <= bright[bright > 0.1].min() <= 0.44
     assert 0.76 <= bright.max() <= 0.84
+
+
+def test_a_labelled_copy_of_a_changing_rate_shows_frames_when_they_were_shown(
+    tmp_path: Path,
+) -> None:
+    """Ten frames in a second, then five in five: what is drawn goes by the clock."""
+    times = [Fraction(k, 10) for k in range(10)] + [Fraction(1 + k) for k in range(5)]
+    source, target = tmp_path / "a.mkv", tmp_path / "b.mp4"
+    black = np.zeros((48, 64, 3), np.uint8)
+    write_video(source, lambda k: black, len(times), shown_at=times)
+    write_labelled(source, target, [{"segment": [2.5, 3.5], "label": "Slide", "score": 0.9}])
+    with av.open(str(target)) as container:
+        frames = [
+            (float(frame.time), frame.to_ndarray(format="rgb24"))
+            for frame in container.decode(video=0)
+        ]
+    first = frames[0][0]
+    assert [round(time - first, 1) for time, _ in frames] == [float(time) for time in times]
+    drawn = [round(time - first, 1) for time, picture in frames if picture[:24].mean() > 1]
+    assert drawn == [3.0]

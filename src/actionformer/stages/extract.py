@@ -21,7 +21,7 @@ from actionformer.errors import InputError
 from actionformer.files import files_of, write_json
 from actionformer.params.dataset import Dataset
 from actionformer.params.extractor import Extractor
-from actionformer.params.files import load_extractor
+from actionformer.params.files import EXTRACTORS, load_extractor
 from actionformer.progress import progress
 from actionformer.training.device import leased_device
 from actionformer.video import extract as videos
@@ -86,7 +86,9 @@ def extract(
     """
     targets = _targets(sources, out)
     if not weights.exists():
-        brings = f"`actionformer fetch --extractor {name}` brings it"
+        brings = "put it there"
+        if weights.is_relative_to(EXTRACTORS):
+            brings = f"`actionformer fetch --extractor {name}` brings it"
         raise InputError(f"{weights}: no such file; {brings} (licence: {extractor.licence})")
     md5 = provenance.source_md5(weights)
     waiting = {}

@@ -83,6 +83,7 @@ class _Copy:
         self._overlay = _Overlay(*size, detections, seconds)
         # when the first frame is shown
         self._first: float | None = None
+        self._last_pts: int | None = None
         self._written_sound: Any = None
         self._resampler: AudioResampler | None = None
         if self._sound is not None:
@@ -113,6 +114,8 @@ class _Copy:
                 self._output.mux(packet)
         self._output.mux(self._written.encode())
         if self._resampler is not None:
+            for resampled in self._resampler.resample(None):
+                self._output.mux(self._written_sound.encode(resampled))
             self._output.mux(self._written_sound.encode())
 
     def _draw(self, frame: Any) -> None:
@@ -122,8 +125,16 @@ class _Copy:
         self._first = shown if self._first is None else self._first
         image = Image.fromarray(np.ascontiguousarray(pixels[:height, :width]))
         drawn = av.VideoFrame.from_image(self._overlay.on(image, shown - self._first))
-        drawn.pts, drawn.time_base = frame.pts, frame.time_base
+        drawn.pts, drawn.time_base = self._next_pts(frame), self._pictures.time_base
         self._output.mux(self._written.encode(drawn))
+
+    def _next_pts(self, frame: Any) -> int:
+        """When a frame is shown; later than the one before, which H.264 wants of every file."""
+        earliest = None if self._last_pts is None else self._last_pts + 1
+        told = [one for one in (frame.pts, earliest) if one is not None]
+        pts: int = max(told, default=0)
+        self._last_pts = pts
+        return pts
 
 
 def _frames_of(packet: Any) -> list[Any]:
