@@ -370,7 +370,8 @@ def test_what_is_no_description_is_one_line(text: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("fps", 0), ("fps", "25"), ("frames", 1.5), ("duration", float("inf"))]
+    ("key", "value"),
+    [("fps", 0), ("fps", "25"), ("frames", 1.5), ("duration", float("inf")), ("fps", 10**400)],
 )
 def test_a_description_of_what_cannot_be_is_one_line(key: str, value: object) -> None:
     good = Description("i3d", "a", "b", 25.0, 4.0, 8.0, 10.0, 250, "c")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import shutil
 import zipfile
 from collections.abc import Iterable
@@ -26,6 +25,8 @@ from actionformer.files import atomic_path
 FEATURES, DESCRIPTION = "features", "actionformer"
 # what is copied at once
 BLOCK = 1 << 20
+# of frames per second, frames and seconds: more is a damaged file
+LARGEST = 1e12
 # of the earliest year that a zip can say: equal features make equal bytes
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
@@ -80,8 +81,8 @@ def parsed(text: Any, where: str) -> Description:
 
 
 def _positive(value: Any, name: str) -> float:
-    if type(value) not in (int, float) or not 0 < value < math.inf:
-        raise ValueError(f"{name} is no number above 0")
+    if type(value) not in (int, float) or not 0 < value < LARGEST:
+        raise ValueError(f"{name} is no number above 0 and below {LARGEST:g}")
     return float(value)
 
 
