@@ -479,9 +479,9 @@ def _hdf5(member: Member, form: Form) -> Iterator[Features]:
             where = f"{member.source}: video '{video}' ({member.name}/{name})"
 
             def load(name: str = name, where: str = where) -> Loaded:
-                array_TC = checked(_of_hdf5(file, name, where), form, where)
-                told = file[name].attrs.get(DESCRIPTION)
-                return Loaded(array_TC, None if told is None else parsed(told, where))
+                array_TC, told = _of_hdf5(file, name, where)
+                description = None if told is None else parsed(told, where)
+                return Loaded(checked(array_TC, form, where), description)
 
             yield Features(video, load)
 
@@ -497,12 +497,12 @@ def _opened_hdf5(member: Member) -> Iterator[h5py.File]:
         raise InputError(f"{member.source}: {member.name}: {wrong}; fetch it again") from None
 
 
-def _of_hdf5(file: h5py.File, name: str, where: str) -> NDArray[Any]:
-    """A data set, which is looked at before it is read."""
+def _of_hdf5(file: h5py.File, name: str, where: str) -> tuple[NDArray[Any], Any]:
+    """A data set, which is looked at before it is read, and what is said of it."""
     try:
         found = file[name]
         refuse_huge(found.size * found.dtype.itemsize, where)
-        return np.asarray(found[()])
+        return np.asarray(found[()]), found.attrs.get(DESCRIPTION)
     except _BROKEN_HDF5 as error:
         wrong = f"damaged ({error})"
         raise InputError(f"{where}: {wrong}; fetch it again") from None

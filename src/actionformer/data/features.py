@@ -59,6 +59,8 @@ CHUNK_STEPS, CHUNK_CHANNELS = 256, 1024
 FLUSH_BYTES = 64_000_000
 # bytes that a store and its journal take beside a video
 ROOM_BESIDE = 4_000_000
+# what HDF5 says of damage
+_DAMAGED = (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError)
 
 
 def manifest_path(store: Path) -> Path:
@@ -354,15 +356,21 @@ class FeatureStore(Mapping[str, Any]):
             found = self._videos[video]
             refuse_huge(found.size * found.dtype.itemsize, f"{self.path}: video '{video}'")
             return np.asarray(found)
-        except (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-            wrong = f"video '{video}' is not readable ({error})"
-            raise InputError(f"{self.path}: {wrong}; delete it and pack it again") from None
+        except _DAMAGED as error:
+            raise self._not_readable(video, error) from None
+
+    def _not_readable(self, video: str, error: Exception) -> InputError:
+        wrong = f"video '{video}' is not readable ({error})"
+        return InputError(f"{self.path}: {wrong}; delete it and pack it again")
 
     def descriptions(self) -> dict[str, Description]:
         """Video -> what its features say of themselves, of those that do."""
         found = {}
         for video in self.lengths:
-            told = self._videos[video].attrs.get(DESCRIPTION)
+            try:
+                told = self._videos[video].attrs.get(DESCRIPTION)
+            except _DAMAGED as error:
+                raise self._not_readable(video, error) from None
             if told is not None:
                 found[video] = parsed(told, f"{self.path}: video '{video}'")
         return found
