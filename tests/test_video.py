@@ -445,3 +445,14 @@ def test_a_labelled_copy_of_a_changing_rate_shows_frames_when_they_were_shown(
     assert [round(time - first, 1) for time, _ in frames] == [float(time) for time in times]
     drawn = [round(time - first, 1) for time, picture in frames if picture[:24].mean() > 1]
     assert drawn == [3.0]
+
+
+def test_a_labelled_copy_never_takes_the_place_of_its_video(tmp_path: Path) -> None:
+    video = tmp_path / "a.mp4"
+    write_video(video, partial(growing_bar, count=10), 10)
+    before = video.read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for target in (video, tmp_path / "link/a.mp4"):
+        with pytest.raises(InputError, match="would take its place"):
+            write_labelled(video, target, [])
+    assert video.read_bytes() == before

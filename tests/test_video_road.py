@@ -131,9 +131,9 @@ def test_actions_of_a_new_video_are_found_and_drawn_in(walked: tuple[Path, list[
     for start, end, label in actions:
         fits = [one for one in best if one["label"] == label]
         assert max(overlap(one["segment"], (start, end)) for one in fits) > 0.5
-    for suffix in ("vtt", "png", "mp4"):
-        assert (out / f"new.{suffix}").stat().st_size > 0
-    with av.open(str(out / "new.mp4")) as container:
+    for name in ("new.vtt", "new.png", "new-labelled.mp4"):
+        assert (out / name).stat().st_size > 0
+    with av.open(str(out / "new-labelled.mp4")) as container:
         assert [stream.codec_context.name for stream in container.streams] == ["h264", "aac"]
         assert sum(1 for _ in container.decode(video=0)) == FPS * SECONDS
 
@@ -316,7 +316,7 @@ def test_a_published_row_goes_from_a_video_to_detections(
     found = json.loads((tmp_path / "results/predictions/predictions.json").read_text())["results"]
     assert found["a"]
     assert all(0 <= one["segment"][0] <= one["segment"][1] <= 10 for one in found["a"])
-    assert (tmp_path / "results/predictions/a.mp4").exists()
+    assert (tmp_path / "results/predictions/a-labelled.mp4").exists()
 
 
 def test_the_same_weights_are_drawn_whatever_was_drawn_before(tmp_path: Path) -> None:

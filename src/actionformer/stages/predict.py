@@ -135,7 +135,7 @@ def predict(
         if wanted.pictures and videos is not None and video in videos:
             from actionformer.video.label import write_labelled
 
-            write_labelled(videos[video], out / f"{files[video]}.mp4", shown)
+            write_labelled(videos[video], out / f"{files[video]}-labelled.mp4", shown)
     return [*said, f"written to {out}"]
 
 

@@ -40,8 +40,11 @@ def write_labelled(source: Path, target: Path, detections: Sequence[Detection]) 
         detections: those that are shown, with segments in seconds after the first frame.
 
     Raises:
-        InputError: a video that cannot be decoded, or no encoder for H.264 in this PyAV.
+        InputError: a video that cannot be decoded, a target that is the video itself, or no encoder
+            for H.264 in this PyAV.
     """
+    if target.resolve() == source.resolve():
+        raise InputError(f"{source}: its labelled copy would take its place; name another folder")
     # which refuses what is no video; of it the first frame alone
     frames = VideoFrames(source)
     with closing(iter(frames)) as first:
@@ -54,7 +57,7 @@ def write_labelled(source: Path, target: Path, detections: Sequence[Detection]) 
                 av.open(str(part), "w", format="mp4") as output,
             ):
                 _Copy(input_, output, detections, frames, size).run(source.name)
-        except av.FFmpegError as error:
+        except (av.FFmpegError, av.codec.codec.UnknownCodecError) as error:
             raise InputError(f"{source}: no labelled copy of it ({first_line(error)})") from None
 
 
