@@ -326,3 +326,31 @@ def test_the_same_weights_are_drawn_whatever_was_drawn_before(tmp_path: Path) ->
     torch.manual_seed(2)
     tiny_extractor(tmp_path / "two")
     assert (tmp_path / "one/tiny.pt").read_bytes() == (tmp_path / "two/tiny.pt").read_bytes()
+
+
+def test_videos_of_several_rates_are_not_given_the_first_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The annotations' `frame` says each video's rate; without it one line says what is missing."""
+    monkeypatch.chdir(tmp_path)
+    tiny_extractor(tmp_path / "tiny")
+    database = {}
+    for name, subset, fps in (("a", "training", 25), ("b", "validation", 30)):
+        write_video(
+            tmp_path / f"videos/{name}.mp4", partial(growing_bar, count=4 * fps), 4 * fps, fps=fps
+        )
+        actions = [{"segment": [1, 2], "label": "Slide"}]
+        database[name] = {"subset": subset, "duration": 4, "annotations": actions}
+    arguments = ["extract", "videos", "--extractor", "tiny/tiny.yaml", "--out", "own/features"]
+    assert main([*arguments, "--device", "cpu"]) == 0
+    annotations = tmp_path / "own/annotations.json"
+    annotations.write_text(json.dumps({"database": database}))
+    command = ["suggest", str(annotations), "--features", "own/features"]
+    assert main(command) == 1
+    assert "video 'a' has no `frame`" in capsys.readouterr().err
+    for name, frames in (("a", 100), ("b", 120)):
+        database[name]["frame"] = frames
+    annotations.write_text(json.dumps({"database": database}))
+    assert main(command) == 0
+    content = yaml.safe_load((tmp_path / "own/own-dataset.yaml").read_text())
+    assert content["features"]["features"]["fps"] is None

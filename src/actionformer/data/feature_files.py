@@ -390,6 +390,16 @@ def description_in(source: Path) -> Description | None:
     return described(files[0]) if files else None
 
 
+def rates_in(source: Path) -> set[float]:
+    """The frame rates that the files of a folder, or a file, say of themselves."""
+    rates = set()
+    for path in sorted(source.rglob("*.npz")) if source.is_dir() else [source]:
+        told = described(path)
+        if told is not None:
+            rates.add(told.fps)
+    return rates
+
+
 def _of_tensor(tensor: Any, where: str) -> NDArray[Any]:
     """The array that a tensor is, where it is a plain one."""
     import torch

@@ -20,6 +20,7 @@ from actionformer.data.feature_files import (
     ARRAYS,
     Form,
     description_in,
+    rates_in,
     shapes_in,
 )
 from actionformer.errors import InputError
@@ -94,7 +95,9 @@ def guess_files(annotations: Path, database: Database, source: Path, folder: Pat
     told = description_in(source)
     stride, fps = _grid(database, steps)
     if told is not None:
-        stride, fps = told.stride_frames, told.fps
+        # an extractor may take each video at its own rate: then annotations say how many frames
+        is_one = len(rates_in(source)) == 1
+        stride, fps = told.stride_frames, told.fps if is_one else None
     training = [video.name for video in database.subset(train_subset)]
     longest = max((steps[name] for name in training if name in steps), default=max(steps.values()))
     return Guess(

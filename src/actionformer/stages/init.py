@@ -132,7 +132,7 @@ def _dataset(name: str, found: Guess) -> str:
     if found.extractor is not None:
         lines += [
             f"    offset_frames: {found.offset:g}  # frame at the centre of step 0",
-            f"    fps: {found.fps:g}  # frames per second, of which the extractor took its own",
+            _fps(found),
             f"    extractor: {quoted(found.extractor)}  # as the feature files say, and all this",
         ]
         return "\n".join(lines) + "\n"
@@ -147,6 +147,12 @@ def _dataset(name: str, found: Guess) -> str:
             "a step being one frame"
         )
     return "\n".join(lines) + "\n"
+
+
+def _fps(found: Guess) -> str:
+    if found.fps is None:
+        return "    fps: null  # each video's own, `frame` / `duration` of the annotations"
+    return f"    fps: {found.fps!r}  # frames per second of every video, as it was extracted"
 
 
 def _experiment(dataset: str, found: Guess, suggestion: Suggestion) -> str:
