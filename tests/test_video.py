@@ -142,6 +142,15 @@ def test_what_is_no_whole_video_is_one_line(
     assert "\n" not in str(error.value)
 
 
+def test_a_video_whose_sound_goes_on_is_whole(tmp_path: Path) -> None:
+    """Matroska says how long the longer of the two is, and not how long the pictures are."""
+    write_video(
+        tmp_path / "a.mkv", partial(growing_bar, count=50), 50, sound="aac", sound_seconds=4
+    )
+    frames, pictures = seen(tmp_path / "a.mkv")
+    assert frames.count == len(pictures) == 50
+
+
 def test_sound_alone_is_no_video(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=16000, layout="mono")

@@ -177,6 +177,17 @@ def test_what_features_say_needs_no_option_and_allows_no_other(
         predict(weights, features, stride=8, device="cpu")
 
 
+def test_a_store_says_of_itself_what_its_files_said(walked: tuple[Path, list[Action]]) -> None:
+    """Packed or not, and without options: the same detections."""
+    folder, _ = walked
+    weights = folder / "results/own/mine/seed0/model.pt"
+    (store,) = (folder / "build/own").glob("*/features.h5")
+    assert described(store) == described(folder / "data/own/mine/features/shapes00.npz")
+    packed = predict(weights, store, device="cpu")
+    plain = predict(weights, folder / "data/own/mine/features/shapes03.npz", device="cpu")
+    assert packed["shapes03"] == plain["shapes03"]
+
+
 def test_a_linear_probe_scores_new_videos_for_class_agnostic_weights(
     walked: tuple[Path, list[Action]],
 ) -> None:
@@ -188,6 +199,14 @@ def test_a_linear_probe_scores_new_videos_for_class_agnostic_weights(
     content = json.loads((folder / "scores.json").read_text())
     assert content["classes"] == sorted(ACTIONS)
     scores = dict(zip(content["classes"], content["results"]["new"], strict=True))
+    # features of another extractor would give scores that mean nothing
+    other = folder / "other/tiny.yaml"
+    tiny_extractor(other.parent, stride_frames=8)
+    place = Place(folder, folder)
+    place.run("actionformer", "extract", "new.mp4", "--extractor", str(other), "--out", "other/out")
+    refused = place.run(*command[:-1], "other/out", check=False)
+    assert refused.returncode == 1
+    assert "the weights were trained on those of tiny" in refused.stderr
     assert sum(scores.values()) == pytest.approx(1, abs=1e-5)
     shown = {label: sum(one[2] == label for one in actions) for label in ACTIONS}
     if shown["Rise"] != shown["Slide"]:
@@ -244,6 +263,15 @@ def test_snakemake_extracts_what_a_feature_set_says_and_again_where_that_changes
     after = {path.name: path.stat().st_mtime_ns for path in extracted.iterdir()}
     assert after["a.npz"] == before["a.npz"]
     assert after["b.npz"] > before["b.npz"]
+    # lineage begins with videos and weights, not with a folder in between
+    (manifest,) = folder.glob("build/own/dataset-*/rgb.json")
+    sources = json.loads(manifest.read_text())["sources"]
+    assert sorted(Path(path).name for path in sources) == ["tiny.pt", "videos"]
+    truncated = folder / "own/videos/b.mp4"
+    truncated.write_bytes(truncated.read_bytes()[:2000])
+    assert place.run(*call, check=False).returncode != 0
+    # what it was before it was damaged must not be packed
+    assert sorted(path.name for path in extracted.iterdir()) == ["a.npz"]
 
 
 # --------------------------------------------------------------- features of others, mixed, wrong

@@ -30,6 +30,7 @@ def write_video(
     shown_at: Sequence[Fraction] | None = None,
     rotation: int | None = None,
     sound: str | None = None,
+    sound_seconds: float | None = None,
 ) -> None:
     """Write `count` pictures (H, W, 3) as a video.
 
@@ -38,6 +39,7 @@ def write_video(
         shown_at: seconds at which each picture is shown; default: one after the other.
         rotation: degrees counterclockwise by which players turn it.
         sound: codec of a tone; None: without.
+        sound_seconds: how long that is; None: as long as the pictures.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width, _ = pictures(0).shape
@@ -61,7 +63,7 @@ def write_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
         if tone is not None:
-            for frame in _tone(count / fps, str(tone.codec_context.format.name)):
+            for frame in _tone(sound_seconds or count / fps, str(tone.codec_context.format.name)):
                 container.mux(tone.encode(frame))
             container.mux(tone.encode())
 

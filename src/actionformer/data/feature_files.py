@@ -318,6 +318,8 @@ def described(path: Path) -> Description | None:
     Raises:
         InputError: a damaged file.
     """
+    if path.is_file() and h5py.is_hdf5(path):
+        return _described_hdf5(path)
     if path.suffix != ".npz":
         return None
 
@@ -382,6 +384,16 @@ def _torch(member: Member, form: Form, where: str) -> NDArray[Any]:
     for key in _chosen(list(loaded), form, where):
         arrays.append(_of_tensor(loaded[key], where))
     return _side_by_side(arrays, form, where)
+
+
+def _described_hdf5(path: Path) -> Description | None:
+    """The same of an h5 file, which may be a store: what the first of its data sets says."""
+    with _opened_hdf5(Member.of_file(path)) as file:
+        for name in _datasets(file):
+            told = file[name].attrs.get(DESCRIPTION)
+            if told is not None:
+                return parsed(told, str(path))
+    return None
 
 
 def description_in(source: Path) -> Description | None:

@@ -98,7 +98,7 @@ def predict_timed(
             told, known = loaded.description, timing
             seconds = duration if durations is None else durations[name]
             if told is not None:
-                _refuse_other_extractor(told, trained, made_by, name)
+                refuse_other_extractor(told, trained, made_by, name)
                 known, seconds = told_by(told, timing, name), told.duration
             timed = with_grid(trained, known)
             results |= _detected(
@@ -155,7 +155,7 @@ def _detected(
     return predict(network, shown, timed.inference, labels, scores, device)
 
 
-def _refuse_other_extractor(
+def refuse_other_extractor(
     told: Description, trained: Experiment, made_by: Mapping[str, str] | None, video: str
 ) -> None:
     """Weights know the channels of their own extractor alone."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # what is known of a single video's time
 OF_A_VIDEO = ("fps", "stride", "offset", "duration")
+# how near a number is that somebody types: 29.97 is meant for 30000/1001
+ALIKE = 1e-3
 # stands for what is not said, where only numbers can be given (0 is an offset)
 AS_TRAINED = -1.0
 
@@ -59,7 +61,7 @@ def told_by(told: Description, timing: Timing, video: str) -> Timing:
     }
     for name in OF_A_VIDEO:
         asked = getattr(timing, name)
-        if asked is not None and asked != known[name]:
+        if asked is not None and not math.isclose(asked, known[name], rel_tol=ALIKE):
             wrong = f"{name} {asked:g} is asked for, its features say {known[name]:g}"
             raise InputError(f"video '{video}': {wrong} of themselves; leave it out")
     return Timing(**known, annotations=timing.annotations, subset=timing.subset)

@@ -144,6 +144,8 @@ class FeatureSet(Params):
             raise ValueError("videos: extractor names what makes features of them")
         if self.videos is not None and self.dataset is not None:
             raise ValueError("videos: of this data set, dataset names another one")
+        if self.videos is not None and "/" in self.file:
+            raise ValueError(f"file: {self.file!r} is no plain name of a folder")
         return self
 
 

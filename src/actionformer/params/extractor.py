@@ -12,6 +12,9 @@ from pydantic import Field, model_validator
 from actionformer.files import digest
 from actionformer.params.dataset import File, Params, Within
 
+# raised where the code makes other features of the same frames and weights: they are made again
+ARITHMETIC = 1
+
 Channels = tuple[float, float, float]
 
 
@@ -130,4 +133,5 @@ class Extractor(Params):
     def identity(self) -> str:
         """A name for all that features depend on, but for the weights' content."""
         unread = {"file", "homepage", "licence", "rebuilds", "weights"}
-        return digest(self.model_dump(mode="json", exclude=unread))
+        values = self.model_dump(mode="json", exclude=unread)
+        return digest({"arithmetic": ARITHMETIC, "values": values})

@@ -257,7 +257,8 @@ def load_extractor(name: str, params: Path = PARAMS) -> tuple[str, Extractor, Pa
         path, root = Path(name), Path(name).parent
     elif not path.exists():
         known = ", ".join(names("extractors", params))
-        raise InputError(f"{path}: no extractor '{name}'; there are {known}")
+        own = "or one of your own by the path of its YAML file"
+        raise InputError(f"{path}: no extractor '{name}'; there are {known}, {own} (--extractor)")
     _refuse_odd_name(path.stem, f"{path}: file")
     extractor = validated(Extractor, read_yaml(path), str(path))
     return path.stem, extractor, root / extractor.weights

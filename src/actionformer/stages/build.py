@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,11 @@ def pack(dataset: Dataset, name: str, edition: str, features: str) -> str:
         raise InputError(f"data set {name} has no features '{features}'; it has {known}")
     chosen = dataset.features[features]
     source = layout.raw_root(dataset, name, edition) / chosen.file
+    sources = partial(provenance.sources, [source])
     if chosen.videos is not None:
         source = layout.extracted(edition, name, chosen)
+        # what it all began as: videos and weights
+        sources = partial(_extracted_from, source.with_name(f"{features}.json"))
     store = layout.feature_store(edition, name, features)
     before = keys.stored(stores.manifest_path(store))
     with inputs.raw_files(dataset, [source]):
@@ -79,11 +83,17 @@ def pack(dataset: Dataset, name: str, edition: str, features: str) -> str:
             suffix=chosen.suffix,
             transposed=chosen.transposed,
             arrays=chosen.arrays,
-            sources=lambda: provenance.sources([source]),
+            sources=sources,
             made_with=lambda sources: keys.record("pack", chosen, sources, before),
             check=lambda description: _refuse_other_grid(chosen, description, source),
         )
     return f"{store}: {manifest['videos']} videos, md5 {manifest['md5']}"
+
+
+def _extracted_from(manifest: Path) -> dict[str, str]:
+    """md5 of the videos and weights that features were made of."""
+    found: dict[str, str] = read_object(manifest, "sources")["sources"]
+    return found
 
 
 def _refuse_other_grid(features: FeatureSet, description: Description, source: Path) -> None:

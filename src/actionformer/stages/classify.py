@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from actionformer.data.annotations import Database, Video
 from actionformer.data.features import FeatureStore
-from actionformer.detection.from_files import features_of
+from actionformer.detection.from_files import features_of, refuse_other_extractor
 from actionformer.detection.probe import LinearProbe, fit, pooled
 from actionformer.errors import InputError
 from actionformer.files import write_json
@@ -33,26 +33,32 @@ def classify(
 
     Raises:
         InputError: no database or features, no training video with an action, features of another
-            shape.
+            shape or extractor, a video that occurs twice.
     """
     database, features = inputs.opened(experiment)
     probe = _fitted(experiment, database, features)
     evaluated = database.subset(experiment.dataset.eval_subset)
     results: dict[str, Any] = {}
     if new:
+        made_by = inputs.extractor_of(experiment)
         for found in features_of(new, experiment.features):
-            scores_K = probe.scores(pooled(found.load().features_TC))
-            results[found.video] = _rounded(scores_K)
+            if found.video in results:
+                again = "give every file a name of its own"
+                raise InputError(f"video '{found.video}' occurs twice; {again}")
+            loaded = found.load()
+            if loaded.description is not None:
+                refuse_other_extractor(loaded.description, experiment, made_by, found.video)
+            results[found.video] = _rounded(probe.scores(pooled(loaded.features_TC)))
         if not results:
             raise InputError(f"{new[0]}: no features there; expected npy, npz, pt or h5 files")
-    else:
-        for video, mean_C in _means(evaluated, features):
-            results[video.name] = _rounded(probe.scores(mean_C))
-    hits = [
-        database.classes[int(probe.scores(mean_C).argmax())] in video.labels
-        for video, mean_C in _means(evaluated, features)
-        if video.labels
-    ]
+    hits = []
+    for video, mean_C in _means(evaluated, features):
+        scores_K = probe.scores(mean_C)
+        if not new:
+            results[video.name] = _rounded(scores_K)
+        if video.labels:
+            likeliest = database.classes[int(scores_K.argmax())]
+            hits.append(likeliest in video.labels)
     content = {"kind": "standard", "results": results, "classes": list(database.classes)}
     write_json(out, content, indent=None)
     if hits:

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -96,6 +97,8 @@ def extract(
         if not anew and _is_there(video, target, extractor, md5):
             say(f"{target}: is there already, made alike; `--anew` makes it again")
         else:
+            # a video that cannot be extracted any more must not keep the features of what it was
+            target.unlink(missing_ok=True)
             waiting[video] = target
     failed = []
     with leased_device(device, gpu_slots) as chosen:
@@ -231,6 +234,9 @@ def _each(waiting: dict[Path, Path], job: _Job, jobs: int) -> Iterator[_Done]:
         shown = progress(as_completed(begun), "extract", unit="video", total=len(begun))
         for future in shown:
             yield future.result()
+    except BrokenProcessPool:
+        wrong = "a process was killed: is there too little memory?"
+        raise InputError(f"{wrong} fewer --jobs or a smaller --batch-size take less") from None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         # after an interruption they would go on to the end of their videos

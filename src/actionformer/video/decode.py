@@ -103,7 +103,8 @@ class VideoFrames:
         stream = self._stream
         if stream.duration and stream.time_base:
             return Fraction(stream.duration * stream.time_base)
-        if self._container.duration:
+        # of a file with sound that is as long as the longer of the two
+        if self._container.duration and not self._container.streams.audio:
             return Fraction(self._container.duration, av.time_base)
         return None
 
