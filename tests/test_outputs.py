@@ -244,10 +244,8 @@ def test_class_agnostic_weights_take_their_classes_from_a_classifier(tmp_path):
 def test_predictions_come_as_json_csv_subtitles_and_pictures(thumos, tmp_path):
     folder, path, arrays = thumos
     said = prediction.predict(
-        path,
+        prediction.load_detector(path, Timing(fps=30, stride=4), None),
         [folder / "features"],
-        Timing(fps=30, stride=4),
-        classifier=None,
         machine=prediction.Machine("cpu"),
         wanted=prediction.Wanted(min_score=0.0, pictures=True),
         out=tmp_path / "out",
@@ -264,10 +262,8 @@ def test_predictions_come_as_json_csv_subtitles_and_pictures(thumos, tmp_path):
 def test_a_video_in_which_nothing_is_sure_enough_says_so_and_has_a_picture(thumos, tmp_path):
     folder, path, _ = thumos
     said = prediction.predict(
-        path,
+        prediction.load_detector(path, Timing(fps=30, stride=4), None),
         [folder / "features/v0.npy"],
-        Timing(fps=30, stride=4),
-        classifier=None,
         machine=prediction.Machine("cpu"),
         wanted=prediction.Wanted(min_score=1.1, pictures=True),
         out=tmp_path / "out",

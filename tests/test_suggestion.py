@@ -128,6 +128,19 @@ def test_longer_actions_want_more_levels() -> None:
     assert long.levels == 9
 
 
+def test_the_longest_video_counts_also_where_its_features_were_not_looked_at() -> None:
+    """Of thousands of files a look is taken at some; the others are reckoned."""
+    videos = {}
+    for name, duration in (("short", 100.0), ("long", 400.0)):
+        segments = np.array([[1.0, 9.0]])
+        videos[name] = Video(name, "training", duration, duration * 25, segments, ("a",))
+    database = Database(videos, ("a",))
+    found = suggest(database, "training", stride=4, fps=25, measured={"short": 620})
+    assert "has 2500 steps" in found.max_seq_len.why
+    found = suggest(database, "training", stride=4, fps=25, measured={"long": 2490})
+    assert "has 2490 steps" in found.max_seq_len.why
+
+
 def test_what_is_not_to_be_seen_is_one_line() -> None:
     video = Video("v", "training", 10.0, None, np.array([[1.0, 2.0]]), ("a",))
     with pytest.raises(InputError, match="video 'v' has no `frame`"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,9 +26,10 @@ from actionformer.data.feature_files import described
 from actionformer.errors import InputError
 from actionformer.params.extractor import I3D, Extractor
 from actionformer.stages.extract import extract
-from actionformer.video import clips
+from actionformer.video import clips, decode
 from actionformer.video.decode import VideoFrames, resized
 from actionformer.video.label import write_labelled
+from actionformer.video.networks.videomae import VideoMAE
 from videos import brightness, growing_bar, tiny_extractor, write_video
 
 Said = list[str]
@@ -57,6 +59,34 @@ def test_frames_come_at_the_rate_that_is_asked_for(
     for k, picture in enumerate(pictures):
         shown = k / frames.fps * 25
         assert abs(brightness(picture) * 50 - shown) < 1.6
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+@pytest.mark.parametrize("own", [24, 25, 30, Fraction(30000, 1001)])
+def test_the_last_frame_that_has_begun_is_the_one_whose_number_is_rounded_down(
+    tmp_path: Path, own: int | Fraction, suffix: str
+) -> None:
+    """floor(k * own / fps), as TSP's authors choose; ticks of a kind of file change nothing."""
+    count = 60
+    path = tmp_path / f"a{suffix}"
+    write_video(path, partial(growing_bar, count=count, width=4 * count), count, fps=own)
+    _, pictures = seen(path, fps=15, frame_at="before")
+    numbers = [round(brightness(picture) * count) for picture in pictures]
+    expected = [math.floor(k * own / 15) for k in range(math.ceil(count / own * 15))]
+    assert numbers == expected
+
+
+@pytest.mark.parametrize("fps", [15, 24, 60])
+def test_the_same_frames_are_seen_whatever_the_kind_of_file(tmp_path: Path, fps: int) -> None:
+    """Matroska rounds times to thousandths of a second."""
+    numbers = []
+    for suffix in (".mp4", ".mkv"):
+        path = tmp_path / f"a{suffix}"
+        picture = partial(growing_bar, count=60, width=240)
+        write_video(path, picture, 60, fps=Fraction(30000, 1001))
+        _, pictures = seen(path, fps=fps)
+        numbers.append([round(brightness(one) * 60) for one in pictures])
+    assert numbers[0] == numbers[1]
 
 
 def test_a_video_of_changing_rate_is_brought_to_a_constant_one(tmp_path: Path) -> None:
@@ -125,6 +155,7 @@ def truncated(path: Path, share: float) -> None:
     [
         ("a.mp4", lambda path: truncated(path, 0.5), "not a video that can be decoded"),
         ("a.avi", lambda path: truncated(path, 0.5), "is it truncated?"),
+        ("a.mkv", lambda path: truncated(path, 0.5), "is it truncated?"),
         ("a.mp4", lambda path: path.write_bytes(b""), "not a video that can be decoded"),
         ("a.mp4", lambda path: path.write_text("a video"), "not a video that can be decoded"),
         ("a.mp4", lambda path: path.unlink(), "no such video"),
@@ -142,13 +173,20 @@ def test_what_is_no_whole_video_is_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_a_video_whose_sound_goes_on_is_whole(tmp_path: Path) -> None:
-    """Matroska says how long the longer of the two is, and not how long the pictures are."""
-    write_video(
-        tmp_path / "a.mkv", partial(growing_bar, count=50), 50, sound="aac", sound_seconds=4
-    )
-    frames, pictures = seen(tmp_path / "a.mkv")
-    assert frames.count == len(pictures) == 50
+@pytest.mark.parametrize("says_so", [True, False])
+def test_a_video_whose_sound_goes_on_is_whole_and_half_of_it_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says_so: bool
+) -> None:
+    """Matroska says how long the longer of the two is, and in a tag how long the pictures are."""
+    path = tmp_path / "a.mkv"
+    write_video(path, partial(growing_bar, count=200), 200, sound="aac", sound_seconds=10)
+    if not says_so:
+        monkeypatch.setattr(decode, "_seconds_of", lambda stream: None)
+    frames, pictures = seen(path)
+    assert frames.count == len(pictures) == 200
+    truncated(path, 0.5)
+    with pytest.raises(InputError, match="is it truncated"):
+        seen(path)
 
 
 def test_sound_alone_is_no_video(tmp_path: Path) -> None:
@@ -301,6 +339,9 @@ def test_a_video_that_cannot_be_decoded_stops_no_other(
         ({"crop": 40, "resize": 32}, "crop"),
         ({"clip_frames": 0}, "clip_frames"),
         ({"network": {"name": "c3d"}}, "network"),
+        ({"network": {"name": "slowfast", "fusion_kernel": 4}}, "fusion_kernel is odd"),
+        ({"network": {"name": "slowfast", "beta_inverse": 7}}, "beta_inverse divides 64"),
+        ({"network": {"name": "torchvision", "model": "mvit_v2_s"}}, "16 frames of 224 pixels"),
     ],
 )
 def test_an_extractor_that_cannot_be_is_one_line(
@@ -317,6 +358,39 @@ def test_an_extractor_that_cannot_be_is_one_line(
     assert words in output.err + output.out
     assert len(output.err.strip().splitlines()) == 1
     assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: error code 12"),
+    ],
+)
+def test_too_little_memory_is_one_line_and_leaves_nothing(
+    tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """What torch raises, on a GPU and on a CPU."""
+    name, extractor, weights = tiny_extractor(tmp_path)
+    write_video(tmp_path / "a.mp4", partial(growing_bar, count=20), 20)
+
+    def failing(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(VideoMAE, "forward", failing)
+    with pytest.raises(InputError, match="1 of 1 videos could not be extracted"):
+        extract(
+            name,
+            extractor,
+            weights,
+            [tmp_path / "a.mp4"],
+            tmp_path / "out",
+            device="cpu",
+            say=said.append,
+        )
+    wanted = "extractor tiny: too little memory on cpu for 4 clips at once; a smaller --batch-size"
+    assert said[-1] == wanted
+    assert not list((tmp_path / "out").iterdir())
 
 
 MEMORY = """
@@ -434,6 +508,30 @@ def test_a_labelled_copy_has_all_frames_and_the_sound(
     bright = np.flatnonzero(line.max(1) > 120) / len(line)
     assert 0.36 <= bright[bright > 0.1].min() <= 0.44
     assert 0.76 <= bright.max() <= 0.84
+
+
+@pytest.mark.parametrize(("rotation", "shape"), [(None, Fraction(4, 3)), (90, Fraction(3, 4))])
+def test_a_labelled_copy_keeps_the_shape_of_the_pixels(
+    tmp_path: Path, rotation: int | None, shape: Fraction
+) -> None:
+    source, target = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    picture = partial(growing_bar, count=10)
+    write_video(source, picture, 10, rotation=rotation, pixel=Fraction(4, 3), sound="aac")
+    write_labelled(source, target, [])
+    with av.open(str(target)) as container:
+        assert container.streams.video[0].sample_aspect_ratio == shape
+
+
+def test_sound_that_mp4_files_hold_is_not_encoded_again(tmp_path: Path) -> None:
+    """Its packets are the same bytes, also where the decoder is called otherwise (mp3float)."""
+    source, target = tmp_path / "a.mkv", tmp_path / "b.mp4"
+    write_video(source, partial(growing_bar, count=25), 25, sound="libmp3lame")
+    write_labelled(source, target, [])
+    contents = []
+    for path in (source, target):
+        with av.open(str(path)) as container:
+            contents.append([bytes(packet) for packet in container.demux(audio=0)])
+    assert contents[0] == contents[1]
 
 
 def test_a_labelled_copy_of_a_changing_rate_shows_frames_when_they_were_shown(

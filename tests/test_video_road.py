@@ -19,9 +19,10 @@ import yaml
 
 from actionformer import predict
 from actionformer.commands.main import main
-from actionformer.data.feature_files import described
+from actionformer.data.feature_files import described, description_in
 from actionformer.errors import InputError
-from actionformer.params.files import load_extractor
+from actionformer.params.files import load_dataset, load_experiment, load_extractor
+from actionformer.stages.status import run_status
 from actionformer.training import checkpoint
 from actionformer.video.networks.build import built_for
 from conftest import CHECKOUT
@@ -101,8 +102,8 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Action]
         words = [word.replace("i3d_kinetics", "tiny/tiny.yaml") for word in shlex.split(line)]
         if words[1] == "fetch":
             words += ["--mirror", "mirror"]
-        if words[:2] == ["actionformer", "predict"]:
-            # the weights name their extractor; a YAML file's path they don't
+        if words[1] == "suggest":
+            # features name what made them, and not where its file lies
             words += ["--extractor", "tiny/tiny.yaml"]
         place.run(*words)
         if words[1] == "suggest":
@@ -154,6 +155,8 @@ def test_the_weights_know_what_made_their_features(
     assert checkpoint.extractor_of(weights) == made_by
     manifest = json.loads(next((folder / "build/own").glob("*/features.json")).read_text())
     assert manifest["extractor"] == made_by
+    dataset = yaml.safe_load((folder / "data/own/mine/mine-dataset.yaml").read_text())
+    assert dataset["features"]["features"]["extractor"] == "../../../tiny/tiny.yaml"
     extractor = folder / "tiny/tiny.yaml"
     results = predict(weights, folder / "new.mp4", extractor=extractor, device="cpu")
     written = json.loads((folder / "results/predictions/predictions.json").read_text())["results"]
@@ -163,6 +166,77 @@ def test_the_weights_know_what_made_their_features(
     shutil.copy(folder / "tiny/tiny.pt", tmp_path / "tiny.pt")
     with pytest.raises(InputError, match="the weights were trained on those of tiny"):
         predict(weights, folder / "new.mp4", extractor=other, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--fps", "30"], "fps: goes with features; of a video its extractor knows it"),
+        (["--classifier", "absent.json"], "they take no classifier"),
+        (["--annotations", "absent.json"], "absent.json"),
+        (["--annotations", "others.json"], "no video that others.json names"),
+        (["--extractor", "coarse/tiny.yaml"], "the weights were trained on those of tiny"),
+        (["--extractor", "changed/tiny.yaml"], "weights_md5"),
+        (["--extractor", "absent.yaml"], "absent.yaml"),
+    ],
+)
+def test_what_is_refused_of_a_video_is_refused_before_it_is_extracted(
+    walked: tuple[Path, list[Action]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    words: str,
+) -> None:
+    """To extract a video may take hours."""
+    folder, _ = walked
+    monkeypatch.chdir(tmp_path)
+    _, _, weights = tiny_extractor(tmp_path / "changed")
+    state = torch.load(weights, weights_only=True)
+    torch.save({key: 2 * value for key, value in state.items()}, weights)
+    tiny_extractor(tmp_path / "coarse", stride_frames=8)
+    others = {"database": {"another": {"subset": "testing", "duration": 3, "annotations": []}}}
+    (tmp_path / "others.json").write_text(json.dumps(others))
+    arguments = ["predict", "--weights", str(folder / "results/own/mine/seed0/model.pt")]
+    if "--extractor" not in options:
+        arguments += ["--extractor", str(folder / "tiny/tiny.yaml")]
+    assert main([*arguments, str(folder / "new.mp4"), *options, "--out", "out"]) == 1
+    error = capsys.readouterr().err
+    assert words in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_videos_is_predicted_and_of_these_only_those_that_are_named(
+    walked: tuple[Path, list[Action]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = walked
+    monkeypatch.chdir(folder)
+    weights = folder / "results/own/mine/seed0/model.pt"
+    content = json.loads((folder / "data/own/mine/annotations.json").read_text())
+    one = tmp_path / "one.json"
+    one.write_text(json.dumps({"database": {"shapes03": content["database"]["shapes03"]}}))
+    results = predict(weights, folder / "videos", annotations=one, device="cpu")
+    features = folder / "data/own/mine/features/shapes03.npz"
+    assert results == predict(weights, features, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["features.zip", "features.tar.gz"])
+def test_an_archive_of_features_says_what_its_files_say(
+    walked: tuple[Path, list[Action]], tmp_path: Path, name: str
+) -> None:
+    """Weights that fix no frame rate need none for it."""
+    folder, _ = walked
+    source = folder / "data/own/mine/features"
+    form = "zip" if name.endswith("zip") else "gztar"
+    archive = shutil.make_archive(str(tmp_path / name.partition(".")[0]), form, source)
+    first, alone = description_in(Path(archive)), described(source / "shapes00.npz")
+    assert first is not None
+    assert alone is not None
+    assert first.made_by == alone.made_by
+    weights, _, _ = weights_file(tmp_path, in_channels=48)
+    plain = predict(weights, source / "shapes00.npz", device="cpu")
+    assert predict(weights, Path(archive), device="cpu")["shapes00"] == plain["shapes00"]
 
 
 def test_what_features_say_needs_no_option_and_allows_no_other(
@@ -219,7 +293,7 @@ def test_a_linear_probe_scores_new_videos_for_class_agnostic_weights(
 
 
 def test_snakemake_extracts_what_a_feature_set_says_and_again_where_that_changes(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights are fetched first; a video that changes is extracted again, and no other."""
     folder = project(tmp_path / "place")
@@ -252,6 +326,16 @@ def test_snakemake_extracts_what_a_feature_set_says_and_again_where_that_changes
     call = ["snakemake", "--cores", "2", "--until", "audit", "--config"]
     call += ["experiment=own/mine.yaml", "mirror=mirror"]
     place = Place(folder, folder)
+    monkeypatch.chdir(folder)
+
+    def next_stage() -> str:
+        return run_status(load_experiment("own/mine.yaml"), 0).next_stage
+
+    place.run(*call[:4], "convert", *call[5:])
+    assert next_stage() == "fetch --extractor own/tiny/tiny.yaml"
+    shutil.copy(folder / "mirror/extractors/tiny.pt", folder / "own/tiny/tiny.pt")
+    assert next_stage() == "extract --dataset own/dataset.yaml --features rgb"
+    (folder / "own/tiny/tiny.pt").unlink()
     place.run(*call)
     (extracted,) = folder.glob("build/own/extracted/*/rgb")
     assert sorted(path.name for path in extracted.iterdir()) == ["a.npz", "b.npz"]
@@ -272,6 +356,18 @@ def test_snakemake_extracts_what_a_feature_set_says_and_again_where_that_changes
     assert place.run(*call, check=False).returncode != 0
     # what it was before it was damaged must not be packed
     assert sorted(path.name for path in extracted.iterdir()) == ["a.npz"]
+
+
+def test_two_feature_sets_are_not_extracted_to_one_folder(tmp_path: Path) -> None:
+    """Each would remove the other's files as those of videos that are gone."""
+    one = {"videos": "videos", "extractor": "i3d_kinetics", "file": "rgb", "dim": 1024}
+    content = {"name": "Own", "annotations": ["a.json"], "num_classes": 1}
+    path = tmp_path / "own.yaml"
+    path.write_text(json.dumps(content | {"features": {"a": one, "b": one}}))
+    with pytest.raises(InputError, match="a and b are both extracted to file: rgb"):
+        load_dataset(str(path))
+    path.write_text(json.dumps(content | {"features": {"a": one, "b": one | {"file": "c"}}}))
+    assert set(load_dataset(str(path)).features) == {"a", "b"}
 
 
 # --------------------------------------------------------------- features of others, mixed, wrong

@@ -25,12 +25,13 @@ def write_video(
     pictures: Callable[[int], Picture],
     count: int,
     *,
-    fps: int = 25,
+    fps: int | Fraction = 25,
     codec: str = "mpeg4",
     shown_at: Sequence[Fraction] | None = None,
     rotation: int | None = None,
     sound: str | None = None,
     sound_seconds: float | None = None,
+    pixel: Fraction | None = None,
 ) -> None:
     """Write `count` pictures (H, W, 3) as a video.
 
@@ -40,6 +41,7 @@ def write_video(
         rotation: degrees counterclockwise by which players turn it.
         sound: codec of a tone; None: without.
         sound_seconds: how long that is; None: as long as the pictures.
+        pixel: width of a pixel to its height; None: the file says nothing of it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width, _ = pictures(0).shape
@@ -50,6 +52,8 @@ def write_video(
         stream.pix_fmt = "yuv444p" if is_odd else "yuv420p"
         if codec == "mpeg4":
             stream.bit_rate = 2_000_000
+        if pixel is not None:
+            stream.codec_context.sample_aspect_ratio = pixel
         if rotation is not None:
             stream.set_display_rotation(rotation)
         if shown_at is not None:
@@ -63,7 +67,9 @@ def write_video(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
         if tone is not None:
-            for frame in _tone(sound_seconds or count / fps, str(tone.codec_context.format.name)):
+            for frame in _tone(
+                sound_seconds or float(count / fps), str(tone.codec_context.format.name)
+            ):
                 container.mux(tone.encode(frame))
             container.mux(tone.encode())
 

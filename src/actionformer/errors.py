@@ -11,6 +11,15 @@ class InputError(Exception):
         super().__init__(_shortened(message))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Was there no memory left, on the machine or on its GPU?
+
+    Of torch's errors name and words tell: this module must not import it.
+    """
+    is_of_gpu = type(error).__name__ == "OutOfMemoryError"
+    return isinstance(error, MemoryError) or is_of_gpu or "can't allocate memory" in str(error)
+
+
 def first_line(error: BaseException) -> str:
     """What an error of another library says first; its name, where it says nothing."""
     return next(iter(str(error).splitlines()), type(error).__name__)

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from actionformer import layout
 from actionformer.data.annotations import Database, load_database
 from actionformer.data.detections import Results, read_results
-from actionformer.data.feature_files import VIDEOS
-from actionformer.detection.from_files import detect_in_array, predict_timed
+from actionformer.data.feature_files import holds_videos
+from actionformer.detection.from_files import detect_in_array, detect_in_files, load_detector
 from actionformer.detection.timing import Timing
 from actionformer.errors import InputError
 from actionformer.evaluation.summary import metrics_of
@@ -129,7 +129,7 @@ def predict(
     Args:
         weights: a `model.pt` of this project.
         features: files (T, C) in npy, npz or pt, folders or archives of such files, h5 files,
-            packed stores; or video files, which are extracted first.
+            packed stores; or video files and folders of them, which are extracted first.
         fps: frames per second of the videos; default: those of the training features, if they were
             all alike. Features that `actionformer extract` has made say this and the next three of
             themselves.
@@ -137,7 +137,8 @@ def predict(
         offset: frame at the centre of step 0; default: that of the training features, or half of
             another stride.
         duration: seconds, if there is one video; default: up to where the last step reaches.
-        annotations: a database file; only its videos are looked at, and last as long as it says.
+        annotations: a database file; only its videos are looked at. Features that don't say so of
+            themselves last as long as it says.
         subset: only the videos of this subset of `annotations`.
         classifier: of class-agnostic weights, scores of whole videos in the form of the training
             data set's classifier; without it detections are labelled 'action'.
@@ -157,25 +158,27 @@ def predict(
         fps, stride, offset, duration, None if annotations is None else Path(annotations), subset
     )
     scores = None if classifier is None else Path(classifier)
-    of_videos = [path for path in paths if path.suffix.lower() in VIDEOS]
+    detector = load_detector(Path(weights), timing, scores)
+    of_videos = [path for path in paths if holds_videos(path)]
     if not of_videos:
-        return predict_timed(Path(weights), paths, timing, classifier=scores, device=device)
+        if extractor is not None:
+            raise InputError("an extractor goes with videos; features are made already")
+        return detect_in_files(detector, paths, device=device)
     if len(of_videos) < len(paths):
         raise InputError("videos and features together; give one kind at a time")
     # PyAV, which features do without
     from actionformer.stages.predict import Machine, extracted
 
     with TemporaryDirectory() as folder:
-        files = extracted(
-            Path(weights),
+        made = extracted(
+            detector,
             paths,
             Path(folder),
             extractor=None if extractor is None else str(extractor),
             machine=Machine(device),
             say=_nothing,
         )
-        made = list(files.values())
-        return predict_timed(Path(weights), made, timing, classifier=scores, device=device)
+        return detect_in_files(detector, made.features, device=device)
 
 
 def train(

@@ -16,7 +16,7 @@ from actionformer.commands.options import (
     say,
 )
 from actionformer.errors import InputError
-from actionformer.params.files import load_dataset
+from actionformer.params.files import PARAMS, load_dataset
 
 
 def convert_options(parser: argparse.ArgumentParser) -> None:
@@ -114,6 +114,10 @@ def suggest_options(parser: argparse.ArgumentParser) -> None:
         "the annotations)"
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=text)
+    text = "what made the features, where it is one of your own: the path of its YAML file"
+    parser.add_argument("--extractor", metavar="NAME", help=text)
+    text = "folder of params (default: the checkout's)"
+    parser.add_argument("--params", type=Path, default=PARAMS, help=text)
 
 
 def suggest(args: argparse.Namespace) -> None:
@@ -123,7 +127,9 @@ def suggest(args: argparse.Namespace) -> None:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
     out = args.out or args.annotations.parent
-    stage.suggest_for(args.annotations, args.features, out, say=say)
+    stage.suggest_for(
+        args.annotations, args.features, out, extractor=args.extractor, params=args.params, say=say
+    )
 
 
 COMMANDS = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from actionformer import layout
 from actionformer.commands.options import (
@@ -19,9 +18,6 @@ from actionformer.commands.options import (
 from actionformer.detection.timing import Timing, timed_as
 from actionformer.errors import InputError
 from actionformer.params.files import PARAMS, load_extractor, read_yaml, stored_experiment
-
-if TYPE_CHECKING:
-    from actionformer.stages.predict import Machine
 
 
 def extract_options(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +45,8 @@ def extract(args: argparse.Namespace) -> None:
     if args.dataset is not None:
         _extract_dataset(args)
         return
+    if args.features is not None:
+        raise InputError("--features goes with --dataset, whose feature set it names")
     if not args.videos or args.extractor is None:
         raise InputError("name videos and --extractor, or --dataset and --features")
     name, extractor, weights = load_extractor(args.extractor, args.params)
@@ -116,7 +114,7 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offset", type=float, help=text)
     text = "seconds, of a single video (default: as far as its features go)"
     parser.add_argument("--duration", type=float, help=text)
-    text = "a database file: only its videos, with their durations"
+    text = "a database file: only its videos; features that don't say so last as long as it says"
     parser.add_argument("--annotations", type=Path, help=text)
     text = "with --annotations: only the videos of this subset"
     parser.add_argument("--subset", help=text)
@@ -147,6 +145,8 @@ def predict(args: argparse.Namespace) -> None:
         raise InputError(f"{args.weights}: a folder; expected the model.pt of a run in it")
     if bool(args.videos) == bool(args.features):
         raise InputError("name videos, or files of features with --features")
+    if args.features and args.extractor is not None:
+        raise InputError("--extractor goes with videos; features are made already")
     for path in [*args.videos, *(args.features or [])]:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
@@ -157,41 +157,30 @@ def predict(args: argparse.Namespace) -> None:
         timed_as(stored_experiment(read_yaml(beside), str(beside)), timing)
     from actionformer.stages import predict as stage
 
-    use_threads(stage.experiment_of(args.weights))
+    # everything but the features first: to extract a video can take hours
+    detector = stage.load_detector(args.weights, timing, args.classifier)
+    use_threads(detector.trained)
     machine = stage.Machine(args.device, args.gpu_slots)
-    features: list[Path] = args.features
-    videos: dict[str, Path] = {}
+    seen = stage.Extracted({}, args.features or [])
     if args.videos:
-        features, videos = _extracted(args, machine)
+        seen = stage.extracted(
+            detector,
+            args.videos,
+            args.out / "features",
+            extractor=args.extractor,
+            params=args.params,
+            machine=machine,
+            say=say,
+        )
     said = stage.predict(
-        args.weights,
-        features,
-        timing,
-        videos=videos,
-        classifier=args.classifier,
+        detector,
+        seen.features,
+        videos=seen.videos,
         machine=machine,
         wanted=stage.Wanted(args.min_score, args.pictures),
         out=args.out,
     )
     print("\n".join(said))
-
-
-def _extracted(args: argparse.Namespace, machine: Machine) -> tuple[list[Path], dict[str, Path]]:
-    """The feature files of the videos of the command line, and the videos by their names."""
-    from actionformer.stages import predict as stage
-    from actionformer.stages.extract import found
-
-    videos = {video.stem: video for video in found(args.videos)}
-    files = stage.extracted(
-        args.weights,
-        args.videos,
-        args.out / "features",
-        extractor=args.extractor,
-        params=args.params,
-        machine=machine,
-        say=say,
-    )
-    return list(files.values()), videos
 
 
 COMMANDS = (

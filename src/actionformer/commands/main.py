@@ -21,7 +21,7 @@ from actionformer.commands import (
     status,
     train,
 )
-from actionformer.errors import InputError, first_line
+from actionformer.errors import InputError, first_line, is_out_of_memory
 from actionformer.files import NO_ROOM
 from actionformer.threads import spin_briefly
 
@@ -72,6 +72,11 @@ def main(arguments: list[str] | None = None) -> int:
             why = f"not written ({error}): is the disk full?"
         return _stopped(parsed, why, 1)
     except Exception as error:
+        if is_out_of_memory(error):
+            why = f"too little memory ({first_line(error)})"
+            if "gpu_slots" in parsed:
+                why += "; a smaller batch takes less, `--gpu-slots 1` gives a job a GPU to itself"
+            return _stopped(parsed, why, 1)
         if type(error).__module__.partition(".")[0] not in OF_MLFLOW:
             raise
         # the statement that failed, and links to read about it, come after the first line

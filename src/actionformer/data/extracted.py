@@ -23,6 +23,8 @@ from actionformer.errors import InputError
 from actionformer.files import atomic_path
 
 FEATURES, DESCRIPTION = "features", "actionformer"
+# of a description, what features of one model have in common
+MADE_BY = ("extractor", "identity", "weights_md5")
 # what is copied at once
 BLOCK = 1 << 20
 # of frames per second, frames and seconds: more is a damaged file
@@ -47,6 +49,11 @@ class Description:
     duration: float
     frames: int
     video_md5: str
+
+    @property
+    def made_by(self) -> dict[str, str]:
+        """What makes features alike: two videos are to agree in it."""
+        return {name: getattr(self, name) for name in MADE_BY}
 
     def grid(self) -> str:
         """When the steps are, in words."""
@@ -137,8 +144,8 @@ def agreed(descriptions: Iterable[tuple[str, Description]], where: str) -> Descr
     for video, description in descriptions:
         if first is None:
             first = video, description
-        for name in ("extractor", "identity", "weights_md5"):
-            one, other = getattr(first[1], name), getattr(description, name)
+        for name, one in first[1].made_by.items():
+            other = description.made_by[name]
             if one != other:
                 wrong = f"videos '{first[0]}' and '{video}' differ in {name}: {one} and {other}"
                 raise InputError(f"{where}: {wrong}; extract all videos alike")

@@ -312,6 +312,14 @@ def _text(array: NDArray[Any]) -> str | None:
     return str(array[()]) if array.shape == () and array.dtype.kind == "U" else None
 
 
+def holds_videos(path: Path) -> bool:
+    """Is this a video, or a folder that holds videos and no features?"""
+    if not path.is_dir():
+        return path.suffix.lower() in VIDEOS
+    kinds = {file.suffix.lower() for file in files_of(path)}
+    return bool(kinds & set(VIDEOS)) and not kinds & {*ARRAYS, ".h5", ".hdf5"}
+
+
 def described(path: Path) -> Description | None:
     """What a feature file that `extract` has written says of itself; None of any other.
 
@@ -320,16 +328,22 @@ def described(path: Path) -> Description | None:
     """
     if path.is_file() and h5py.is_hdf5(path):
         return _described_hdf5(path)
-    if path.suffix != ".npz":
-        return None
+    return _described_member(Member.of_file(path), str(path)) if path.suffix == ".npz" else None
+
+
+def _described_member(member: Member, where: str) -> Description | None:
+    """What an npz file says of itself; its features are not read."""
 
     def choose(keys: Sequence[str]) -> Sequence[str]:
         return [key for key in keys if key == DESCRIPTION]
 
-    loaded = _loaded_numpy(Member.of_file(path), str(path), choose)
+    with member.open() as stream:
+        if stream.read(len(_NPY)) == _NPY:
+            return None
+        loaded = _arrays(stream, where, choose)
     if DESCRIPTION not in loaded:
         return None
-    return parsed(_text(loaded[DESCRIPTION]), str(path))
+    return parsed(_text(loaded[DESCRIPTION]), where)
 
 
 def _loaded_numpy(
@@ -339,10 +353,19 @@ def _loaded_numpy(
     content = member.read()
     if not content.startswith((_NPY, *_ZIP)):
         raise InputError(f"{where}: not an npy or npz file; fetch it again")
+    return _arrays(io.BytesIO(content), where, choose)
+
+
+def _arrays(
+    stream: IO[bytes], where: str, choose: Callable[[Sequence[str]], Sequence[str]]
+) -> dict[str, NDArray[Any]]:
+    """Of an npz file those that are chosen, by their keys; of an npy file its own."""
     try:
-        if content.startswith(_NPY):
-            return {"": _array(content)}
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        stream.seek(0)
+        if stream.read(len(_NPY)) == _NPY:
+            stream.seek(0)
+            return {"": _array(stream.read())}
+        with zipfile.ZipFile(stream) as archive:
             infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             if len(infos) < len(archive.infolist()):
                 raise ValueError("an array occurs twice")
@@ -397,19 +420,23 @@ def _described_hdf5(path: Path) -> Description | None:
 
 
 def description_in(source: Path) -> Description | None:
-    """What the first file of a folder, or a file, says of itself; None where it doesn't."""
-    files = sorted(source.rglob("*.npz")) if source.is_dir() else [source]
-    return described(files[0]) if files else None
+    """What the first array of a folder, an archive or a file says of itself, if it does."""
+    return next(descriptions_in(source), None)
 
 
-def rates_in(source: Path) -> set[float]:
-    """The frame rates that the files of a folder, or a file, say of themselves."""
-    rates = set()
-    for path in sorted(source.rglob("*.npz")) if source.is_dir() else [source]:
-        told = described(path)
-        if told is not None:
-            rates.add(told.fps)
-    return rates
+def descriptions_in(source: Path) -> Iterator[Description | None]:
+    """What the arrays of a folder, an archive or a file say of themselves, one after the other."""
+    if source.is_file() and h5py.is_hdf5(source):
+        yield _described_hdf5(source)
+        return
+    # an npz file is an archive, too
+    is_one = source.is_file() and source.suffix in ARRAYS
+    for member in [Member.of_file(source)] if is_one else members(source):
+        path = PurePosixPath(member.name)
+        if path.suffix not in ARRAYS or _is_of_macos(path):
+            continue
+        where = f"{member.source}: {member.name}"
+        yield _described_member(member, where) if path.suffix == ".npz" else None
 
 
 def _of_tensor(tensor: Any, where: str) -> NDArray[Any]:

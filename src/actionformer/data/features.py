@@ -136,9 +136,7 @@ def pack(
         "made_with": dict(made_with(made_from)),
     }
     if description is not None:
-        manifest["extractor"] = {
-            name: getattr(description, name) for name in ("extractor", "identity", "weights_md5")
-        }
+        manifest["extractor"] = description.made_by
     write_json(manifest_path(store), manifest)
     return manifest
 

@@ -20,7 +20,7 @@ from actionformer.data.feature_files import (
     ARRAYS,
     Form,
     description_in,
-    rates_in,
+    descriptions_in,
     shapes_in,
 )
 from actionformer.errors import InputError
@@ -57,10 +57,10 @@ class Guess:
     offset: float | None
     # frames per second, where the features say so, or the annotations don't say how many there are
     fps: float | None
-    # which extractor made the features, where they say so
-    extractor: str | None
-    # of the longest training video that was looked at
-    steps: int
+    # which extractor made the features, where they say so (`Description.made_by`)
+    made_by: Mapping[str, str] | None
+    # video -> steps of its features, of those that were looked at
+    steps: Mapping[str, int]
     database: Database
 
 
@@ -96,10 +96,10 @@ def guess_files(annotations: Path, database: Database, source: Path, folder: Pat
     stride, fps = _grid(database, steps)
     if told is not None:
         # an extractor may take each video at its own rate: then annotations say how many frames
-        is_one = len(rates_in(source)) == 1
+        rates = {one.fps for one in descriptions_in(source) if one is not None}
+        is_one = len(rates) == 1
         stride, fps = told.stride_frames, told.fps if is_one else None
     training = [video.name for video in database.subset(train_subset)]
-    longest = max((steps[name] for name in training if name in steps), default=max(steps.values()))
     return Guess(
         annotations=Path(os.path.relpath(annotations, folder)).as_posix(),
         features=Path(os.path.relpath(source, folder)).as_posix(),
@@ -115,8 +115,8 @@ def guess_files(annotations: Path, database: Database, source: Path, folder: Pat
         stride=stride,
         offset=None if told is None else told.offset_frames,
         fps=fps,
-        extractor=None if told is None else told.extractor,
-        steps=longest,
+        made_by=None if told is None else told.made_by,
+        steps=steps,
         database=database,
     )
 

@@ -7,7 +7,7 @@ they don't (tests/test_suggestion.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +77,7 @@ def suggest(
     *,
     stride: float | None,
     fps: float | None,
-    longest: int | None = None,
+    measured: Mapping[str, int] | None = None,
 ) -> Suggestion:
     """What to set for a data set.
 
@@ -86,7 +86,8 @@ def suggest(
         subset: the subset that is trained on.
         stride: frames between two steps of the features; None: features span their videos.
         fps: frames per second; None: each video's own, `frame` / `duration`.
-        longest: steps of the longest video that is trained on; None: as its duration says.
+        measured: steps of videos whose features were looked at; the others' are reckoned of their
+            durations.
 
     Raises:
         InputError: no action in the subset, or a video whose frame rate nobody says.
@@ -95,13 +96,16 @@ def suggest(
     if not any(len(video.labels) for video in videos):
         raise InputError(f"subset '{subset}' has no action to train on")
     is_resized = stride is None
-    per_video = np.array([_steps(video, stride, fps) for video in videos])
-    lengths = []
-    for video, steps in zip(videos, per_video, strict=True):
+    per_video, lengths = [], []
+    for video in videos:
+        steps = _steps(video, stride, fps)
+        if measured is not None and not is_resized:
+            steps = measured.get(video.name, steps)
         start_G, end_G = video.segments_G2.T
         lengths.append((end_G - start_G) / video.duration * steps)
+        per_video.append(steps)
     lengths_G = np.concatenate(lengths)
-    most = math.ceil(per_video.max()) if longest is None else longest
+    most = math.ceil(max(per_video))
     window = RESIZED if is_resized else min(LONGEST, most)
     blocks = _branch_blocks(lengths_G, window)
     levels = int(blocks.value) + 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionformer.data.annotations import Database, Video
-from actionformer.data.extracted import Description
 from actionformer.data.feature_files import (
     ARRAYS,
     Features,
@@ -44,37 +44,40 @@ from actionformer.training.device import leased_device
 ONE_CLASS = "action"
 
 
-def predict_timed(
-    weights: Path,
-    sources: Sequence[Path],
-    timing: Timing,
-    *,
-    classifier: Path | None,
-    device: str,
-    gpu_slots: int | None = None,
-) -> dict[str, list[dict[str, Any]]]:
-    """Video -> detections {"segment": [start, end] in seconds, "label", "score"}, best first.
+@dataclass(frozen=True)
+class Detector:
+    """Trained weights and what is asked of them, read and checked before any features are."""
+
+    network: ActionFormer
+    trained: Experiment
+    classes: list[str]
+    # which extractor made the features of the training, where they said so (`checkpoint`)
+    made_by: Mapping[str, str] | None
+    timing: Timing
+    # seconds of the only videos that are looked at
+    durations: Mapping[str, float] | None
+    # of class-agnostic weights
+    scores: VideoClassifier | None
+
+    def wants(self, video: str) -> bool:
+        """Is this video looked at?"""
+        return self.durations is None or video in self.durations
+
+
+def load_detector(weights: Path, timing: Timing, classifier: Path | None) -> Detector:
+    """Everything that a detection needs beside the features.
 
     Args:
         weights: a `model.pt` of this project.
-        sources: files (T, C) in npy, npz or pt, folders or archives of such files, h5 files, packed
-            stores.
         timing: when the steps are, where files don't say it of themselves.
         classifier: of class-agnostic weights, scores of whole videos in the form of the training
             data set's classifier; without it detections are labelled 'action'.
 
-    Features that `extract` has written say all that of themselves, and from which extractor they
-    come; those of another one than the weights were trained on are refused.
-
-    Windows of a sliding test cover the whole video, and features are resampled in full precision,
-    whatever the weights were trained for (`data.loading: corrected`).
-
     Raises:
-        InputError: weights or features that cannot be read or don't fit each other, no frame rate,
-            no video.
+        InputError: weights, annotations or scores that cannot be read; scores for weights that know
+            their classes; a duration that cannot be.
     """
     network, trained, classes = load_model(weights)
-    made_by = extractor_of(weights)
     duration = timing.duration
     if duration is not None and not 0 < duration < math.inf:
         raise InputError(f"duration {duration:g}: expected seconds above 0")
@@ -82,28 +85,49 @@ def predict_timed(
     if timing.annotations is not None:
         durations = _durations(timing.annotations, timing.subset)
     scores = None if classifier is None else _classifier(trained, classifier)
+    return Detector(network, trained, classes, extractor_of(weights), timing, durations, scores)
+
+
+def detect_in_files(
+    detector: Detector, sources: Sequence[Path], *, device: str, gpu_slots: int | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """Video -> detections {"segment": [start, end] in seconds, "label", "score"}, best first.
+
+    Args:
+        sources: files (T, C) in npy, npz or pt, folders or archives of such files, h5 files, packed
+            stores.
+
+    Features that `extract` has written say of themselves when their steps are and from which
+    extractor they come; those of another one than the weights were trained on are refused.
+
+    Windows of a sliding test cover the whole video, and features are resampled in full precision,
+    whatever the weights were trained for (`data.loading: corrected`).
+
+    Raises:
+        InputError: features that cannot be read or don't fit the weights, no frame rate, no video.
+    """
+    trained, timing, durations = detector.trained, detector.timing, detector.durations
     results: dict[str, list[dict[str, Any]]] = {}
     with leased_device(device, gpu_slots) as chosen:
-        network.to(chosen)
+        detector.network.to(chosen)
         videos = features_of(sources, trained.features)
-        if duration is not None:
+        if timing.duration is not None:
             videos = iter(_only(videos))
         for found in progress(videos, "predict", unit="video", total=_count(sources)):
             name = found.video
-            if durations is not None and name not in durations:
+            if not detector.wants(name):
                 continue
             if name in results:
                 raise InputError(f"video '{name}' occurs twice; give every file a name of its own")
             loaded = found.load()
             told, known = loaded.description, timing
-            seconds = duration if durations is None else durations[name]
+            seconds = timing.duration if durations is None else durations[name]
             if told is not None:
-                refuse_other_extractor(told, trained, made_by, name)
+                where = f"video '{name}'"
+                refuse_other_extractor(told.made_by, trained, detector.made_by, where)
                 known, seconds = told_by(told, timing, name), told.duration
             timed = with_grid(trained, known)
-            results |= _detected(
-                network, timed, classes, name, loaded.features_TC, seconds, scores, chosen
-            )
+            results |= _detected(detector, timed, name, loaded.features_TC, seconds, chosen)
     if not results:
         wanted = ""
         if durations is not None:
@@ -133,41 +157,46 @@ def detect_in_array(
     """
     form = Form(trained.features.dim, transposed=trained.features.transposed)
     array_TC = checked(features, form, "features")
+    detector = Detector(network, trained, list(classes), None, timing, None, None)
     timed = with_grid(trained, timing)
-    found = _detected(network, timed, classes, "features", array_TC, timing.duration, None, device)
+    found = _detected(detector, timed, "features", array_TC, timing.duration, device)
     return found["features"]
 
 
 def _detected(
-    network: ActionFormer,
+    detector: Detector,
     timed: Experiment,
-    classes: Sequence[str],
     name: str,
     array_TC: NDArray[Any],
     seconds: float | None,
-    scores: VideoClassifier | None,
     device: str,
 ) -> dict[str, list[dict[str, Any]]]:
     """One video, seen just as in a row's evaluation: in a database of its own."""
-    labels = [ONE_CLASS] if timed.data.class_agnostic else list(classes)
+    classes = detector.classes
+    labels = [ONE_CLASS] if timed.data.class_agnostic else classes
     only = Database({name: _video(name, len(array_TC), seconds, timed)}, tuple(classes))
     shown = views(only, {name: array_TC}, timed, "test")
-    return predict(network, shown, timed.inference, labels, scores, device)
+    return predict(detector.network, shown, timed.inference, labels, detector.scores, device)
 
 
 def refuse_other_extractor(
-    told: Description, trained: Experiment, made_by: Mapping[str, str] | None, video: str
+    told: Mapping[str, str], trained: Experiment, made_by: Mapping[str, str] | None, where: str
 ) -> None:
-    """Weights know the channels of their own extractor alone."""
+    """Weights know the channels of their own extractor alone.
+
+    Args:
+        told: which extractor made the features: its name, "identity" and "weights_md5".
+        made_by: the same of the features that the weights were trained on; None: only their params
+            may tell.
+    """
     wanted = dict(made_by or {})
     if not wanted and trained.features.extractor is not None:
         wanted = {"extractor": Path(trained.features.extractor).stem}
     for name, value in wanted.items():
-        if getattr(told, name) != value:
+        if told[name] != value:
             raise InputError(
-                f"video '{video}': its features were made by {told.extractor} ({name} "
-                f"{getattr(told, name)}), the weights were trained on those of "
-                f"{wanted['extractor']} ({name} {value}); extract it again with that one"
+                f"{where}: features of {told['extractor']} ({name} {told[name]}), the weights were "
+                f"trained on those of {wanted['extractor']} ({name} {value}); extract with that one"
             )
 
 

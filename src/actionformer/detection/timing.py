@@ -36,7 +36,7 @@ class Timing:
     offset: float | None = None
     # seconds, of a single video
     duration: float | None = None
-    # a database file: only its videos, with their durations
+    # a database file: only its videos; features that don't say so last as long as it says
     annotations: Path | None = None
     # of `annotations`
     subset: str | None = None

@@ -221,6 +221,20 @@ class Dataset(Params):
         "ground truth",
     )
 
+    @model_validator(mode="after")
+    def _extracts_each_to_its_own(self) -> Dataset:
+        folders: dict[str, str] = {}
+        for name, one in self.features.items():
+            if one.videos is None:
+                continue
+            other = folders.setdefault(one.file, name)
+            if other != name:
+                raise ValueError(
+                    f"features: {other} and {name} are both extracted to file: {one.file}; each "
+                    "needs a folder of its own"
+                )
+        return self
+
     @property
     def protocol(self) -> str:
         """Which videos and instances count, in words, from the params that leave some out."""

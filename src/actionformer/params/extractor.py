@@ -13,7 +13,7 @@ from actionformer.files import digest
 from actionformer.params.dataset import File, Params, Within
 
 # raised where the code makes other features of the same frames and weights: they are made again
-ARITHMETIC = 1
+ARITHMETIC = 2
 
 Channels = tuple[float, float, float]
 
@@ -84,6 +84,11 @@ class Extractor(Params):
     fps: float | None = Field(
         None, gt=0, description="frames per second that videos are brought to; null: their own"
     )
+    frame_at: Literal["nearest", "before"] = Field(
+        "nearest",
+        description="which frame of a video at another rate: the one that begins nearest to the "
+        "time that is wanted, or the last one that has begun by then",
+    )
     clip_frames: int = Field(gt=0, description="frames that the network sees at once")
     frame_step: int = Field(1, gt=0, description="from one frame of a clip to its next")
     stride_frames: int = Field(gt=0, description="frames from one clip to the next")
@@ -110,8 +115,16 @@ class Extractor(Params):
         if self.crop > min(sides):
             raise ValueError(f"crop: {self.crop} pixels of a picture of {min(sides)}")
         network = self.network
-        if isinstance(network, SlowFast) and self.clip_frames % network.alpha:
-            raise ValueError(f"clip_frames: {self.clip_frames}, expected a multiple of alpha")
+        if isinstance(network, SlowFast):
+            if self.clip_frames % network.alpha:
+                raise ValueError(f"clip_frames: {self.clip_frames}, expected a multiple of alpha")
+            if 64 % network.beta_inverse:
+                raise ValueError("network: beta_inverse divides 64, the first stage's channels")
+            if network.fusion_kernel % 2 == 0:
+                raise ValueError("network: fusion_kernel is odd, it looks as far back as ahead")
+        is_mvit = isinstance(network, Torchvision) and network.model == "mvit_v2_s"
+        if is_mvit and (self.clip_frames, self.crop) != (16, 224):
+            raise ValueError("mvit_v2_s sees 16 frames of 224 pixels: clip_frames and crop")
         if isinstance(network, VideoMAE):
             if self.crop % network.patch or self.clip_frames % network.tubelet:
                 raise ValueError("network: crop and clip_frames are multiples of patch and tubelet")

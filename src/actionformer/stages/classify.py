@@ -47,7 +47,8 @@ def classify(
                 raise InputError(f"video '{found.video}' occurs twice; {again}")
             loaded = found.load()
             if loaded.description is not None:
-                refuse_other_extractor(loaded.description, experiment, made_by, found.video)
+                where = f"video '{found.video}'"
+                refuse_other_extractor(loaded.description.made_by, experiment, made_by, where)
             results[found.video] = _rounded(probe.scores(pooled(loaded.features_TC)))
         if not results:
             raise InputError(f"{new[0]}: no features there; expected npy, npz, pt or h5 files")

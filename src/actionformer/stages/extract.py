@@ -36,7 +36,7 @@ class _Job:
     """What a process needs to know to extract the features of any video."""
 
     name: str
-    # as JSON: `_loaded` compares jobs by their hash, which params with lists in them have none of
+    # as JSON: `_kept` compares jobs by their hash, which params with lists in them have none of
     params: str
     weights: Path
     weights_md5: str
@@ -44,7 +44,6 @@ class _Job:
     batch_size: int
     # of a process among several; None: as many as torch has in this one
     threads: int | None
-    shows_progress: bool
 
 
 @dataclass(frozen=True)
@@ -85,13 +84,8 @@ def extract(
     Raises:
         InputError: no weights, no videos, two of one name; at the end, what could not be decoded.
     """
-    targets = _targets(sources, out)
-    if not weights.exists():
-        brings = "put it there"
-        if weights.is_relative_to(EXTRACTORS):
-            brings = f"`actionformer fetch --extractor {name}` brings it"
-        raise InputError(f"{weights}: no such file; {brings} (licence: {extractor.licence})")
-    md5 = provenance.source_md5(weights)
+    targets = {video: out / f"{called}.npz" for called, video in named(sources).items()}
+    md5 = made_by(name, extractor, weights)["weights_md5"]
     waiting = {}
     for video, target in targets.items():
         if not anew and _is_there(video, target, extractor, md5):
@@ -106,7 +100,7 @@ def extract(
         is_one = jobs == 1
         threads = None if is_one else max(1, _cores() // jobs)
         params = extractor.model_dump_json()
-        job = _Job(name, params, weights, md5, chosen, batch_size, threads, shows_progress=is_one)
+        job = _Job(name, params, weights, md5, chosen, batch_size, threads)
         if waiting:
             processes = "one process" if is_one else f"{jobs} processes of {threads} threads"
             say(f"{name}: {chosen}, {processes}, {len(waiting)} to extract")
@@ -167,13 +161,28 @@ def extract_dataset(
     say(f"{out}: features of {len(files)} videos")
 
 
-def found(sources: Sequence[Path]) -> list[Path]:
-    """The video files of these files and folders, in the order of their names in each.
+def made_by(name: str, extractor: Extractor, weights: Path) -> dict[str, str]:
+    """What features say of this extractor (`Description.made_by`).
 
     Raises:
-        InputError: one that isn't there, or a folder without videos.
+        InputError: no weights.
     """
-    videos: list[Path] = []
+    if not weights.exists():
+        brings = "put it there"
+        if weights.is_relative_to(EXTRACTORS):
+            brings = f"`actionformer fetch --extractor {name}` brings it"
+        raise InputError(f"{weights}: no such file; {brings} (licence: {extractor.licence})")
+    md5 = provenance.source_md5(weights)
+    return {"extractor": name, "identity": extractor.identity, "weights_md5": md5}
+
+
+def named(sources: Sequence[Path]) -> dict[str, Path]:
+    """The video files of these files and folders by their names, in the order of these in each.
+
+    Raises:
+        InputError: one that isn't there, a folder without videos, two of one name.
+    """
+    videos: dict[str, Path] = {}
     for source in sources:
         if not source.exists():
             raise InputError(f"{source}: no such video or folder")
@@ -183,7 +192,11 @@ def found(sources: Sequence[Path]) -> list[Path]:
             if not of_source:
                 wanted = ", ".join(VIDEOS)
                 raise InputError(f"{source}: no videos in it; expected files in {wanted}")
-        videos += of_source
+        for video in of_source:
+            other = videos.setdefault(video.stem, video)
+            if other != video:
+                wrong = f"{other} and {video} are both videos '{video.stem}'"
+                raise InputError(f"{wrong}; give every video a name of its own")
     return videos
 
 
@@ -192,19 +205,6 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _targets(sources: Sequence[Path], out: Path) -> dict[Path, Path]:
-    """Video -> the file of its features."""
-    targets: dict[Path, Path] = {}
-    of_name: dict[str, Path] = {}
-    for video in found(sources):
-        other = of_name.setdefault(video.stem, video)
-        if other != video:
-            wrong = f"{other} and {video} are both videos '{video.stem}'"
-            raise InputError(f"{wrong}; give every video a name of its own")
-        targets[video] = out / f"{video.stem}.npz"
-    return targets
 
 
 def _is_there(video: Path, target: Path, extractor: Extractor, weights_md5: str) -> bool:
@@ -224,13 +224,16 @@ def _is_there(video: Path, target: Path, extractor: Extractor, weights_md5: str)
 def _each(waiting: dict[Path, Path], job: _Job, jobs: int) -> Iterator[_Done]:
     """What comes of every video, as it comes."""
     if jobs == 1:
+        loaded = _loaded(job) if waiting else None
         for video, target in waiting.items():
-            yield _extracted(video, target, job)
+            assert loaded is not None
+            yield _extracted(video, target, loaded, shows_progress=True)
         return
+    others = multiprocessing.active_children()
     # `spawn`: a process that is forked has torch's threads half-way
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
     try:
-        begun = [pool.submit(_extracted, video, target, job) for video, target in waiting.items()]
+        begun = [pool.submit(_in_process, video, target, job) for video, target in waiting.items()]
         shown = progress(as_completed(begun), "extract", unit="video", total=len(begun))
         for future in shown:
             yield future.result()
@@ -241,12 +244,24 @@ def _each(waiting: dict[Path, Path], job: _Job, jobs: int) -> Iterator[_Done]:
         pool.shutdown(wait=False, cancel_futures=True)
         # after an interruption they would go on to the end of their videos
         for process in multiprocessing.active_children():
-            process.terminate()
+            if process not in others:
+                process.terminate()
 
 
-def _extracted(video: Path, target: Path, job: _Job) -> _Done:
+def _in_process(video: Path, target: Path, job: _Job) -> _Done:
+    """Extract one video in a process among several, which keeps the network for the next one."""
+    return _extracted(video, target, _kept(job), shows_progress=False)
+
+
+@cache
+def _kept(job: _Job) -> videos.LoadedExtractor:
+    return _loaded(job)
+
+
+def _extracted(
+    video: Path, target: Path, loaded: videos.LoadedExtractor, *, shows_progress: bool
+) -> _Done:
     """Extract one video in this process."""
-    loaded = _loaded(job)
     lines: list[str] = []
     began = time.perf_counter()
     try:
@@ -256,7 +271,7 @@ def _extracted(video: Path, target: Path, job: _Job) -> _Done:
             loaded,
             video_md5=provenance.source_md5(video),
             say=lines.append,
-            shows_progress=job.shows_progress,
+            shows_progress=shows_progress,
         )
     except InputError as error:
         return _Done(video, (*lines, str(error)), failed=True)
@@ -264,9 +279,8 @@ def _extracted(video: Path, target: Path, job: _Job) -> _Done:
     return _Done(video, tuple(lines), failed=False)
 
 
-@cache
 def _loaded(job: _Job) -> videos.LoadedExtractor:
-    """The extractor with its network, once in every process."""
+    """The extractor with its network."""
     if job.threads is not None:
         torch.set_num_threads(job.threads)
     params = Extractor.model_validate_json(job.params)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ from actionformer.data.guess import Guess, guess, guess_files
 from actionformer.data.suggestion import Advice, Suggestion, suggest
 from actionformer.errors import InputError
 from actionformer.files import write_bytes, write_text
-from actionformer.params.files import load_experiment
+from actionformer.params.dataset import YAML
+from actionformer.params.files import PARAMS, load_experiment, load_extractor
 from actionformer.reporting.figures import primitives
 from actionformer.reporting.figures.lengths import lengths_and_levels
 
@@ -31,25 +33,54 @@ def init(folder: Path, *, say: Say) -> None:
     _write(name, dataset, experiment, guess(folder), say)
 
 
-def suggest_for(annotations: Path, features: Path, out: Path, *, say: Say) -> None:
+def suggest_for(
+    annotations: Path,
+    features: Path,
+    out: Path,
+    *,
+    extractor: str | None = None,
+    params: Path = PARAMS,
+    say: Say,
+) -> None:
     """The same of annotations and features that are named, and a picture of what is suggested.
 
     Args:
         annotations: a database file (docs/own-dataset.md).
         features: a folder, an archive or an h5 file.
         out: folder to write; its name is that of the data set.
+        extractor: name or YAML file of what made the features; None: as they say of themselves,
+            which is no path, where it is one of one's own.
 
     Raises:
-        InputError: a file that is there already, annotations or features that cannot be read; then
-            nothing is written.
+        InputError: a file that is there already, annotations or features that cannot be read,
+            features of another extractor; then nothing is written.
     """
     name = out.resolve().name
     dataset, experiment = _new_files(out, name)
     found = guess_files(annotations, load_database(annotations), features, out)
-    suggestion = _write(name, dataset, experiment, found, say)
+    called = _extractor(found, features, extractor, out, params)
+    suggestion = _write(name, dataset, experiment, found, say, extractor=called)
     picture = out / f"{name}-lengths.png"
     write_bytes(picture, primitives.png(lengths_and_levels(suggestion).spec))
     say(f"{picture}: how long actions are, beside what every level is responsible for")
+
+
+def _extractor(
+    found: Guess, features: Path, extractor: str | None, folder: Path, params: Path
+) -> str | None:
+    """What the YAML of the data set calls the extractor of the features; paths are relative."""
+    if extractor is None:
+        return None
+    called, chosen, _ = load_extractor(extractor, params)
+    wanted = {"extractor": called, "identity": chosen.identity}
+    for key, value in wanted.items():
+        told = None if found.made_by is None else found.made_by[key]
+        if told != value:
+            wrong = f"made by {told or 'what they do not say'}, {extractor} is {value}"
+            raise InputError(f"{features}: {wrong} ({key}); leave --extractor out")
+    if extractor.endswith(YAML):
+        return Path(os.path.relpath(extractor, folder)).as_posix()
+    return called
 
 
 def _new_files(folder: Path, name: str) -> tuple[Path, Path]:
@@ -61,16 +92,30 @@ def _new_files(folder: Path, name: str) -> tuple[Path, Path]:
     return dataset, experiment
 
 
-def _write(name: str, dataset: Path, experiment: Path, found: Guess, say: Say) -> Suggestion:
-    """Write both files, and say what was found."""
+def _write(
+    name: str,
+    dataset: Path,
+    experiment: Path,
+    found: Guess,
+    say: Say,
+    *,
+    extractor: str | None = None,
+) -> Suggestion:
+    """Write both files, and say what was found.
+
+    Args:
+        extractor: what the data set's file calls it; None: as the features do.
+    """
+    if extractor is None and found.made_by is not None:
+        extractor = found.made_by["extractor"]
     suggestion = suggest(
         found.database,
         found.train_subset,
         stride=found.stride,
         fps=found.fps,
-        longest=None if found.stride is None else found.steps,
+        measured=found.steps,
     )
-    write_text(dataset, _dataset(name, found))
+    write_text(dataset, _dataset(name, found, extractor))
     write_text(experiment, _experiment(dataset.name, found, suggestion))
     try:
         # what was written must be what is read
@@ -90,7 +135,7 @@ def _write(name: str, dataset: Path, experiment: Path, found: Guess, say: Say) -
 def _grid(found: Guess) -> str:
     """Where steps lie, in words."""
     if found.stride is None:
-        return f"{found.dim} channels, {found.steps} steps in every video"
+        return f"{found.dim} channels, {max(found.steps.values())} steps in every video"
     rate = f", {found.fps:g} frames per second" if found.fps is not None else ""
     return f"{found.dim} channels, a step every {found.stride:g} frames{rate}"
 
@@ -100,7 +145,7 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _dataset(name: str, found: Guess) -> str:
+def _dataset(name: str, found: Guess, extractor: str | None) -> str:
     """The YAML of the data set."""
     lines = [
         "# What the data are. Written from what their files are like: check it.",
@@ -129,11 +174,12 @@ def _dataset(name: str, found: Guess) -> str:
         lines.append("    stride_frames: null  # features span the video: all have as many steps")
         return "\n".join(lines) + "\n"
     lines.append(f"    stride_frames: {found.stride:g}  # frames between two steps")
-    if found.extractor is not None:
+    if extractor is not None:
         lines += [
             f"    offset_frames: {found.offset:g}  # frame at the centre of step 0",
             _fps(found),
-            f"    extractor: {quoted(found.extractor)}  # as the feature files say, and all this",
+            f"    extractor: {quoted(extractor)}  # as the feature files say, and all this; of one "
+            "of your own the path of its YAML file, so that `predict` finds it",
         ]
         return "\n".join(lines) + "\n"
     half = found.stride / 2

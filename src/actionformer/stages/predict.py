@@ -11,8 +11,9 @@ import numpy as np
 from actionformer.data.annotations import Video
 from actionformer.data.detections import Detection
 from actionformer.data.feature_files import description_in
-from actionformer.detection.from_files import predict_timed
-from actionformer.detection.timing import Timing, timed_as
+from actionformer.detection.from_files import Detector, detect_in_files, refuse_other_extractor
+from actionformer.detection.from_files import load_detector as load_detector
+from actionformer.detection.timing import OF_A_VIDEO, timed_as
 from actionformer.errors import InputError
 from actionformer.files import write_bytes, write_json, write_text
 from actionformer.params.files import PARAMS, load_extractor
@@ -20,8 +21,6 @@ from actionformer.progress import progress
 from actionformer.reporting import subtitles
 from actionformer.reporting.figures import primitives
 from actionformer.reporting.figures.what_happens_when import Timeline, timelines
-from actionformer.training.checkpoint import experiment_of as experiment_of
-from actionformer.training.checkpoint import extractor_of
 
 Say = Callable[[str], None]
 
@@ -43,56 +42,72 @@ class Wanted:
     pictures: bool
 
 
+@dataclass(frozen=True)
+class Extracted:
+    """Videos, each by its name, and the files of their features."""
+
+    videos: Mapping[str, Path]
+    features: Sequence[Path]
+
+
 def extracted(
-    weights: Path,
-    videos: Sequence[Path],
+    detector: Detector,
+    sources: Sequence[Path],
     out: Path,
     *,
     extractor: str | None,
     params: Path = PARAMS,
     machine: Machine,
     say: Say,
-) -> dict[str, Path]:
-    """Extract videos as the weights were trained: video's name -> the file of its features.
+) -> Extracted:
+    """Extract those videos that are looked at, as the detector's weights were trained.
 
     Args:
-        weights: a model.pt, which says the extractor of its features.
+        sources: video files, and folders of them.
         out: folder of the files.
         extractor: name or YAML file of the extractor; None: the one that the weights name.
 
     Raises:
-        InputError: weights that name no extractor; whatever `stages.extract` raises.
+        InputError: before anything is extracted, weights that name no extractor or were trained on
+            features of another, and times that such features say of themselves; then whatever
+            `stages.extract` raises.
     """
     # PyAV, which features do without
-    from actionformer.stages.extract import extract
+    from actionformer.stages.extract import extract, made_by, named
 
+    for option in OF_A_VIDEO:
+        if getattr(detector.timing, option) is not None:
+            raise InputError(f"{option}: goes with features; of a video its extractor knows it")
     if extractor is None:
-        told = extractor_of(weights)
-        in_params = experiment_of(weights).features.extractor
+        told = detector.made_by
+        in_params = detector.trained.features.extractor
         extractor = in_params or (None if told is None else told["extractor"])
     if extractor is None:
         raise InputError(
-            f"{weights}: does not say which extractor made the features that it was trained on; "
+            "the weights do not say which extractor made the features that they were trained on; "
             "name it with --extractor"
         )
+    chosen = load_extractor(extractor, params)
+    refuse_other_extractor(made_by(*chosen), detector.trained, detector.made_by, extractor)
+    videos = {name: path for name, path in named(sources).items() if detector.wants(name)}
+    if not videos:
+        raise InputError(f"{sources[0]}: no video that {detector.timing.annotations} names")
     files = extract(
-        *load_extractor(extractor, params),
-        videos,
+        *chosen,
+        list(videos.values()),
         out,
         device=machine.device,
         gpu_slots=machine.gpu_slots,
         say=say,
     )
-    return {file.stem: file for file in files}
+    return Extracted(videos, files)
 
 
 def predict(
-    weights: Path,
+    detector: Detector,
     features: Sequence[Path],
-    timing: Timing,
     *,
     videos: Mapping[str, Path] | None = None,
-    classifier: Path | None,
     machine: Machine,
     wanted: Wanted,
     out: Path,
@@ -103,20 +118,13 @@ def predict(
     is scored `wanted.min_score` or more.
 
     Args:
-        timing: when which step of the features is, and which videos are looked at.
         videos: name -> file of videos that get a copy with the labels drawn in.
-        classifier: of class-agnostic weights, scores of whole videos.
     """
     said = []
     if description_in(features[0]) is None:
-        said.append(timed_as(experiment_of(weights), timing))
-    results = predict_timed(
-        weights,
-        features,
-        timing,
-        classifier=classifier,
-        device=machine.device,
-        gpu_slots=machine.gpu_slots,
+        said.append(timed_as(detector.trained, detector.timing))
+    results = detect_in_files(
+        detector, features, device=machine.device, gpu_slots=machine.gpu_slots
     )
     files = {video: video.replace("/", "_") for video in results}
     if len(set(files.values())) < len(files):

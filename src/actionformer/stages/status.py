@@ -17,7 +17,7 @@ from actionformer.files import digest, read_object, write_json
 from actionformer.metrics_file import read_metrics
 from actionformer.params import keys
 from actionformer.params.experiment import OWN, Experiment
-from actionformer.params.files import PARAMS
+from actionformer.params.files import PARAMS, load_extractor
 from actionformer.progress import progress
 from actionformer.reporting import status_text
 from actionformer.reporting.status_text import Costs, Hours, RunStatus
@@ -49,7 +49,7 @@ def status(
         calls: row -> the command that makes what it lacks.
         measure: reckon hours from steps that are run now, where none have been on this machine.
     """
-    runs = [run_status(row, seed) for row in rows for seed in seeds]
+    runs = [run_status(row, seed, params) for row in rows for seed in seeds]
     costs = None
     if cost or measure:
         costs = _costs(runs, len(seeds), params, measure=measure)
@@ -75,7 +75,7 @@ def own_rows() -> list[str]:
     return found
 
 
-def run_status(experiment: Experiment, seed: int) -> RunStatus:
+def run_status(experiment: Experiment, seed: int, params: Path = PARAMS) -> RunStatus:
     """What the files of a run tell."""
     run = layout.run(experiment.edition, experiment.name, seed)
     epoch, seconds = _trained(run)
@@ -83,7 +83,7 @@ def run_status(experiment: Experiment, seed: int) -> RunStatus:
         # history.csv, which is written at the end, may be that of an earlier training
         epoch, seconds = _progress(run)
         return RunStatus(experiment, seed, "running", epoch, seconds, None, "train")
-    stage = _next_stage(experiment, run)
+    stage = _next_stage(experiment, run, params)
     if not stage:
         score = read_metrics(run / "metrics.json")["percent"]["mAP/average"]
         stage, why = outdated(experiment, seed)
@@ -172,7 +172,7 @@ def _progress(run: Path) -> tuple[int, float | None]:
     return int(progress["epoch"]), float(progress["seconds"])
 
 
-def _next_stage(experiment: Experiment, run: Path) -> str:
+def _next_stage(experiment: Experiment, run: Path, params: Path) -> str:
     """The first command that has yet to run; empty where a run is finished."""
     raw = [*layout.annotation_files_of(experiment), layout.raw_features_of(experiment)]
     built = [layout.database_of(experiment), layout.store_of(experiment)]
@@ -181,6 +181,7 @@ def _next_stage(experiment: Experiment, run: Path) -> str:
     pack = f"pack {experiment.feature_argument} {experiment.data.features}"
     stops = {
         f"convert {experiment.dataset_argument}": layout.database_of(experiment),
+        **_stops_before_pack(experiment, params),
         pack: layout.store_of(experiment),
         f"audit {experiment.name}": layout.audit(experiment),
         "train": run / "model.pt",
@@ -191,6 +192,20 @@ def _next_stage(experiment: Experiment, run: Path) -> str:
         if not path.exists():
             return stage
     return ""
+
+
+def _stops_before_pack(experiment: Experiment, params: Path) -> dict[str, Path]:
+    """Commands that make a row's features of videos, and what they write; none once packed."""
+    features = experiment.features
+    if features.videos is None or layout.store_of(experiment).exists():
+        return {}
+    assert features.extractor is not None
+    _, _, weights = load_extractor(features.extractor, params)
+    called = f"{experiment.feature_argument} --features {experiment.data.features}"
+    return {
+        f"fetch --extractor {features.extractor}": weights,
+        f"extract --dataset {called}": layout.extracted_manifest(experiment),
+    }
 
 
 def _all_there(paths: Sequence[Path]) -> bool:

@@ -5,10 +5,12 @@ Nothing is sought: what a seek finds depends on where a codec's key frames lie.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -19,6 +21,7 @@ from torch.nn import functional
 from actionformer.errors import InputError, first_line
 
 Frame = NDArray[np.uint8]
+FrameAt = Literal["nearest", "before"]
 
 # share of the length which a file promises that may be lacking: containers round, and count audio
 MISSING = 0.1
@@ -36,6 +39,8 @@ class VideoFrames:
 
     Args:
         fps: frames per second; None: the video's own, on average.
+        frame_at: 'nearest': frame k is the one that begins nearest to its time, 'before': the last
+            one that has begun by then.
         resize: pixels of the shorter side, or (height, width); None: as they are.
         antialias: does every pixel count where a picture becomes smaller?
         crop: pixels of a square in the middle; None: all of it.
@@ -47,6 +52,7 @@ class VideoFrames:
         count: how many there were, needed or not; known at the end.
         stream_index: of the pictures, among all streams of the file.
         broken: packets that could not be decoded, for which the frame before stands.
+        is_on_its_side: is the last frame that was seen one that players turn by a quarter?
 
     Raises:
         InputError: no such file, none that is decoded here, one without pictures; at the end, one
@@ -58,12 +64,14 @@ class VideoFrames:
         path: Path,
         *,
         fps: float | None = None,
+        frame_at: FrameAt = "nearest",
         resize: int | tuple[int, int] | None = None,
         antialias: bool = True,
         crop: int | None = None,
         is_needed: Callable[[int], bool] = lambda k: True,
     ) -> None:
         self.path = path
+        self._tick_of = _nearest if frame_at == "nearest" else math.ceil
         self._resize, self._antialias = resize, antialias
         self._crop, self._is_needed = crop, is_needed
         if not path.is_file():
@@ -74,6 +82,7 @@ class VideoFrames:
             raise InputError(f"{path}: {_not_readable(error)}") from None
         self._stream = self._pictures()
         self.stream_index = self._stream.index
+        self._sounds = self._container.streams.audio
         self._stream.thread_type = "AUTO"
         rate = self._stream.average_rate or self._stream.guessed_rate
         if not rate or not 0 < rate <= FASTEST:
@@ -83,12 +92,18 @@ class VideoFrames:
         self._own_rate = Fraction(rate)
         self._rate = self._own_rate if fps is None else Fraction(fps).limit_denominator(1_000_000)
         self.fps = float(self._rate)
-        self._seconds = self._promised_seconds()
+        # what the file says of its pictures, and of all of it: sound may go on
+        self._seconds = _seconds_of(self._stream)
+        self._seconds_in_all = Fraction(self._container.duration or 0, av.time_base) or None
+        # as far as packets of sound have come
+        self._sound_until = Fraction(0)
         self.promised = None
-        if self._seconds is not None:
-            self.promised = max(1, round(self._seconds * self._rate))
+        promised = self._seconds or self._seconds_in_all
+        if promised is not None:
+            self.promised = max(1, round(promised * self._rate))
         self.count = 0
         self.broken = 0
+        self.is_on_its_side = False
 
     def _pictures(self) -> Any:
         """The first stream of moving pictures."""
@@ -98,15 +113,6 @@ class VideoFrames:
                 return stream
         self._container.close()
         raise InputError(f"{self.path}: has no pictures; expected a video")
-
-    def _promised_seconds(self) -> Fraction | None:
-        stream = self._stream
-        if stream.duration and stream.time_base:
-            return Fraction(stream.duration * stream.time_base)
-        # of a file with sound that is as long as the longer of the two
-        if self._container.duration and not self._container.streams.audio:
-            return Fraction(self._container.duration, av.time_base)
-        return None
 
     def __iter__(self) -> Generator[tuple[int, Frame], None, None]:
         """The frames (H, W, 3) that are needed, each with its number; once."""
@@ -120,7 +126,7 @@ class VideoFrames:
         held, tick = None, 0
         end = Fraction(0)
         for frame, seconds, lasts in self._timed():
-            arrived = max(tick, _nearest(seconds * self._rate))
+            arrived = max(tick, self._tick_of(seconds * self._rate))
             if held is not None:
                 yield from self._repeated(held, arrived - tick)
             held, tick = frame, arrived
@@ -128,21 +134,23 @@ class VideoFrames:
         if held is not None:
             # one frame, however short the video is
             least = 1 if self.count == 0 else 0
-            yield from self._repeated(held, max(least, _nearest(end * self._rate) - tick))
+            yield from self._repeated(held, max(least, self._tick_of(end * self._rate) - tick))
 
     def _timed(self) -> Iterator[tuple[Any, Fraction, Fraction]]:
         """Every frame of the file, its seconds after the first one, and how long it is shown."""
         first: Fraction | None = None
         expected = Fraction(0)
-        for frame in self._decoded():
-            lasts = 1 / self._own_rate
+        usual = 1 / self._own_rate
+        for i, frame in enumerate(self._decoded()):
+            lasts = usual
             seconds = expected
             if frame.pts is not None and frame.time_base is not None:
+                grain = frame.time_base
                 if frame.duration:
-                    lasts = frame.duration * frame.time_base
-                shown = frame.pts * frame.time_base
+                    lasts = _unrounded(frame.duration * grain, usual, grain)
+                shown = frame.pts * grain
                 first = shown if first is None else first
-                seconds = shown - first
+                seconds = _unrounded(shown - first, i * usual, grain)
             # a frame that goes back in time comes when it comes
             seconds = max(seconds, Fraction(0))
             if seconds > LONGEST:
@@ -154,7 +162,10 @@ class VideoFrames:
     def _decoded(self) -> Iterator[Any]:
         """Frames as the file has them; what can't be decoded is counted."""
         try:
-            for packet in self._container.demux(self._stream):
+            for packet in self._container.demux(self._stream, *self._sounds):
+                if packet.stream is not self._stream:
+                    self._hear(packet)
+                    continue
                 try:
                     frames = packet.decode()
                 except av.FFmpegError:
@@ -164,6 +175,12 @@ class VideoFrames:
         except av.FFmpegError:
             # the container breaks off
             self.broken += 1
+
+    def _hear(self, packet: Any) -> None:
+        """Note how far the sound has come, which is not decoded."""
+        if packet.pts is not None and packet.time_base is not None:
+            until = (packet.pts + (packet.duration or 0)) * packet.time_base
+            self._sound_until = max(self._sound_until, until)
 
     def _repeated(self, frame: Any, times: int) -> Iterator[tuple[int, Frame]]:
         """What is seen of a frame, so many times; converted once, and only if it is needed."""
@@ -178,13 +195,13 @@ class VideoFrames:
 
     def _seen(self, frame: Any) -> Frame:
         """The pixels (H, W, 3) of a frame, as it is shown, resized and cut."""
-        is_on_its_side = _quarters(frame.rotation) % 2 == 1
+        self.is_on_its_side = _quarters(frame.rotation) % 2 == 1
         height, width = frame.height, frame.width
-        if is_on_its_side:
+        if self.is_on_its_side:
             height, width = width, height
         height, width = resized(height, width, self._resize)
         if self._antialias:
-            coded = (width, height) if is_on_its_side else (height, width)
+            coded = (width, height) if self.is_on_its_side else (height, width)
             pixels = frame.to_ndarray(
                 format="rgb24", height=coded[0], width=coded[1], interpolation="BILINEAR"
             )
@@ -193,7 +210,8 @@ class VideoFrames:
             pixels = upright(frame.to_ndarray(format="rgb24"), frame.rotation)
             pixels = _interpolated(pixels, height, width)
         if self._crop is not None:
-            top, left = (height - self._crop) // 2, (width - self._crop) // 2
+            # of two middles the later one, as the authors of SlowFast and TSP cut
+            top, left = (height - self._crop + 1) // 2, (width - self._crop + 1) // 2
             pixels = pixels[top : top + self._crop, left : left + self._crop]
         return np.ascontiguousarray(pixels)
 
@@ -201,9 +219,31 @@ class VideoFrames:
         found = Fraction(self.count) / self._rate
         if not self.count:
             raise InputError(f"{self.path}: not one frame of it can be decoded; get it again")
-        if self._seconds is not None and found < self._seconds * Fraction(1 - MISSING):
-            wrong = f"ends after {float(found):.1f} of {float(self._seconds):.1f} s"
+        promised = self._seconds
+        if promised is None:
+            found, promised = max(found, self._sound_until), self._seconds_in_all
+        if promised is not None and found < promised * Fraction(1 - MISSING):
+            wrong = f"ends after {float(found):.1f} of {float(promised):.1f} s"
             raise InputError(f"{self.path}: {wrong}; is it truncated? get it again")
+
+
+def _seconds_of(stream: Any) -> Fraction | None:
+    """How long a file says that a stream is; Matroska says it in a tag, or not at all."""
+    if stream.duration and stream.time_base:
+        return Fraction(stream.duration * stream.time_base)
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if tag is None:
+        return None
+    seconds = 3600 * Fraction(tag[1]) + 60 * Fraction(tag[2]) + Fraction(tag[3])
+    return seconds or None
+
+
+def _unrounded(seconds: Fraction, exact: Fraction, grain: Fraction) -> Fraction:
+    """What a time is at a constant rate, where a file's ticks can have rounded it to what it says.
+
+    Without, the frames that are seen would depend on the kind of file.
+    """
+    return exact if abs(seconds - exact) <= grain else seconds
 
 
 def upright(pixels: Frame, rotation: int) -> Frame:

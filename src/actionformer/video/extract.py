@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from actionformer.data.extracted import Description, FeatureWriter
-from actionformer.errors import InputError
+from actionformer.errors import InputError, is_out_of_memory
 from actionformer.params.extractor import Extractor
 from actionformer.progress import progress
 from actionformer.video import clips
@@ -76,6 +76,7 @@ def extract(
     frames = VideoFrames(
         video,
         fps=params.fps,
+        frame_at=params.frame_at,
         resize=params.resize,
         antialias=params.antialias,
         crop=params.crop,
@@ -91,7 +92,7 @@ def extract(
                 total = _batches_promised(frames, loaded)
                 shown = progress(decoded, f"extract {video.name}", unit="batch", total=total)
             for clips_BTHWC in shown:
-                features_BC = loaded.features(torch.from_numpy(clips_BTHWC))
+                features_BC = _features(loaded, torch.from_numpy(clips_BTHWC))
                 if features_BC.shape[1] != params.dim:
                     wrong = f"gives {features_BC.shape[1]} channels, its params say {params.dim}"
                     raise InputError(f"extractor {loaded.name}: {wrong}")
@@ -115,6 +116,18 @@ def extract(
         )
         writer.finish(target, description)
     return description
+
+
+def _features(loaded: LoadedExtractor, clips_BTHWC: Tensor) -> Tensor:
+    """Of clips; too little memory for them is one line."""
+    try:
+        return loaded.features(clips_BTHWC)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        clips = f"{len(clips_BTHWC)} clips at once" if len(clips_BTHWC) > 1 else "one clip"
+        wrong = f"too little memory on {loaded.device} for {clips}"
+        raise InputError(f"extractor {loaded.name}: {wrong}; a smaller --batch-size") from None
 
 
 def _batches_promised(frames: VideoFrames, loaded: LoadedExtractor) -> int | None:

@@ -20,7 +20,7 @@ from actionformer.files import atomic_path
 from actionformer.progress import progress
 from actionformer.video.decode import VideoFrames, upright
 
-# audio that an mp4 file holds as it is; other kinds become the first of these
+# codecs of audio that an mp4 file holds as it is; others become the first of these
 IN_MP4 = ("aac", "mp3", "ac3", "eac3", "alac", "opus")
 # of Okabe and Ito, which eyes of every kind tell apart
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
@@ -80,6 +80,12 @@ class _Copy:
         self._written.width, self._written.height = size
         self._written.pix_fmt = "yuv420p"
         self._written.codec_context.time_base = self._pictures.time_base
+        # pixels that are no squares; 0 where the file says nothing
+        width_of_pixel = self._pictures.sample_aspect_ratio
+        if width_of_pixel:
+            if frames.is_on_its_side:
+                width_of_pixel = 1 / width_of_pixel
+            self._written.codec_context.sample_aspect_ratio = width_of_pixel
         self._sound = next(iter(input_.streams.audio), None)
         ends = [found["segment"][1] for found in detections]
         seconds = max((frames.promised or 0) / frames.fps, *ends, 1.0)
@@ -93,7 +99,8 @@ class _Copy:
             self._open_sound(self._sound)
 
     def _open_sound(self, sound: Any) -> None:
-        if sound.codec_context.name in IN_MP4:
+        # its decoder may be called otherwise: mp3float
+        if sound.codec_context.codec.canonical_name in IN_MP4:
             self._written_sound = self._output.add_stream_from_template(sound)
             return
         rate = sound.codec_context.sample_rate
