@@ -23,13 +23,14 @@ from hypothesis import strategies as st
 from actionformer.commands.main import main
 from actionformer.data.extracted import Description, as_text, parsed
 from actionformer.data.feature_files import described
-from actionformer.errors import InputError
-from actionformer.params.extractor import I3D, Extractor
+from actionformer.errors import InputError, first_line
+from actionformer.params.extractor import I3D, Decoder, Extractor
 from actionformer.stages.extract import extract
-from actionformer.video import clips, decode
-from actionformer.video.decode import VideoFrames, resized
+from actionformer.video import clips, readers
+from actionformer.video.decode import VideoFrames
 from actionformer.video.label import write_labelled
 from actionformer.video.networks.videomae import VideoMAE
+from actionformer.video.readers import resized
 from videos import brightness, growing_bar, tiny_extractor, write_video
 
 Said = list[str]
@@ -38,6 +39,26 @@ Said = list[str]
 @pytest.fixture
 def said() -> Said:
     return []
+
+
+def _no_torchcodec() -> str:
+    """Why torchcodec doesn't decode here; nothing where it does."""
+    try:
+        import torchcodec.decoders  # noqa: F401
+    except (ImportError, RuntimeError, OSError) as error:
+        return f"torchcodec doesn't decode here: {first_line(error)}"
+    return ""
+
+
+NO_TORCHCODEC = _no_torchcodec()
+needs_torchcodec = pytest.mark.skipif(bool(NO_TORCHCODEC), reason=NO_TORCHCODEC)
+
+
+@pytest.fixture(params=["pyav", pytest.param("torchcodec", marks=needs_torchcodec)])
+def decoder(request: pytest.FixtureRequest) -> Decoder:
+    """Whatever decodes, a video has the same frames."""
+    chosen: Decoder = request.param
+    return chosen
 
 
 def seen(path: Path, **options: Any) -> tuple[VideoFrames, list[np.ndarray]]:
@@ -50,11 +71,11 @@ def seen(path: Path, **options: Any) -> tuple[VideoFrames, list[np.ndarray]]:
 
 @pytest.mark.parametrize(("fps", "count"), [(None, 50), (25, 50), (50, 100), (10, 20), (7.5, 15)])
 def test_frames_come_at_the_rate_that_is_asked_for(
-    tmp_path: Path, fps: float | None, count: int
+    tmp_path: Path, decoder: Decoder, fps: float | None, count: int
 ) -> None:
     """Frame k shows what the video shows at k / fps, to half a frame; all of the video is seen."""
     write_video(tmp_path / "a.mp4", partial(growing_bar, count=50), 50)
-    frames, pictures = seen(tmp_path / "a.mp4", fps=fps)
+    frames, pictures = seen(tmp_path / "a.mp4", fps=fps, decoder=decoder)
     assert frames.count == frames.promised == len(pictures) == count
     for k, picture in enumerate(pictures):
         shown = k / frames.fps * 25
@@ -64,32 +85,36 @@ def test_frames_come_at_the_rate_that_is_asked_for(
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
 @pytest.mark.parametrize("own", [24, 25, 30, Fraction(30000, 1001)])
 def test_the_last_frame_that_has_begun_is_the_one_whose_number_is_rounded_down(
-    tmp_path: Path, own: int | Fraction, suffix: str
+    tmp_path: Path, decoder: Decoder, own: int | Fraction, suffix: str
 ) -> None:
     """floor(k * own / fps), as TSP's authors choose; ticks of a kind of file change nothing."""
     count = 60
     path = tmp_path / f"a{suffix}"
     write_video(path, partial(growing_bar, count=count, width=4 * count), count, fps=own)
-    _, pictures = seen(path, fps=15, frame_at="before")
+    _, pictures = seen(path, fps=15, frame_at="before", decoder=decoder)
     numbers = [round(brightness(picture) * count) for picture in pictures]
     expected = [math.floor(k * own / 15) for k in range(math.ceil(count / own * 15))]
     assert numbers == expected
 
 
 @pytest.mark.parametrize("fps", [15, 24, 60])
-def test_the_same_frames_are_seen_whatever_the_kind_of_file(tmp_path: Path, fps: int) -> None:
+def test_the_same_frames_are_seen_whatever_the_kind_of_file(
+    tmp_path: Path, decoder: Decoder, fps: int
+) -> None:
     """Matroska rounds times to thousandths of a second."""
     numbers = []
     for suffix in (".mp4", ".mkv"):
         path = tmp_path / f"a{suffix}"
         picture = partial(growing_bar, count=60, width=240)
         write_video(path, picture, 60, fps=Fraction(30000, 1001))
-        _, pictures = seen(path, fps=fps)
+        _, pictures = seen(path, fps=fps, decoder=decoder)
         numbers.append([round(brightness(one) * 60) for one in pictures])
     assert numbers[0] == numbers[1]
 
 
-def test_a_video_of_changing_rate_is_brought_to_a_constant_one(tmp_path: Path) -> None:
+def test_a_video_of_changing_rate_is_brought_to_a_constant_one(
+    tmp_path: Path, decoder: Decoder
+) -> None:
     """A second of 25 frames, then two of 5 frames: what counts is when a frame is shown."""
     times = [Fraction(k, 25) for k in range(25)] + [1 + Fraction(k, 5) for k in range(10)]
     last = float(times[-1])
@@ -98,7 +123,7 @@ def test_a_video_of_changing_rate_is_brought_to_a_constant_one(tmp_path: Path) -
         return growing_bar(round(1000 * float(times[k])), count=round(1000 * last))
 
     write_video(tmp_path / "a.mkv", picture, len(times), shown_at=times)
-    frames, pictures = seen(tmp_path / "a.mkv", fps=10)
+    frames, pictures = seen(tmp_path / "a.mkv", fps=10, decoder=decoder)
     assert abs(frames.count - 30) <= 2
     for k, shown in enumerate(pictures):
         arrived = max(float(time) for time in times if float(time) <= k / 10 + 0.05)
@@ -106,12 +131,14 @@ def test_a_video_of_changing_rate_is_brought_to_a_constant_one(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("rotation", "edge"), [(90, "below"), (-90, "above"), (180, "right")])
-def test_a_video_is_seen_as_players_show_it(tmp_path: Path, rotation: int, edge: str) -> None:
+def test_a_video_is_seen_as_players_show_it(
+    tmp_path: Path, decoder: Decoder, rotation: int, edge: str
+) -> None:
     """A bar at the left that the file turns counterclockwise is below, and so on."""
     write_video(
         tmp_path / "a.mp4", lambda k: growing_bar(1, count=4, width=64), 5, rotation=rotation
     )
-    _, pictures = seen(tmp_path / "a.mp4")
+    _, pictures = seen(tmp_path / "a.mp4", decoder=decoder)
     picture = pictures[0].astype(float)
     assert picture.shape == ((64, 48, 3) if abs(rotation) == 90 else (48, 64, 3))
     halves = {
@@ -135,14 +162,38 @@ def test_the_shorter_side_gets_the_pixels_that_are_asked_for(
     )
 
 
-def test_odd_sides_and_a_cut_from_the_middle(tmp_path: Path) -> None:
+def test_odd_sides_and_a_cut_from_the_middle(tmp_path: Path, decoder: Decoder) -> None:
     write_video(
         tmp_path / "a.mp4", partial(growing_bar, count=2, height=41, width=51), 2, codec="libx264"
     )
-    _, pictures = seen(tmp_path / "a.mp4", resize=36, crop=32)
+    _, pictures = seen(tmp_path / "a.mp4", resize=36, crop=32, decoder=decoder)
     assert pictures[0].shape == (32, 32, 3)
     # half of it is white
     assert brightness(pictures[1]) == pytest.approx(0.5, abs=0.03)
+
+
+@needs_torchcodec
+@pytest.mark.parametrize("antialias", [True, False])
+def test_decoders_differ_by_rounding_alone(tmp_path: Path, antialias: bool) -> None:
+    """Of 255: colours are rounded when they are decoded, and again when pictures get smaller."""
+    path = tmp_path / "a.mp4"
+    write_video(path, partial(growing_bar, count=20, height=240, width=320), 20, codec="libx264")
+    pictures = []
+    for decoder in ("pyav", "torchcodec"):
+        _, one = seen(path, resize=112, crop=96, antialias=antialias, decoder=decoder)
+        pictures.append(np.stack(one).astype(int))
+    difference = np.abs(pictures[0] - pictures[1])
+    assert difference.mean() < 1
+    assert np.quantile(difference, 0.98) <= 12
+
+
+def test_a_decoder_that_is_not_there_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    write_video(tmp_path / "a.mp4", partial(growing_bar, count=2), 2)
+    with pytest.raises(InputError, match=r"decoder torchcodec isn't there .*; docs/video\.md says"):
+        VideoFrames(tmp_path / "a.mp4", decoder="torchcodec")
 
 
 def truncated(path: Path, share: float) -> None:
@@ -162,13 +213,13 @@ def truncated(path: Path, share: float) -> None:
     ],
 )
 def test_what_is_no_whole_video_is_one_line(
-    tmp_path: Path, name: str, damage: Callable[[Path], object], words: str
+    tmp_path: Path, decoder: Decoder, name: str, damage: Callable[[Path], object], words: str
 ) -> None:
     path = tmp_path / name
     write_video(path, partial(growing_bar, count=200), 200)
     damage(path)
     with pytest.raises(InputError, match=words) as error:
-        seen(path)
+        seen(path, decoder=decoder)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -181,7 +232,7 @@ def test_a_video_whose_sound_goes_on_is_whole_and_half_of_it_is_not(
     path = tmp_path / "a.mkv"
     write_video(path, partial(growing_bar, count=200), 200, sound="aac", sound_seconds=10)
     if not says_so:
-        monkeypatch.setattr(decode, "_seconds_of", lambda stream: None)
+        monkeypatch.setattr(readers, "_seconds_of", lambda stream: None)
     frames, pictures = seen(path)
     assert frames.count == len(pictures) == 200
     truncated(path, 0.5)

@@ -302,18 +302,18 @@ def _in_pytorchvideo(name: str) -> str:
 
 
 def test_weights_are_read_from_every_form_that_is_published(tmp_path: Path) -> None:
-    """Under a key, with a prefix, beside a classifier, as safetensors: the network is the same."""
+    """Under a key, with a prefix, as safetensors, whatever the file is called: the same network."""
     weights = original_weights(16, 2)
     torch.save(weights, tmp_path / "plain.pth")
     torch.save({"module": weights, "epoch": 3}, tmp_path / "keyed.pth")
     prefixed = {f"features.{name}": tensor for name, tensor in weights.items()}
     torch.save({"model": {"inner": prefixed}}, tmp_path / "prefixed.pth")
-    save_file(weights, tmp_path / "w.safetensors")
+    save_file(weights, tmp_path / "w.weights")
     forms = {
         "plain.pth": small_videomae(state=[]),
         "keyed.pth": small_videomae(),
         "prefixed.pth": small_videomae(state=["model", "inner"], prefix="features."),
-        "w.safetensors": small_videomae(state=[]),
+        "w.weights": small_videomae(state=[]),
     }
     clip = torch.rand(1, 3, 4, 16, 16)
     found = [network_with_weights(form, tmp_path / name)(clip) for name, form in forms.items()]

@@ -16,6 +16,8 @@ from actionformer.params.dataset import File, Params, Within
 ARITHMETIC = 2
 
 Channels = tuple[float, float, float]
+FrameAt = Literal["nearest", "before"]
+Decoder = Literal["pyav", "torchcodec"]
 
 
 class I3D(Params):
@@ -84,10 +86,13 @@ class Extractor(Params):
     fps: float | None = Field(
         None, gt=0, description="frames per second that videos are brought to; null: their own"
     )
-    frame_at: Literal["nearest", "before"] = Field(
+    frame_at: FrameAt = Field(
         "nearest",
         description="which frame of a video at another rate: the one that begins nearest to the "
         "time that is wanted, or the last one that has begun by then",
+    )
+    decoder: Decoder = Field(
+        "pyav", description="what decodes videos; torchcodec is an extra (docs/video.md)"
     )
     clip_frames: int = Field(gt=0, description="frames that the network sees at once")
     frame_step: int = Field(1, gt=0, description="from one frame of a clip to its next")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionformer.params.extractor import Extractor
-from actionformer.video.decode import Frame
+from actionformer.video.readers import Frame
 
 Clips = NDArray[np.uint8]
 

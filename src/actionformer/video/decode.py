@@ -1,27 +1,18 @@
-"""Frames of a video file at a constant rate, upright, resized and cut: PyAV, from start to end.
-
-Nothing is sought: what a seek finds depends on where a codec's key frames lie.
-"""
+"""Frames of a video file at a constant rate, upright, resized and cut."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import av
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch.nn import functional
 
-from actionformer.errors import InputError, first_line
-
-Frame = NDArray[np.uint8]
-FrameAt = Literal["nearest", "before"]
+from actionformer.errors import InputError
+from actionformer.params.extractor import Decoder, FrameAt
+from actionformer.video.readers import Frame, Size, opened
 
 # share of the length which a file promises that may be lacking: containers round, and count audio
 MISSING = 0.1
@@ -41,6 +32,7 @@ class VideoFrames:
         fps: frames per second; None: the video's own, on average.
         frame_at: 'nearest': frame k is the one that begins nearest to its time, 'before': the last
             one that has begun by then.
+        decoder: what decodes.
         resize: pixels of the shorter side, or (height, width); None: as they are.
         antialias: does every pixel count where a picture becomes smaller?
         crop: pixels of a square in the middle; None: all of it.
@@ -51,7 +43,6 @@ class VideoFrames:
         promised: how many frames the file says it has at that rate; None where it doesn't say.
         count: how many there were, needed or not; known at the end.
         stream_index: of the pictures, among all streams of the file.
-        broken: packets that could not be decoded, for which the frame before stands.
         is_on_its_side: is the last frame that was seen one that players turn by a quarter?
 
     Raises:
@@ -65,7 +56,8 @@ class VideoFrames:
         *,
         fps: float | None = None,
         frame_at: FrameAt = "nearest",
-        resize: int | tuple[int, int] | None = None,
+        decoder: Decoder = "pyav",
+        resize: Size = None,
         antialias: bool = True,
         crop: int | None = None,
         is_needed: Callable[[int], bool] = lambda k: True,
@@ -74,52 +66,34 @@ class VideoFrames:
         self._tick_of = _nearest if frame_at == "nearest" else math.ceil
         self._resize, self._antialias = resize, antialias
         self._crop, self._is_needed = crop, is_needed
-        if not path.is_file():
-            raise InputError(f"{path}: no such video")
-        try:
-            self._container = av.open(str(path))
-        except (av.FFmpegError, ValueError, UnicodeError) as error:
-            raise InputError(f"{path}: {_not_readable(error)}") from None
-        self._stream = self._pictures()
-        self.stream_index = self._stream.index
-        self._sounds = self._container.streams.audio
-        self._stream.thread_type = "AUTO"
-        rate = self._stream.average_rate or self._stream.guessed_rate
-        if not rate or not 0 < rate <= FASTEST:
-            self._container.close()
+        self._file = opened(path, decoder)
+        self.stream_index = self._file.stream_index
+        rate = self._file.rate
+        if rate is None or not 0 < rate <= FASTEST:
+            self._file.close()
             raise InputError(f"{path}: says no frame rate that can be ({rate}); encode it again")
         # of the video itself
-        self._own_rate = Fraction(rate)
-        self._rate = self._own_rate if fps is None else Fraction(fps).limit_denominator(1_000_000)
+        self._own_rate = rate
+        self._rate = rate if fps is None else Fraction(fps).limit_denominator(1_000_000)
         self.fps = float(self._rate)
-        # what the file says of its pictures, and of all of it: sound may go on
-        self._seconds = _seconds_of(self._stream)
-        self._seconds_in_all = Fraction(self._container.duration or 0, av.time_base) or None
-        # as far as packets of sound have come
-        self._sound_until = Fraction(0)
         self.promised = None
-        promised = self._seconds or self._seconds_in_all
+        promised = self._file.seconds or self._file.seconds_in_all
         if promised is not None:
             self.promised = max(1, round(promised * self._rate))
         self.count = 0
-        self.broken = 0
         self.is_on_its_side = False
 
-    def _pictures(self) -> Any:
-        """The first stream of moving pictures."""
-        for stream in self._container.streams.video:
-            # the cover of a piece of music is a stream, too
-            if not stream.disposition & av.stream.Disposition.attached_pic:
-                return stream
-        self._container.close()
-        raise InputError(f"{self.path}: has no pictures; expected a video")
+    @property
+    def broken(self) -> int:
+        """Packets that could not be decoded, for which the frame before stands."""
+        return self._file.broken
 
     def __iter__(self) -> Generator[tuple[int, Frame], None, None]:
         """The frames (H, W, 3) that are needed, each with its number; once."""
         try:
             yield from self._at_constant_rate()
         finally:
-            self._container.close()
+            self._file.close()
         self._refuse_truncated()
 
     def _at_constant_rate(self) -> Iterator[tuple[int, Frame]]:
@@ -141,46 +115,21 @@ class VideoFrames:
         first: Fraction | None = None
         expected = Fraction(0)
         usual = 1 / self._own_rate
-        for i, frame in enumerate(self._decoded()):
+        for i, shown in enumerate(self._file.frames()):
             lasts = usual
+            if shown.lasts is not None:
+                lasts = _unrounded(shown.lasts, usual, shown.grain)
             seconds = expected
-            if frame.pts is not None and frame.time_base is not None:
-                grain = frame.time_base
-                if frame.duration:
-                    lasts = _unrounded(frame.duration * grain, usual, grain)
-                shown = frame.pts * grain
-                first = shown if first is None else first
-                seconds = _unrounded(shown - first, i * usual, grain)
+            if shown.seconds is not None:
+                first = shown.seconds if first is None else first
+                seconds = _unrounded(shown.seconds - first, i * usual, shown.grain)
             # a frame that goes back in time comes when it comes
             seconds = max(seconds, Fraction(0))
             if seconds > LONGEST:
                 wrong = f"a frame is shown {float(seconds) / 3600:,.0f} hours after the first"
                 raise InputError(f"{self.path}: {wrong}; encode it again")
-            yield frame, seconds, lasts
+            yield shown.frame, seconds, lasts
             expected = seconds + lasts
-
-    def _decoded(self) -> Iterator[Any]:
-        """Frames as the file has them; what can't be decoded is counted."""
-        try:
-            for packet in self._container.demux(self._stream, *self._sounds):
-                if packet.stream is not self._stream:
-                    self._hear(packet)
-                    continue
-                try:
-                    frames = packet.decode()
-                except av.FFmpegError:
-                    self.broken += 1
-                    continue
-                yield from frames
-        except av.FFmpegError:
-            # the container breaks off
-            self.broken += 1
-
-    def _hear(self, packet: Any) -> None:
-        """Note how far the sound has come, which is not decoded."""
-        if packet.pts is not None and packet.time_base is not None:
-            until = (packet.pts + (packet.duration or 0)) * packet.time_base
-            self._sound_until = max(self._sound_until, until)
 
     def _repeated(self, frame: Any, times: int) -> Iterator[tuple[int, Frame]]:
         """What is seen of a frame, so many times; converted once, and only if it is needed."""
@@ -195,21 +144,10 @@ class VideoFrames:
 
     def _seen(self, frame: Any) -> Frame:
         """The pixels (H, W, 3) of a frame, as it is shown, resized and cut."""
-        self.is_on_its_side = _quarters(frame.rotation) % 2 == 1
-        height, width = frame.height, frame.width
-        if self.is_on_its_side:
-            height, width = width, height
-        height, width = resized(height, width, self._resize)
-        if self._antialias:
-            coded = (width, height) if self.is_on_its_side else (height, width)
-            pixels = frame.to_ndarray(
-                format="rgb24", height=coded[0], width=coded[1], interpolation="BILINEAR"
-            )
-            pixels = upright(pixels, frame.rotation)
-        else:
-            pixels = upright(frame.to_ndarray(format="rgb24"), frame.rotation)
-            pixels = _interpolated(pixels, height, width)
+        self.is_on_its_side = self._file.is_on_its_side(frame)
+        pixels = self._file.pixels(frame, self._resize, antialias=self._antialias)
         if self._crop is not None:
+            height, width, _ = pixels.shape
             # of two middles the later one, as the authors of SlowFast and TSP cut
             top, left = (height - self._crop + 1) // 2, (width - self._crop + 1) // 2
             pixels = pixels[top : top + self._crop, left : left + self._crop]
@@ -219,23 +157,13 @@ class VideoFrames:
         found = Fraction(self.count) / self._rate
         if not self.count:
             raise InputError(f"{self.path}: not one frame of it can be decoded; get it again")
-        promised = self._seconds
+        promised = self._file.seconds
         if promised is None:
-            found, promised = max(found, self._sound_until), self._seconds_in_all
+            promised = self._file.seconds_in_all
+            found = max(found, self._file.sound_until)
         if promised is not None and found < promised * Fraction(1 - MISSING):
             wrong = f"ends after {float(found):.1f} of {float(promised):.1f} s"
             raise InputError(f"{self.path}: {wrong}; is it truncated? get it again")
-
-
-def _seconds_of(stream: Any) -> Fraction | None:
-    """How long a file says that a stream is; Matroska says it in a tag, or not at all."""
-    if stream.duration and stream.time_base:
-        return Fraction(stream.duration * stream.time_base)
-    tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
-    if tag is None:
-        return None
-    seconds = 3600 * Fraction(tag[1]) + 60 * Fraction(tag[2]) + Fraction(tag[3])
-    return seconds or None
 
 
 def _unrounded(seconds: Fraction, exact: Fraction, grain: Fraction) -> Fraction:
@@ -246,44 +174,6 @@ def _unrounded(seconds: Fraction, exact: Fraction, grain: Fraction) -> Fraction:
     return exact if abs(seconds - exact) <= grain else seconds
 
 
-def upright(pixels: Frame, rotation: int) -> Frame:
-    """The pixels (H, W, 3) of a frame as players show it, which a phone may have coded otherwise.
-
-    Args:
-        rotation: degrees counterclockwise, as the file says.
-    """
-    return np.rot90(pixels, _quarters(rotation))
-
-
-def _interpolated(pixels: Frame, height: int, width: int) -> Frame:
-    """Bilinear between the nearest four pixels, as networks were trained whose code resizes so."""
-    picture_CHW = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float()
-    resized_CHW = functional.interpolate(
-        picture_CHW[None], size=(height, width), mode="bilinear", align_corners=False
-    )[0]
-    return resized_CHW.round().byte().permute(1, 2, 0).numpy()
-
-
-def _quarters(rotation: int) -> int:
-    return round(rotation / 90) % 4
-
-
-def resized(height: int, width: int, resize: int | tuple[int, int] | None) -> tuple[int, int]:
-    """Height and width of a picture whose shorter side is to have so many pixels."""
-    if resize is None:
-        return height, width
-    if isinstance(resize, tuple):
-        return resize
-    if height < width:
-        return resize, max(resize, round(width * resize / height))
-    return max(resize, round(height * resize / width)), resize
-
-
 def _nearest(value: Fraction) -> int:
     """The nearest whole number; of two the later one."""
     return (2 * value.numerator + value.denominator) // (2 * value.denominator)
-
-
-def _not_readable(error: Exception) -> str:
-    reason = getattr(error, "strerror", None) or first_line(error)
-    return f"not a video that can be decoded ({reason}); get it again, or encode it anew"

@@ -77,6 +77,7 @@ def extract(
         video,
         fps=params.fps,
         frame_at=params.frame_at,
+        decoder=params.decoder,
         resize=params.resize,
         antialias=params.antialias,
         crop=params.crop,

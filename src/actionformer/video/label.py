@@ -18,7 +18,8 @@ from actionformer.data.detections import Detection
 from actionformer.errors import InputError, first_line
 from actionformer.files import atomic_path
 from actionformer.progress import progress
-from actionformer.video.decode import VideoFrames, upright
+from actionformer.video.decode import VideoFrames
+from actionformer.video.readers import upright
 
 # codecs of audio that an mp4 file holds as it is; others become the first of these
 IN_MP4 = ("aac", "mp3", "ac3", "eac3", "alac", "opus")

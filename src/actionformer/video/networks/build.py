@@ -95,11 +95,9 @@ def _torchvision(chosen: params.Torchvision) -> Built:
 
 def _read(extractor: Extractor, path: Path) -> dict[str, Tensor]:
     """The tensors of a file of weights by their names, without what stands before these."""
-    if path.suffix == ".safetensors":
+    if _is_safetensors(path):
         try:
             content: Any = load_file(path)
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file; fetch it first") from None
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path}: not complete ({error}); fetch it again") from None
     else:
@@ -115,6 +113,17 @@ def _read(extractor: Extractor, path: Path) -> dict[str, Tensor]:
         wanted = "expected tensors by their names"
         raise InputError(f"{path}: {wanted}, found {held}; `state` in the extractor names the key")
     return {str(name).removeprefix(extractor.prefix): one for name, one in content.items()}
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By its first bytes: what a publisher has may be one or the other, whatever it is called.
+
+    Eight bytes say how long the JSON text is that follows them.
+    """
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def _refuse_others(network: nn.Module, found: Mapping[str, Tensor], path: Path) -> None:
