@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from actionformer import layout, tracking
 from actionformer.commands.main import main
 from actionformer.files import file_md5
 from campaign import sandbox
+from videos import growing_bar, tiny_extractor, write_video
 
 OVERRIDES = [
     *("data.videos=2", "training.schedule_epochs=2", "training.warmup_epochs=1"),
@@ -44,6 +46,10 @@ STAGES: dict[str, list[str]] = {
     "pack": ["pack", "thumos14", "i3d"],
     "audit": ["audit", *ROW],
     "evaluate-released": ["evaluate-released", "thumos14_i3d", *CPU],
+    "extract": [
+        *("extract", "videos", "--extractor", "tiny/tiny.yaml", *CPU),
+        *("--out", "build/extracted"),
+    ],
     "train": ["train", *ROW, *CPU],
     "detect": ["detect", *ROW, *CPU],
     "evaluate": ["evaluate", *ROW],
@@ -153,6 +159,8 @@ class Campaign:
         before.mkdir(parents=True)
         for place in ("mirror", "data/demo"):
             shutil.copytree(demo / "thumos14", before / place / "thumos14")
+        # not in this process, which forks: torch's and FFmpeg's threads would not be there after
+        sandbox.in_child(_write_videos, before)
         for stage, arguments in STAGES.items():
             if stage == "track from nothing":
                 (before / layout.TRACKING_FILE).unlink()
@@ -204,6 +212,13 @@ class Campaign:
         return Kill(stage, first, second, self.steps[stage], by.name, wrong)
 
 
+def _write_videos() -> None:
+    """Two videos and an extractor, in the current folder."""
+    tiny_extractor(Path("tiny"))
+    for name in ("a", "b"):
+        write_video(Path(f"videos/{name}.mp4"), partial(growing_bar, count=20), 20)
+
+
 def _counted_steps(arguments: Sequence[str]) -> tuple[int, int]:
     steps = _Steps(None)
     steps.watch()
@@ -230,6 +245,8 @@ def _left() -> dict[str, Any]:
             found[name] = file_md5(path)
         elif path.name == "metrics.json":
             found[name] = json.loads(path.read_bytes())["percent"]
+        elif path.suffix == ".npz":
+            found[name] = file_md5(path)
         elif path.suffix == ".json" and "build/" in name:
             found[name] = json.loads(path.read_bytes()).get("md5")
         elif path.parts[0] == "data":

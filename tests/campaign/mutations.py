@@ -22,13 +22,15 @@ import h5py
 import numpy as np
 import torch
 
+from actionformer.data.extracted import DESCRIPTION
+
 # when a damaged file may give other numbers without a word: nothing in it says that it is damaged
 RULES = {
     "number": "a number is another number: a time, a score, a count",
     "text": "a text is another text: a label, a subset, a video's name",
     "gone": "a video, an instance, a class or a line is not there, or there again",
     "optional": "a key that publishers leave out of some files is left out",
-    "bytes": "a byte changed in a file without a checksum: text, a bare npy, h5",
+    "bytes": "a byte changed in a file without a checksum: text, a bare npy, h5, a video",
 }
 
 NUMBERS = (0, -1, 1, 3, 0.5, -7.25, 1e-300, 1e300, 10**12)
@@ -76,6 +78,7 @@ def mutate(name: str, content: bytes, rng: random.Random) -> Mutation:
         ".pt": _torch,
         ".pth": _torch,
         ".h5": _hdf5,
+        **dict.fromkeys((".mp4", ".mkv", ".avi"), _video),
     }
     kind = kinds[PurePosixPath(name).suffix]
     if rng.random() < 0.2:
@@ -106,6 +109,17 @@ def _bytes(content: bytes, rng: random.Random, *, has_checksum: bool) -> Mutatio
             return Mutation(b"\xff\xfe" + rng.randbytes(300), "noise")
         case _:
             return Mutation(b"<html><title>Sign in</title></html>", "a web page", rule)
+
+
+def _video(content: bytes, rng: random.Random) -> Mutation:
+    """Many bytes at once: of a few a codec makes something."""
+    damaged = bytearray(content)
+    # headers stand at the beginning or at the end
+    first, last = rng.choice([(0, len(content)), (0, 500), (len(content) - 500, len(content))])
+    count = 1 << rng.randrange(11)
+    for _ in range(count):
+        damaged[rng.randrange(max(first, 0), last)] = rng.randrange(256)
+    return Mutation(bytes(damaged), f"{count} bytes from {first} to {last} are others", "bytes")
 
 
 # -------------------------------------------------------------------------------------------- JSON
@@ -445,16 +459,24 @@ def _saved(array: Any) -> bytes:
 
 
 def _npz(content: bytes, rng: random.Random) -> Mutation:
+    """An array of features, and in some files a text that says what they are."""
     with np.load(io.BytesIO(content)) as arrays:
-        (key,) = arrays.files
+        told = {name: arrays[name] for name in arrays.files if name == DESCRIPTION}
+        (key,) = set(arrays.files) - set(told)
         array = arrays[key]
     buffer = io.BytesIO()
+    if told and rng.random() < 0.5:
+        text = _json(str(told[DESCRIPTION]).encode(), rng)
+        # a text that numpy cannot hold ends before its zeros
+        said = np.array(text.content.decode(errors="replace"))
+        np.savez(buffer, **{key: array, DESCRIPTION: said})
+        return Mutation(buffer.getvalue(), text.what, text.may_change)
     if rng.random() < 0.3:
         more = {"others": array} if rng.random() < 0.5 else {}
-        np.savez(buffer, **({"x": array} | more))
+        np.savez(buffer, **({"x": array} | more | told))
         return Mutation(buffer.getvalue(), f"keys x and {list(more)}", "text")
     other, what, rule = _odd_array(array, rng)
-    np.savez_compressed(buffer, **{key: other})
+    np.savez_compressed(buffer, **{key: other}, **told)
     return Mutation(buffer.getvalue(), what, rule)
 
 

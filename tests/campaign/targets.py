@@ -12,6 +12,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ def targets(demo: Path) -> list[Target]:
         _evaluate(),
         *(_pack(name) for name in PACKED),
         *(_predict(demo, name) for name in ("features", "weights", "store", "classifier")),
+        *(_extract(name) for name in VIDEOS),
+        _described(),
         _params(),
         _evaluate_released(demo),
         _resume(demo),
@@ -240,6 +243,60 @@ def _predict(demo: Path, damaged: str) -> Target:
         [
             *("predict", "--weights", "model.pt", "--features", features, "--device", "cpu"),
             *("--fps", "30", "--stride", "4", "--out", "build/p", *more),
+        ],
+        prepare,
+        lambda: _content("build/p/predictions.json"),
+        weight=0.4,
+    )
+
+
+# file of a video -> codec of its sound
+VIDEOS = {"clip.mp4": "aac", "clip.mkv": "libmp3lame", "clip.avi": None}
+
+
+def _extract(name: str) -> Target:
+    """A video whose damage shows in its pictures alone can be told by nobody."""
+
+    def prepare() -> None:
+        from videos import growing_bar, tiny_extractor, write_video
+
+        tiny_extractor(Path("tiny"))
+        picture = partial(growing_bar, count=30)
+        write_video(Path(name), picture, 30, sound=VIDEOS[name])
+
+    return Target(
+        f"extract {name}",
+        [name],
+        [
+            *("extract", name, "--extractor", "tiny/tiny.yaml", "--device", "cpu"),
+            *("--out", "build/features"),
+        ],
+        prepare,
+        lambda: Path("build/features/clip.npz").exists(),
+        weight=0.4,
+    )
+
+
+def _described() -> Target:
+    """Features that say what made them, as `extract` writes them."""
+
+    def prepare() -> None:
+        from actionformer.data.extracted import Description, FeatureWriter
+        from weights_files import weights_file
+
+        _, experiment, _ = weights_file(Path())
+        dim = experiment.features.dim
+        rows = np.random.default_rng(0).normal(size=(60, dim)).astype(np.float32)
+        writer = FeatureWriter(dim, io.BytesIO())
+        writer.append(rows)
+        writer.finish(Path("v.npz"), Description("tiny", "a", "b", 25.0, 4.0, 8.0, 10.0, 250, "c"))
+
+    return Target(
+        "predict, described features",
+        ["v.npz"],
+        [
+            *("predict", "--weights", "model.pt", "--features", "v.npz", "--device", "cpu"),
+            *("--out", "build/p"),
         ],
         prepare,
         lambda: _content("build/p/predictions.json"),
