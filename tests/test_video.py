@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actionformer.commands.main import main
+from actionformer.commands import main as main_module
+from actionformer.commands.main import COMMANDS, main
 from actionformer.data.extracted import Description, as_text, parsed
 from actionformer.data.feature_files import described
 from actionformer.errors import InputError, first_line
@@ -87,7 +89,7 @@ def test_frames_come_at_the_rate_that_is_asked_for(
 def test_the_last_frame_that_has_begun_is_the_one_whose_number_is_rounded_down(
     tmp_path: Path, decoder: Decoder, own: int | Fraction, suffix: str
 ) -> None:
-    """floor(k * own / fps), as TSP's authors choose; ticks of a kind of file change nothing."""
+    """floor(k * own / fps); what a kind of file rounds times to changes nothing."""
     count = 60
     path = tmp_path / f"a{suffix}"
     write_video(path, partial(growing_bar, count=count, width=4 * count), count, fps=own)
@@ -95,6 +97,61 @@ def test_the_last_frame_that_has_begun_is_the_one_whose_number_is_rounded_down(
     numbers = [round(brightness(picture) * count) for picture in pictures]
     expected = [math.floor(k * own / 15) for k in range(math.ceil(count / own * 15))]
     assert numbers == expected
+
+
+def test_every_frame_goes_to_the_nearest_time_and_the_last_of_several_is_seen(
+    tmp_path: Path, decoder: Decoder
+) -> None:
+    """As ffmpeg's filter fps does."""
+    write_video(tmp_path / "a.mp4", partial(growing_bar, count=30, width=240), 30, fps=30)
+    _, pictures = seen(tmp_path / "a.mp4", fps=10, decoder=decoder)
+    assert [round(brightness(picture) * 30) for picture in pictures] == [
+        1,
+        4,
+        7,
+        10,
+        13,
+        16,
+        19,
+        22,
+        25,
+        28,
+    ]
+
+
+def test_a_frame_that_is_missing_moves_no_other(tmp_path: Path, decoder: Decoder) -> None:
+    """Also in avi, whose times are whole frames: the one before stands for it."""
+    there = [k for k in range(40) if k != 10]
+    path = tmp_path / "a.avi"
+    picture = partial(growing_bar, count=40, width=240)
+    times = [Fraction(k, 25) for k in there]
+    write_video(path, lambda k: picture(there[k]), 39, shown_at=times, ticks=25)
+    _, pictures = seen(path, decoder=decoder)
+    numbers = [round(brightness(one) * 40) for one in pictures]
+    assert numbers == [9 if k == 10 else k for k in range(40)]
+
+
+@pytest.mark.parametrize("sound", ["aac", None])
+def test_pictures_that_begin_late_are_whole(
+    tmp_path: Path, decoder: Decoder, sound: str | None
+) -> None:
+    """As of a video that was cut without being encoded again; lengths count from the beginning."""
+    times = [2 + Fraction(k, 25) for k in range(200)]
+    path = tmp_path / "a.mkv"
+    write_video(
+        path, partial(growing_bar, count=200), 200, shown_at=times, sound=sound, sound_seconds=10
+    )
+    frames, pictures = seen(path, decoder=decoder)
+    assert len(pictures) == 200
+    assert frames.promised == 200
+
+
+@pytest.mark.parametrize("count", [34, 42, 74])
+def test_a_short_video_is_whole_at_any_rate(tmp_path: Path, decoder: Decoder, count: int) -> None:
+    """Its end is not rounded before it is compared with what the file promises."""
+    write_video(tmp_path / "a.mp4", partial(growing_bar, count=count), count, fps=30)
+    frames, _ = seen(tmp_path / "a.mp4", fps=1, decoder=decoder)
+    assert frames.count == round(count / 30)
 
 
 @pytest.mark.parametrize("fps", [15, 24, 60])
@@ -232,7 +289,7 @@ def test_a_video_whose_sound_goes_on_is_whole_and_half_of_it_is_not(
     path = tmp_path / "a.mkv"
     write_video(path, partial(growing_bar, count=200), 200, sound="aac", sound_seconds=10)
     if not says_so:
-        monkeypatch.setattr(readers, "_seconds_of", lambda stream: None)
+        monkeypatch.setattr(readers, "_seconds_of", lambda stream, start: None)
     frames, pictures = seen(path)
     assert frames.count == len(pictures) == 200
     truncated(path, 0.5)
@@ -444,6 +501,34 @@ def test_too_little_memory_is_one_line_and_leaves_nothing(
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+            "--gpu-slots 1",
+        ),
+        (RuntimeError("CUDA error: out of memory"), "--gpu-slots 1"),
+        (MemoryError(), "too little memory (MemoryError)"),
+    ],
+)
+def test_too_little_memory_for_any_command_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    words: str,
+) -> None:
+    def failing(args: object) -> None:
+        raise error
+
+    chosen = {found.name: found for found in COMMANDS}["detect"]
+    monkeypatch.setattr(main_module, "COMMANDS", [replace(chosen, run=failing)])
+    assert main(["detect", "thumos14_i3d"]) == 1
+    said = capsys.readouterr().err
+    assert words in said
+    assert len(said.strip().splitlines()) == 1
+
+
 MEMORY = """
 import re, sys
 from pathlib import Path
@@ -571,6 +656,16 @@ def test_a_labelled_copy_keeps_the_shape_of_the_pixels(
     write_labelled(source, target, [])
     with av.open(str(target)) as container:
         assert container.streams.video[0].sample_aspect_ratio == shape
+
+
+def test_sound_that_mp4_files_do_not_hold_is_encoded_again(tmp_path: Path) -> None:
+    """FFmpeg puts mp3 into them from 16,000 samples a second on."""
+    source, target = tmp_path / "a.avi", tmp_path / "b.mp4"
+    picture = partial(growing_bar, count=25)
+    write_video(source, picture, 25, sound="libmp3lame", sound_rate=8000)
+    write_labelled(source, target, [])
+    with av.open(str(target)) as container:
+        assert container.streams.audio[0].codec_context.name == "aac"
 
 
 def test_sound_that_mp4_files_hold_is_not_encoded_again(tmp_path: Path) -> None:

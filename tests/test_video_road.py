@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import av
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,8 @@ import yaml
 
 from actionformer import predict
 from actionformer.commands.main import main
-from actionformer.data.feature_files import described, description_in
+from actionformer.data.extracted import Description, as_text
+from actionformer.data.feature_files import described, description_in, descriptions_in
 from actionformer.errors import InputError
 from actionformer.params.files import load_dataset, load_experiment, load_extractor
 from actionformer.stages.status import run_status
@@ -172,6 +174,7 @@ def test_the_weights_know_what_made_their_features(
     ("options", "words"),
     [
         (["--fps", "30"], "fps: goes with features; of a video its extractor knows it"),
+        (["--subset", "testing"], "subset 'testing': goes with annotations"),
         (["--classifier", "absent.json"], "they take no classifier"),
         (["--annotations", "absent.json"], "absent.json"),
         (["--annotations", "others.json"], "no video that others.json names"),
@@ -205,6 +208,95 @@ def test_what_is_refused_of_a_video_is_refused_before_it_is_extracted(
     assert words in error
     assert len(error.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        ({"dim": 64}, "makes 48 channels, the weights were trained on 64"),
+        ({"transposed": True}, "another form"),
+        ({"arrays": ["rgb", "flow"]}, "another form"),
+    ],
+)
+def test_features_that_cannot_fit_are_refused_before_they_are_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], known: dict[str, object], words: str
+) -> None:
+    """Of weights that name no extractor: one of one stream where they want two, and so on."""
+    _, extractor, _ = tiny_extractor(tmp_path / "tiny")
+    weights, experiment, _ = weights_file(tmp_path)
+    content = torch.load(weights, weights_only=True)
+    features = content["experiment"]["dataset"]["features"][experiment.data.features]
+    features.update({"dim": extractor.dim, **known})
+    torch.save(content, weights)
+    write_video(tmp_path / "a.mp4", partial(growing_bar, count=40), 40)
+    arguments = ["predict", "--weights", str(weights), str(tmp_path / "a.mp4")]
+    arguments += ["--extractor", str(tmp_path / "tiny/tiny.yaml")]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 1
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_videos_and_features_is_neither(tmp_path: Path) -> None:
+    weights, _, _ = weights_file(tmp_path)
+    for name in ("mixed/a.mp4", "mixed/b.npy"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match="holds videos and features"):
+        predict(weights, tmp_path / "mixed", device="cpu")
+
+
+@pytest.mark.parametrize("form", ["zip", "gztar"])
+def test_a_damaged_archive_of_features_is_one_line(
+    walked: tuple[Path, list[Action]], tmp_path: Path, form: str
+) -> None:
+    folder, _ = walked
+    source = folder / "data/own/mine/features"
+    archive = Path(shutil.make_archive(str(tmp_path / "features"), form, source))
+    content = bytearray(archive.read_bytes())
+    if form == "zip":
+        content[200:260] = bytes(60)
+    else:
+        del content[400:]
+    archive.write_bytes(content)
+    with pytest.raises(InputError, match="features"):
+        description_in(archive)
+
+
+def test_an_h5_file_says_what_each_of_its_videos_is(tmp_path: Path) -> None:
+    """Of several rates, none is the one of all."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name, fps in (("a", 25.0), ("b", 30.0)):
+            told = Description("tiny", "a", "b", fps, 4.0, 8.0, 10.0, 250, "c")
+            file.create_dataset(name, data=np.ones((3, 4), np.float32))
+            file[name].attrs["actionformer"] = as_text(told)
+    rates = [one.fps for one in descriptions_in(tmp_path / "a.h5") if one is not None]
+    assert rates == [25, 30]
+
+
+@pytest.mark.parametrize(
+    ("extractor", "words"),
+    [
+        ("i3d_kinetics", "made by tiny, not by i3d_kinetics"),
+        ("coarse/tiny.yaml", "made by tiny with other params than its file has now"),
+        ("absent.yaml", "absent.yaml"),
+    ],
+)
+def test_suggest_writes_no_other_extractor_than_made_the_features(
+    walked: tuple[Path, list[Action]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    extractor: str,
+    words: str,
+) -> None:
+    folder, _ = walked
+    monkeypatch.chdir(tmp_path)
+    tiny_extractor(tmp_path / "coarse", stride_frames=8)
+    own = folder / "data/own/mine"
+    command = ["suggest", str(own / "annotations.json"), "--features", str(own / "features")]
+    assert main([*command, "--out", "new", "--extractor", extractor]) == 1
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_of_videos_is_predicted_and_of_these_only_those_that_are_named(
@@ -336,6 +428,10 @@ def test_snakemake_extracts_what_a_feature_set_says_and_again_where_that_changes
     shutil.copy(folder / "mirror/extractors/tiny.pt", folder / "own/tiny/tiny.pt")
     assert next_stage() == "extract --dataset own/dataset.yaml --features rgb"
     (folder / "own/tiny/tiny.pt").unlink()
+    # of an extractor that is gone another command tells: other rows have their states, too
+    (folder / "own/tiny/tiny.yaml").rename(folder / "own/tiny/gone.yaml")
+    assert next_stage() == "extract --dataset own/dataset.yaml --features rgb"
+    (folder / "own/tiny/gone.yaml").rename(folder / "own/tiny/tiny.yaml")
     place.run(*call)
     (extracted,) = folder.glob("build/own/extracted/*/rgb")
     assert sorted(path.name for path in extracted.iterdir()) == ["a.npz", "b.npz"]

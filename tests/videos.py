@@ -28,9 +28,11 @@ def write_video(
     fps: int | Fraction = 25,
     codec: str = "mpeg4",
     shown_at: Sequence[Fraction] | None = None,
+    ticks: int = 1000,
     rotation: int | None = None,
     sound: str | None = None,
     sound_seconds: float | None = None,
+    sound_rate: int = RATE,
     pixel: Fraction | None = None,
 ) -> None:
     """Write `count` pictures (H, W, 3) as a video.
@@ -38,9 +40,11 @@ def write_video(
     Args:
         codec: mpeg4 is the fastest; odd sides need libx264.
         shown_at: seconds at which each picture is shown; default: one after the other.
+        ticks: of a second, that these are rounded to.
         rotation: degrees counterclockwise by which players turn it.
         sound: codec of a tone; None: without.
         sound_seconds: how long that is; None: as long as the pictures.
+        sound_rate: its samples per second.
         pixel: width of a pixel to its height; None: the file says nothing of it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,28 +61,29 @@ def write_video(
         if rotation is not None:
             stream.set_display_rotation(rotation)
         if shown_at is not None:
-            stream.codec_context.time_base = Fraction(1, 1000)
-        tone = None if sound is None else container.add_stream(sound, rate=RATE, layout="mono")
+            stream.codec_context.time_base = Fraction(1, ticks)
+        tone = (
+            None if sound is None else container.add_stream(sound, rate=sound_rate, layout="mono")
+        )
         for k in range(count):
             frame = av.VideoFrame.from_ndarray(pictures(k), format="rgb24")
             if shown_at is not None:
-                frame.time_base = Fraction(1, 1000)
-                frame.pts = round(shown_at[k] * 1000)
+                frame.time_base = Fraction(1, ticks)
+                frame.pts = round(shown_at[k] * ticks)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
         if tone is not None:
-            for frame in _tone(
-                sound_seconds or float(count / fps), str(tone.codec_context.format.name)
-            ):
+            form = str(tone.codec_context.format.name)
+            for frame in _tone(sound_seconds or float(count / fps), form, sound_rate):
                 container.mux(tone.encode(frame))
             container.mux(tone.encode())
 
 
-def _tone(seconds: float, form: str) -> list[av.AudioFrame]:
-    samples = np.sin(np.arange(round(seconds * RATE)) * 0.2).astype(np.float32)
+def _tone(seconds: float, form: str, rate: int) -> list[av.AudioFrame]:
+    samples = np.sin(np.arange(round(seconds * rate)) * 0.2).astype(np.float32)
     frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
-    frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
-    return av.AudioResampler(form, "mono", RATE, frame_size=1024).resample(frame)
+    frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+    return av.AudioResampler(form, "mono", rate, frame_size=1024).resample(frame)
 
 
 def growing_bar(k: int, *, count: int, height: int = 48, width: int = 64) -> Picture:

@@ -2,6 +2,8 @@
 
 # a message may quote what a file holds, and a file may hold anything
 LONGEST = 2000
+# what torch says where it gets no memory, of a GPU or of the machine
+NO_MEMORY = ("out of memory", "can't allocate memory")
 
 
 class InputError(Exception):
@@ -14,10 +16,11 @@ class InputError(Exception):
 def is_out_of_memory(error: BaseException) -> bool:
     """Was there no memory left, on the machine or on its GPU?
 
-    Of torch's errors name and words tell: this module must not import it.
+    Of torch's errors the words tell: this module must not import it.
     """
-    is_of_gpu = type(error).__name__ == "OutOfMemoryError"
-    return isinstance(error, MemoryError) or is_of_gpu or "can't allocate memory" in str(error)
+    if not isinstance(error, RuntimeError):
+        return isinstance(error, MemoryError)
+    return any(words in str(error) for words in NO_MEMORY)
 
 
 def first_line(error: BaseException) -> str:

@@ -132,7 +132,7 @@ def predict(
             packed stores; or video files and folders of them, which are extracted first.
         fps: frames per second of the videos; default: those of the training features, if they were
             all alike. Features that `actionformer extract` has made say this and the next three of
-            themselves.
+            themselves, and with videos all four are refused.
         stride: frames between two steps; default: that of the training features.
         offset: frame at the centre of step 0; default: that of the training features, or half of
             another stride.

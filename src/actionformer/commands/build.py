@@ -114,7 +114,10 @@ def suggest_options(parser: argparse.ArgumentParser) -> None:
         "the annotations)"
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help=text)
-    text = "what made the features, where it is one of your own: the path of its YAML file"
+    text = (
+        "name or YAML file of the extractor that made the features (default: as they say "
+        "themselves, which is no path); they must say so"
+    )
     parser.add_argument("--extractor", metavar="NAME", help=text)
     text = "folder of params (default: the checkout's)"
     parser.add_argument("--params", type=Path, default=PARAMS, help=text)

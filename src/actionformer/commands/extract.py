@@ -106,7 +106,12 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--features", type=Path, nargs="+", help=text)
     text = "of videos: name or YAML file of the extractor (default: that of the weights)"
     parser.add_argument("--extractor", metavar="NAME", help=text)
-    text = "frames per second of the videos (default: as trained, if all alike)"
+    text = "of videos: clips that the network sees at once (default: 8)"
+    parser.add_argument("--batch-size", type=whole_number, default=8, metavar="N", help=text)
+    text = (
+        "of features that don't say it of themselves, as the next three: frames per second of the "
+        "videos (default: as trained, if all alike)"
+    )
     parser.add_argument("--fps", type=float, help=text)
     text = "frames between two steps (default: as trained)"
     parser.add_argument("--stride", type=float, help=text)
@@ -160,7 +165,7 @@ def predict(args: argparse.Namespace) -> None:
     # everything but the features first: to extract a video can take hours
     detector = stage.load_detector(args.weights, timing, args.classifier)
     use_threads(detector.trained)
-    machine = stage.Machine(args.device, args.gpu_slots)
+    machine = stage.Machine(args.device, args.gpu_slots, args.batch_size)
     seen = stage.Extracted({}, args.features or [])
     if args.videos:
         seen = stage.extracted(

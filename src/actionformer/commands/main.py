@@ -74,8 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if is_out_of_memory(error):
             why = f"too little memory ({first_line(error)})"
-            if "gpu_slots" in parsed:
-                why += "; a smaller batch takes less, `--gpu-slots 1` gives a job a GPU to itself"
+            if "gpu_slots" in parsed and "CUDA" in why:
+                why += "; `--gpu-slots 1` gives a job a GPU to itself"
             return _stopped(parsed, why, 1)
         if type(error).__module__.partition(".")[0] not in OF_MLFLOW:
             raise

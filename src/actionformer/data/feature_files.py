@@ -38,6 +38,7 @@ _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", (b"PK\x03\x04", b"PK\x05\x06")
 _MAGIC: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 # how names end: of files with arrays, of archives, of what is never read
 ARRAYS = (".npy", ".npz", ".pt", ".pth")
+HDF5 = (".h5", ".hdf5")
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz")
 _PICKLES = (".pkl", ".pickle")
 # what features are made from
@@ -313,11 +314,19 @@ def _text(array: NDArray[Any]) -> str | None:
 
 
 def holds_videos(path: Path) -> bool:
-    """Is this a video, or a folder that holds videos and no features?"""
+    """Is this a video, or a folder that holds videos?
+
+    Raises:
+        InputError: a folder that holds features, too.
+    """
     if not path.is_dir():
         return path.suffix.lower() in VIDEOS
     kinds = {file.suffix.lower() for file in files_of(path)}
-    return bool(kinds & set(VIDEOS)) and not kinds & {*ARRAYS, ".h5", ".hdf5"}
+    if not kinds & set(VIDEOS):
+        return False
+    if kinds & {*ARRAYS, *HDF5}:
+        raise InputError(f"{path}: holds videos and features; give one kind at a time")
+    return True
 
 
 def described(path: Path) -> Description | None:
@@ -327,20 +336,23 @@ def described(path: Path) -> Description | None:
         InputError: a damaged file.
     """
     if path.is_file() and h5py.is_hdf5(path):
-        return _described_hdf5(path)
-    return _described_member(Member.of_file(path), str(path)) if path.suffix == ".npz" else None
+        told = (description for description in _described_hdf5(path) if description is not None)
+        return next(told, None)
+    if path.suffix != ".npz":
+        return None
+    with path.open("rb") as stream:
+        return _described_npz(stream, str(path))
 
 
-def _described_member(member: Member, where: str) -> Description | None:
+def _described_npz(stream: IO[bytes], where: str) -> Description | None:
     """What an npz file says of itself; its features are not read."""
 
     def choose(keys: Sequence[str]) -> Sequence[str]:
         return [key for key in keys if key == DESCRIPTION]
 
-    with member.open() as stream:
-        if stream.read(len(_NPY)) == _NPY:
-            return None
-        loaded = _arrays(stream, where, choose)
+    if stream.read(len(_NPY)) == _NPY:
+        return None
+    loaded = _arrays(stream, where, choose)
     if DESCRIPTION not in loaded:
         return None
     return parsed(_text(loaded[DESCRIPTION]), where)
@@ -409,14 +421,12 @@ def _torch(member: Member, form: Form, where: str) -> NDArray[Any]:
     return _side_by_side(arrays, form, where)
 
 
-def _described_hdf5(path: Path) -> Description | None:
-    """The same of an h5 file, which may be a store: what the first of its data sets says."""
+def _described_hdf5(path: Path) -> Iterator[Description | None]:
+    """What the data sets of an h5 file, which may be a store, say of themselves."""
     with _opened_hdf5(Member.of_file(path)) as file:
         for name in _datasets(file):
             told = file[name].attrs.get(DESCRIPTION)
-            if told is not None:
-                return parsed(told, str(path))
-    return None
+            yield None if told is None else parsed(told, str(path))
 
 
 def description_in(source: Path) -> Description | None:
@@ -426,17 +436,22 @@ def description_in(source: Path) -> Description | None:
 
 def descriptions_in(source: Path) -> Iterator[Description | None]:
     """What the arrays of a folder, an archive or a file say of themselves, one after the other."""
-    if source.is_file() and h5py.is_hdf5(source):
-        yield _described_hdf5(source)
-        return
-    # an npz file is an archive, too
-    is_one = source.is_file() and source.suffix in ARRAYS
-    for member in [Member.of_file(source)] if is_one else members(source):
-        path = PurePosixPath(member.name)
-        if path.suffix not in ARRAYS or _is_of_macos(path):
-            continue
-        where = f"{member.source}: {member.name}"
-        yield _described_member(member, where) if path.suffix == ".npz" else None
+    if source.is_dir():
+        for path in files_of(source):
+            if path.suffix in (*ARRAYS, *HDF5) and not _is_of_macos(PurePosixPath(path.name)):
+                yield from descriptions_in(path)
+    elif source.is_file() and h5py.is_hdf5(source):
+        yield from _described_hdf5(source)
+    elif source.suffix in ARRAYS:
+        yield described(source)
+    else:
+        for member in members(source):
+            name = PurePosixPath(member.name)
+            if name.suffix in ARRAYS and not _is_of_macos(name):
+                # as a whole: to look for its end would unpack an archive from its beginning
+                content = io.BytesIO(member.read())
+                where = f"{member.source}: {member.name}"
+                yield _described_npz(content, where) if name.suffix == ".npz" else None
 
 
 def _of_tensor(tensor: Any, where: str) -> NDArray[Any]:

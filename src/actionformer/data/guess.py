@@ -59,6 +59,8 @@ class Guess:
     fps: float | None
     # which extractor made the features, where they say so (`Description.made_by`)
     made_by: Mapping[str, str] | None
+    # what the YAML of the data set calls it: its name, or the path of its file
+    extractor: str | None
     # video -> steps of its features, of those that were looked at
     steps: Mapping[str, int]
     database: Database
@@ -116,6 +118,7 @@ def guess_files(annotations: Path, database: Database, source: Path, folder: Pat
         offset=None if told is None else told.offset_frames,
         fps=fps,
         made_by=None if told is None else told.made_by,
+        extractor=None if told is None else told.extractor,
         steps=steps,
         database=database,
     )

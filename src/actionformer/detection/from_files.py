@@ -84,6 +84,8 @@ def load_detector(weights: Path, timing: Timing, classifier: Path | None) -> Det
     durations = None
     if timing.annotations is not None:
         durations = _durations(timing.annotations, timing.subset)
+    elif timing.subset is not None:
+        raise InputError(f"subset '{timing.subset}': goes with annotations, which name its videos")
     scores = None if classifier is None else _classifier(trained, classifier)
     return Detector(network, trained, classes, extractor_of(weights), timing, durations, scores)
 

@@ -84,12 +84,13 @@ class Extractor(Params):
     prefix: str = Field("", description="what stands before every name of a weight")
     dim: int = Field(gt=0, description="channels of the features")
     fps: float | None = Field(
-        None, gt=0, description="frames per second that videos are brought to; null: their own"
+        None, ge=0.01, description="frames per second that videos are brought to; null: their own"
     )
     frame_at: FrameAt = Field(
         "nearest",
-        description="which frame of a video at another rate: the one that begins nearest to the "
-        "time that is wanted, or the last one that has begun by then",
+        description="which frame of a video at another rate: as ffmpeg's filter `fps`, every frame "
+        "goes to the nearest time, and of several the last is seen; or the last one that has begun "
+        "by the time that is wanted",
     )
     decoder: Decoder = Field(
         "pyav", description="what decodes videos; torchcodec is an extra (docs/video.md)"

@@ -223,10 +223,11 @@ def _is_there(video: Path, target: Path, extractor: Extractor, weights_md5: str)
 
 def _each(waiting: dict[Path, Path], job: _Job, jobs: int) -> Iterator[_Done]:
     """What comes of every video, as it comes."""
+    if not waiting:
+        return
     if jobs == 1:
-        loaded = _loaded(job) if waiting else None
+        loaded = _loaded(job)
         for video, target in waiting.items():
-            assert loaded is not None
             yield _extracted(video, target, loaded, shows_progress=True)
         return
     others = multiprocessing.active_children()

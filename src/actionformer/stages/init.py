@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from actionformer.data.annotations import load_database
@@ -14,7 +15,7 @@ from actionformer.data.suggestion import Advice, Suggestion, suggest
 from actionformer.errors import InputError
 from actionformer.files import write_bytes, write_text
 from actionformer.params.dataset import YAML
-from actionformer.params.files import PARAMS, load_experiment, load_extractor
+from actionformer.params.files import PARAMS, load_experiment, load_extractor, names
 from actionformer.reporting.figures import primitives
 from actionformer.reporting.figures.lengths import lengths_and_levels
 
@@ -53,34 +54,34 @@ def suggest_for(
 
     Raises:
         InputError: a file that is there already, annotations or features that cannot be read,
-            features of another extractor; then nothing is written.
+            features that don't say of themselves that this extractor made them, with these params;
+            then nothing is written.
     """
     name = out.resolve().name
     dataset, experiment = _new_files(out, name)
+    chosen = None if extractor is None else load_extractor(extractor, params)
     found = guess_files(annotations, load_database(annotations), features, out)
-    called = _extractor(found, features, extractor, out, params)
-    suggestion = _write(name, dataset, experiment, found, say, extractor=called)
+    if chosen is not None and extractor is not None:
+        _refuse_others(found, features, chosen[0], chosen[1].identity)
+        path = Path(os.path.relpath(extractor, out)).as_posix()
+        found = replace(found, extractor=path if extractor.endswith(YAML) else chosen[0])
+    suggestion = _write(name, dataset, experiment, found, say)
     picture = out / f"{name}-lengths.png"
     write_bytes(picture, primitives.png(lengths_and_levels(suggestion).spec))
     say(f"{picture}: how long actions are, beside what every level is responsible for")
 
 
-def _extractor(
-    found: Guess, features: Path, extractor: str | None, folder: Path, params: Path
-) -> str | None:
-    """What the YAML of the data set calls the extractor of the features; paths are relative."""
-    if extractor is None:
-        return None
-    called, chosen, _ = load_extractor(extractor, params)
-    wanted = {"extractor": called, "identity": chosen.identity}
-    for key, value in wanted.items():
-        told = None if found.made_by is None else found.made_by[key]
-        if told != value:
-            wrong = f"made by {told or 'what they do not say'}, {extractor} is {value}"
-            raise InputError(f"{features}: {wrong} ({key}); leave --extractor out")
-    if extractor.endswith(YAML):
-        return Path(os.path.relpath(extractor, folder)).as_posix()
-    return called
+def _refuse_others(found: Guess, features: Path, extractor: str, identity: str) -> None:
+    """One line where features do not say that this extractor made them."""
+    if found.made_by is None:
+        wrong = "do not say which extractor made them, so that none can be written down"
+        raise InputError(f"{features}: its files {wrong}; leave --extractor out")
+    told = found.made_by["extractor"]
+    if told != extractor:
+        raise InputError(f"{features}: made by {told}, not by {extractor}; name that one")
+    if found.made_by["identity"] != identity:
+        wrong = f"made by {told} with other params than its file has now"
+        raise InputError(f"{features}: {wrong}; extract the videos again")
 
 
 def _new_files(folder: Path, name: str) -> tuple[Path, Path]:
@@ -92,22 +93,8 @@ def _new_files(folder: Path, name: str) -> tuple[Path, Path]:
     return dataset, experiment
 
 
-def _write(
-    name: str,
-    dataset: Path,
-    experiment: Path,
-    found: Guess,
-    say: Say,
-    *,
-    extractor: str | None = None,
-) -> Suggestion:
-    """Write both files, and say what was found.
-
-    Args:
-        extractor: what the data set's file calls it; None: as the features do.
-    """
-    if extractor is None and found.made_by is not None:
-        extractor = found.made_by["extractor"]
+def _write(name: str, dataset: Path, experiment: Path, found: Guess, say: Say) -> Suggestion:
+    """Write both files, and say what was found."""
     suggestion = suggest(
         found.database,
         found.train_subset,
@@ -115,7 +102,7 @@ def _write(
         fps=found.fps,
         measured=found.steps,
     )
-    write_text(dataset, _dataset(name, found, extractor))
+    write_text(dataset, _dataset(name, found))
     write_text(experiment, _experiment(dataset.name, found, suggestion))
     try:
         # what was written must be what is read
@@ -127,9 +114,17 @@ def _write(
     for advice in (suggestion.branch_blocks, suggestion.max_seq_len, suggestion.schedule_epochs):
         say(advice.why)
     say(f"{found.videos[0]} videos to train on, {found.videos[1]} to evaluate on; {_grid(found)}")
+    if found.extractor is not None and not _is_known(found.extractor):
+        wanted = "`suggest --extractor FILE.yaml` writes where it lies, so that `predict` finds it"
+        say(f"{found.extractor} is none of params/extractors; {wanted}")
     say(f"written: {dataset} and {experiment}; read both, every value says what it is")
     say(f"then: snakemake --cores all --config {shlex.quote(f'experiment={experiment}')}")
     return suggestion
+
+
+def _is_known(extractor: str) -> bool:
+    """Does its name, or path, tell where an extractor is?"""
+    return extractor.endswith(YAML) or extractor in names("extractors")
 
 
 def _grid(found: Guess) -> str:
@@ -145,7 +140,7 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _dataset(name: str, found: Guess, extractor: str | None) -> str:
+def _dataset(name: str, found: Guess) -> str:
     """The YAML of the data set."""
     lines = [
         "# What the data are. Written from what their files are like: check it.",
@@ -174,12 +169,11 @@ def _dataset(name: str, found: Guess, extractor: str | None) -> str:
         lines.append("    stride_frames: null  # features span the video: all have as many steps")
         return "\n".join(lines) + "\n"
     lines.append(f"    stride_frames: {found.stride:g}  # frames between two steps")
-    if extractor is not None:
+    if found.extractor is not None:
         lines += [
             f"    offset_frames: {found.offset:g}  # frame at the centre of step 0",
             _fps(found),
-            f"    extractor: {quoted(extractor)}  # as the feature files say, and all this; of one "
-            "of your own the path of its YAML file, so that `predict` finds it",
+            f"    extractor: {quoted(found.extractor)}  # which made the features, and all this",
         ]
         return "\n".join(lines) + "\n"
     half = found.stride / 2

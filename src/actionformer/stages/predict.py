@@ -16,6 +16,8 @@ from actionformer.detection.from_files import load_detector as load_detector
 from actionformer.detection.timing import OF_A_VIDEO, timed_as
 from actionformer.errors import InputError
 from actionformer.files import write_bytes, write_json, write_text
+from actionformer.params.experiment import Experiment
+from actionformer.params.extractor import Extractor
 from actionformer.params.files import PARAMS, load_extractor
 from actionformer.progress import progress
 from actionformer.reporting import subtitles
@@ -31,6 +33,8 @@ class Machine:
 
     device: str = "auto"
     gpu_slots: int | None = None
+    # clips of videos that an extractor's network sees at once
+    batch_size: int = 8
 
 
 @dataclass(frozen=True)
@@ -89,18 +93,32 @@ def extracted(
         )
     chosen = load_extractor(extractor, params)
     refuse_other_extractor(made_by(*chosen), detector.trained, detector.made_by, extractor)
+    _refuse_other_form(chosen[1], detector.trained, extractor)
     videos = {name: path for name, path in named(sources).items() if detector.wants(name)}
     if not videos:
-        raise InputError(f"{sources[0]}: no video that {detector.timing.annotations} names")
+        where = ", ".join(map(str, sources))
+        raise InputError(f"{where}: no video that {detector.timing.annotations} names")
     files = extract(
         *chosen,
         list(videos.values()),
         out,
         device=machine.device,
         gpu_slots=machine.gpu_slots,
+        batch_size=machine.batch_size,
         say=say,
     )
     return Extracted(videos, files)
+
+
+def _refuse_other_form(extractor: Extractor, trained: Experiment, name: str) -> None:
+    """One line where extracted features cannot be what the weights were trained on."""
+    features = trained.features
+    if features.dim != extractor.dim:
+        wrong = f"makes {extractor.dim} channels, the weights were trained on {features.dim}"
+        raise InputError(f"{name}: {wrong}")
+    if features.transposed or features.arrays:
+        wrong = "the weights were trained on files of another form (`transposed` or `arrays`)"
+        raise InputError(f"{name}: {wrong}; extract first, and predict from such --features")
 
 
 def predict(

@@ -195,17 +195,18 @@ def _next_stage(experiment: Experiment, run: Path, params: Path) -> str:
 
 
 def _stops_before_pack(experiment: Experiment, params: Path) -> dict[str, Path]:
-    """Commands that make a row's features of videos, and what they write; none once packed."""
-    features = experiment.features
-    if features.videos is None or layout.store_of(experiment).exists():
+    """Commands that make a row's features of videos, and what they write; none once extracted."""
+    features, manifest = experiment.features, layout.extracted_manifest(experiment)
+    if features.videos is None or manifest.exists() or layout.store_of(experiment).exists():
         return {}
-    assert features.extractor is not None
-    _, _, weights = load_extractor(features.extractor, params)
     called = f"{experiment.feature_argument} --features {experiment.data.features}"
-    return {
-        f"fetch --extractor {features.extractor}": weights,
-        f"extract --dataset {called}": layout.extracted_manifest(experiment),
-    }
+    stops = {f"extract --dataset {called}": manifest}
+    assert features.extractor is not None
+    try:
+        _, _, weights = load_extractor(features.extractor, params)
+    except InputError:  # `extract` says what is wrong with it; other rows have their states, too
+        return stops
+    return {f"fetch --extractor {features.extractor}": weights, **stops}
 
 
 def _all_there(paths: Sequence[Path]) -> bool:

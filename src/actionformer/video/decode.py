@@ -25,13 +25,13 @@ FASTEST = 1000
 class VideoFrames:
     """Frames of a video in RGB, one after the other, at a constant rate.
 
-    Frame k is what is shown at k / fps seconds after the first frame: of a video at another or at
-    no constant rate frames are repeated or left out, as ffmpeg's filter `fps` does.
+    Of a video at another or at no constant rate frames are repeated or left out.
 
     Args:
         fps: frames per second; None: the video's own, on average.
-        frame_at: 'nearest': frame k is the one that begins nearest to its time, 'before': the last
-            one that has begun by then.
+        frame_at: which frame is frame k, whose time is k / fps seconds after the first one's.
+            'nearest', as ffmpeg's filter `fps`: every frame goes to the nearest time, and of
+            several that go to one the last is seen; 'before': the last that has begun by then.
         decoder: what decodes.
         resize: pixels of the shorter side, or (height, width); None: as they are.
         antialias: does every pixel count where a picture becomes smaller?
@@ -81,6 +81,8 @@ class VideoFrames:
         if promised is not None:
             self.promised = max(1, round(promised * self._rate))
         self.count = 0
+        # seconds after the first frame's beginning at which the last one ends
+        self._end = Fraction(0)
         self.is_on_its_side = False
 
     @property
@@ -98,31 +100,31 @@ class VideoFrames:
 
     def _at_constant_rate(self) -> Iterator[tuple[int, Frame]]:
         held, tick = None, 0
-        end = Fraction(0)
         for frame, seconds, lasts in self._timed():
             arrived = max(tick, self._tick_of(seconds * self._rate))
             if held is not None:
                 yield from self._repeated(held, arrived - tick)
             held, tick = frame, arrived
-            end = seconds + lasts
+            self._end = seconds + lasts
         if held is not None:
             # one frame, however short the video is
             least = 1 if self.count == 0 else 0
-            yield from self._repeated(held, max(least, self._tick_of(end * self._rate) - tick))
+            yield from self._repeated(
+                held, max(least, self._tick_of(self._end * self._rate) - tick)
+            )
 
     def _timed(self) -> Iterator[tuple[Any, Fraction, Fraction]]:
         """Every frame of the file, its seconds after the first one, and how long it is shown."""
         first: Fraction | None = None
         expected = Fraction(0)
-        usual = 1 / self._own_rate
-        for i, shown in enumerate(self._file.frames()):
-            lasts = usual
+        for shown in self._file.frames():
+            lasts = 1 / self._own_rate
             if shown.lasts is not None:
-                lasts = _unrounded(shown.lasts, usual, shown.grain)
+                lasts = self._unrounded(shown.lasts, shown.grain)
             seconds = expected
             if shown.seconds is not None:
                 first = shown.seconds if first is None else first
-                seconds = _unrounded(shown.seconds - first, i * usual, shown.grain)
+                seconds = self._unrounded(shown.seconds - first, shown.grain)
             # a frame that goes back in time comes when it comes
             seconds = max(seconds, Fraction(0))
             if seconds > LONGEST:
@@ -130,6 +132,14 @@ class VideoFrames:
                 raise InputError(f"{self.path}: {wrong}; encode it again")
             yield shown.frame, seconds, lasts
             expected = seconds + lasts
+
+    def _unrounded(self, seconds: Fraction, grain: Fraction) -> Fraction:
+        """What a time is at a constant rate, where a file's ticks can have rounded it.
+
+        Without, the frames that are seen would depend on the kind of file.
+        """
+        exact = round(seconds * self._own_rate) / self._own_rate
+        return exact if abs(seconds - exact) < grain else seconds
 
     def _repeated(self, frame: Any, times: int) -> Iterator[tuple[int, Frame]]:
         """What is seen of a frame, so many times; converted once, and only if it is needed."""
@@ -154,7 +164,7 @@ class VideoFrames:
         return np.ascontiguousarray(pixels)
 
     def _refuse_truncated(self) -> None:
-        found = Fraction(self.count) / self._rate
+        found = self._end
         if not self.count:
             raise InputError(f"{self.path}: not one frame of it can be decoded; get it again")
         promised = self._file.seconds
@@ -164,14 +174,6 @@ class VideoFrames:
         if promised is not None and found < promised * Fraction(1 - MISSING):
             wrong = f"ends after {float(found):.1f} of {float(promised):.1f} s"
             raise InputError(f"{self.path}: {wrong}; is it truncated? get it again")
-
-
-def _unrounded(seconds: Fraction, exact: Fraction, grain: Fraction) -> Fraction:
-    """What a time is at a constant rate, where a file's ticks can have rounded it to what it says.
-
-    Without, the frames that are seen would depend on the kind of file.
-    """
-    return exact if abs(seconds - exact) <= grain else seconds
 
 
 def _nearest(value: Fraction) -> int:

@@ -126,8 +126,8 @@ def _features(loaded: LoadedExtractor, clips_BTHWC: Tensor) -> Tensor:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        clips = f"{len(clips_BTHWC)} clips at once" if len(clips_BTHWC) > 1 else "one clip"
-        wrong = f"too little memory on {loaded.device} for {clips}"
+        count = f"{len(clips_BTHWC)} clips at once" if len(clips_BTHWC) > 1 else "one clip"
+        wrong = f"too little memory on {loaded.device} for {count}"
         raise InputError(f"extractor {loaded.name}: {wrong}; a smaller --batch-size") from None
 
 

@@ -23,6 +23,8 @@ from actionformer.video.readers import upright
 
 # codecs of audio that an mp4 file holds as it is; others become the first of these
 IN_MP4 = ("aac", "mp3", "ac3", "eac3", "alac", "opus")
+# samples per second of mp3 that FFmpeg puts into an mp4 file
+SLOWEST_MP3 = 16000
 # of Okabe and Ito, which eyes of every kind tell apart
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 SHADE, PLAYHEAD = (0, 0, 0, 160), "#FFFFFF"
@@ -101,10 +103,10 @@ class _Copy:
 
     def _open_sound(self, sound: Any) -> None:
         # its decoder may be called otherwise: mp3float
-        if sound.codec_context.codec.canonical_name in IN_MP4:
+        name, rate = sound.codec_context.codec.canonical_name, sound.codec_context.sample_rate
+        if name in IN_MP4 and (name != "mp3" or rate >= SLOWEST_MP3):
             self._written_sound = self._output.add_stream_from_template(sound)
             return
-        rate = sound.codec_context.sample_rate
         self._written_sound = self._output.add_stream(IN_MP4[0], rate=rate)
         self._resampler = AudioResampler("fltp", sound.codec_context.layout, rate)
 

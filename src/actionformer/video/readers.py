@@ -51,8 +51,8 @@ class Reader(Protocol):
         stream_index: of its pictures, among all streams.
         rate: frames per second as the file says it, on average; None where it doesn't.
         seconds: of its pictures, as it says; None where it doesn't.
-        seconds_in_all: the same of all of it: sound may go on.
-        sound_until: seconds that packets of sound have come to; known at the end.
+        seconds_in_all: the same of all of it from the first picture on: sound may go on.
+        sound_until: seconds after the first picture that sound has come to; known at the end.
         broken: packets that could not be decoded.
     """
 
@@ -117,9 +117,13 @@ class OfPyAV:
         self.stream_index: int = self._stream.index
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.rate: Fraction | None = Fraction(rate) if rate else None
-        self.seconds: Fraction | None = _seconds_of(self._stream)
+        self._start = Fraction(0)
+        if self._stream.start_time and self._stream.time_base:
+            self._start = self._stream.start_time * self._stream.time_base
+        self.seconds: Fraction | None = _seconds_of(self._stream, self._start)
         whole = Fraction(self._container.duration or 0, av.time_base)
-        self.seconds_in_all: Fraction | None = whole or None
+        before = self._start - Fraction(self._container.start_time or 0, av.time_base)
+        self.seconds_in_all: Fraction | None = whole - before if whole > before else None
         self.sound_until = Fraction(0)
         self.broken = 0
 
@@ -153,7 +157,7 @@ class OfPyAV:
         """Note how far the sound has come, which is not decoded."""
         if packet.pts is not None and packet.time_base is not None:
             until = (packet.pts + (packet.duration or 0)) * packet.time_base
-            self.sound_until = max(self.sound_until, until)
+            self.sound_until = max(self.sound_until, until - self._start)
 
     def is_on_its_side(self, frame: Any) -> bool:
         return _quarters(frame.rotation) % 2 == 1
@@ -185,15 +189,18 @@ def _shown(frame: Any) -> Shown:
     return Shown(frame, frame.pts * grain, lasts, grain)
 
 
-def _seconds_of(stream: Any) -> Fraction | None:
-    """How long a file says that a stream is; Matroska says it in a tag, or not at all."""
+def _seconds_of(stream: Any, start: Fraction) -> Fraction | None:
+    """How long a file says that a stream is, which begins at `start`.
+
+    Matroska says in a tag when it ends, or nothing.
+    """
     if stream.duration and stream.time_base:
         return Fraction(stream.duration * stream.time_base)
     tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     if tag is None:
         return None
-    seconds = 3600 * Fraction(tag[1]) + 60 * Fraction(tag[2]) + Fraction(tag[3])
-    return seconds or None
+    end = 3600 * Fraction(tag[1]) + 60 * Fraction(tag[2]) + Fraction(tag[3])
+    return end - start if end > start else None
 
 
 class OfTorchcodec:
