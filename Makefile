@@ -43,7 +43,7 @@ endif
 	@pwd -P > $@
 
 test: env  ## the tests, but for the longest ones
-	pytest -n 2 --dist loadfile -m "not long"
+	pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long"
 
 long: env  ## the longest tests: kills, copies and repetitions of the whole workflow
 	pytest -n 2 --dist loadfile -m long

@@ -12,9 +12,9 @@ from conftest import CHECKOUT, run_command
 @pytest.mark.parametrize(
     "part",
     [
-        pytest.param(["fuzz", "--cases", "100"], id="damaged files"),
+        pytest.param(["fuzz", "--cases", "80"], id="damaged files"),
         pytest.param(
-            ["kills", "disks", "--kills", "12", "--disks", "8"], id="killed processes, full disks"
+            ["kills", "disks", "--kills", "8", "--disks", "6"], id="killed processes, full disks"
         ),
     ],
 )

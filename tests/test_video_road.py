@@ -423,7 +423,7 @@ def test_snakemake_extracts_what_a_feature_set_says_and_again_where_that_changes
     def next_stage() -> str:
         return run_status(load_experiment("own/mine.yaml"), 0).next_stage
 
-    place.run(*call[:4], "convert", *call[5:])
+    place.run("actionformer", "convert", "own/dataset.yaml")
     assert next_stage() == "fetch --extractor own/tiny/tiny.yaml"
     shutil.copy(folder / "mirror/extractors/tiny.pt", folder / "own/tiny/tiny.pt")
     assert next_stage() == "extract --dataset own/dataset.yaml --features rgb"

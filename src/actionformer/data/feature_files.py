@@ -36,7 +36,7 @@ KEYS = ("feats", "features")
 _NPY = b"\x93NUMPY"
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", (b"PK\x03\x04", b"PK\x05\x06")
 _MAGIC: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-# how names end: of files with arrays, of archives, of what is never read
+# how names end: of files with arrays, of those with several, of archives, of what is never read
 ARRAYS = (".npy", ".npz", ".pt", ".pth")
 HDF5 = (".h5", ".hdf5")
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz")
