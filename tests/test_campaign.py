@@ -12,7 +12,7 @@ from conftest import CHECKOUT, run_command
 @pytest.mark.parametrize(
     "part",
     [
-        pytest.param(["fuzz", "--cases", "80"], id="damaged files"),
+        pytest.param(["fuzz", "--cases", "50"], id="damaged files"),
         pytest.param(
             ["kills", "disks", "--kills", "8", "--disks", "6"], id="killed processes, full disks"
         ),

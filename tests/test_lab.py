@@ -80,6 +80,7 @@ def test_the_server_answers_to_the_name_that_it_was_given(server):
     assert requests.get(address, headers={"Host": "another.lab"}, timeout=10).status_code == 403
 
 
+@pytest.mark.long
 def test_an_artifact_of_500_megabytes_comes_back_whole(client, tmp_path):
     run_id = log_a_run(100)
     path = tmp_path / "model.pt"
@@ -92,6 +93,7 @@ def test_an_artifact_of_500_megabytes_comes_back_whole(client, tmp_path):
     assert file_md5(Path(found)) == file_md5(path)
 
 
+@pytest.mark.long
 def test_a_server_that_is_gone_for_a_minute_loses_nothing(client, server):
     done: list[str] = []
     logging = threading.Thread(target=lambda: done.append(log_a_run(200)))
