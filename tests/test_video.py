@@ -416,6 +416,31 @@ def test_what_is_there_and_made_alike_stays(tmp_path: Path, said: Said) -> None:
     assert made()
 
 
+def test_what_is_there_is_lost_by_no_mistake(tmp_path: Path, said: Said) -> None:
+    """Another extractor that cannot begin, or not end, costs no features of hours before."""
+    name, extractor, weights = tiny_extractor(tmp_path / "tiny")
+    video = tmp_path / "a.mp4"
+    write_video(video, partial(growing_bar, count=20), 20)
+    out = tmp_path / "out"
+
+    def extracted(extractor: Extractor) -> None:
+        extract(name, extractor, weights, [video], out, device="cpu", say=said.append)
+
+    extracted(extractor)
+    before = (out / "a.npz").read_bytes()
+    with pytest.raises(InputError, match="weights of another network"):
+        extracted(extractor.model_copy(update={"network": I3D()}))
+    assert (out / "a.npz").read_bytes() == before
+    with pytest.raises(InputError, match="1 of 1 videos could not be extracted"):
+        extracted(extractor.model_copy(update={"dim": 47}))
+    assert (out / "a.npz").read_bytes() == before
+    # of a video that is another now, nothing that was made of the one before
+    video.write_bytes(b"")
+    with pytest.raises(InputError, match="1 of 1 videos could not be extracted"):
+        extracted(extractor)
+    assert not (out / "a.npz").exists()
+
+
 def test_a_video_that_cannot_be_decoded_stops_no_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

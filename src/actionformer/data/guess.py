@@ -18,6 +18,7 @@ from actionformer.data.audit import LOOKED_AT, affixes
 from actionformer.data.feature_files import (
     ARCHIVES,
     ARRAYS,
+    HDF5,
     Form,
     description_in,
     descriptions_in,
@@ -27,7 +28,7 @@ from actionformer.errors import InputError
 from actionformer.files import files_of, read_json
 
 # files that hold the arrays of several videos
-SEVERAL = (*ARCHIVES, ".h5", ".hdf5")
+SEVERAL = (*ARCHIVES, *HDF5)
 # what subsets are called, likeliest first
 TRAINING = ("training", "train", "trn")
 EVALUATED = ("validation", "val", "valid", "test", "testing")

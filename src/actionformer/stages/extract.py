@@ -91,8 +91,6 @@ def extract(
         if not anew and _is_there(video, target, extractor, md5):
             say(f"{target}: is there already, made alike; `--anew` makes it again")
         else:
-            # a video that cannot be extracted any more must not keep the features of what it was
-            target.unlink(missing_ok=True)
             waiting[video] = target
     failed = []
     with leased_device(device, gpu_slots) as chosen:
@@ -109,6 +107,9 @@ def extract(
                 say(line)
             if done.failed:
                 failed.append(done.video)
+                # a video that is another now must not keep the features of what it was
+                if not _is_of(done.video, targets[done.video]):
+                    targets[done.video].unlink(missing_ok=True)
     if failed:
         names = ", ".join(video.name for video in failed)
         raise InputError(
@@ -209,16 +210,25 @@ def _cores() -> int:
 
 def _is_there(video: Path, target: Path, extractor: Extractor, weights_md5: str) -> bool:
     """Was this file made of this video, as it would be now?"""
-    if not target.exists():
-        return False
-    try:
-        there = described(target)
-    except InputError:  # damaged: it is made again
-        return False
+    there = _description(target)
     if there is None:
         return False
     is_alike = there.identity == extractor.identity and there.weights_md5 == weights_md5
-    return is_alike and there.video_md5 == provenance.source_md5(video)
+    return is_alike and _is_of(video, target)
+
+
+def _is_of(video: Path, target: Path) -> bool:
+    """Was this file made of this video as it is, by whatever extractor?"""
+    there = _description(target)
+    return there is not None and there.video_md5 == provenance.source_md5(video)
+
+
+def _description(target: Path) -> Description | None:
+    """What a file of features says of itself; None of one that is not there, or damaged."""
+    try:
+        return described(target) if target.exists() else None
+    except InputError:
+        return None
 
 
 def _each(waiting: dict[Path, Path], job: _Job, jobs: int) -> Iterator[_Done]:
