@@ -17,6 +17,9 @@ Float32 = NDArray[np.float32]
 # segments (N, 2), scores (N,) and labels (N,), before they have names
 Detections = tuple[Float32, Float32, NDArray[np.int64]]
 
+# how many scores are looked through before their highest is compared with that of the others
+BLOCK = 64
+
 
 def batched_nms(
     segments_N2: ArrayLike,
@@ -95,12 +98,12 @@ def _groups(labels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 def vote(kept_M2: Float32, segments_N2: Float32, scores_N: Float32, threshold: float) -> Float32:
     """Every kept segment becomes the score-weighted mean of all segments with IoU >= threshold."""
     start_M1, end_M1 = kept_M2[:, :1], kept_M2[:, 1:]
-    start_N, end_N = segments_N2.T
+    start_N, end_N = np.ascontiguousarray(segments_N2.T)
     intersection = (np.minimum(end_M1, end_N) - np.maximum(start_M1, start_N)).clip(min=0)
     union = (end_M1 - start_M1) + (end_N - start_N) - intersection
     with np.errstate(divide="ignore", invalid="ignore"):
         votes_MN = intersection / union >= np.float32(threshold)
-        weights_MN = np.where(votes_MN, scores_N, np.float32(0))
+        weights_MN = votes_MN * scores_N
         refined = weights_MN @ segments_N2 / weights_MN.sum(1, keepdims=True)
     # a segment of zero length overlaps nothing, not even itself
     return np.where(np.isfinite(refined), refined, kept_M2).astype(np.float32)
@@ -128,7 +131,7 @@ def _soft(
     # the published constant: it decides what segments of no length do
     area = end - start + np.float32(1e-6)
     score, index = scores.copy(), np.arange(n)
-    met = np.empty(n, np.int64)
+    met, meets = np.empty(n, np.int64), np.empty(n, np.uint8)
     count = 0
     while count < min(n, max_segments):
         best = _first_of_highest(score, count, n)
@@ -137,12 +140,14 @@ def _soft(
             values[count], values[best] = values[best], values[count]
         index[count], index[best] = index[best], index[count]
         count += 1
-        # Few overlap. They are collected first, without a branch, and only they are looked at; by
-        # the first pick all are, as it drops what was too low from the beginning.
+        # Few overlap. They are collected first, without a branch, and only they are looked at.
+        meets_R = meets[count:n]
+        # The first pick looks at all: what is too low from the beginning is dropped.
+        _overlap(start[count:n], end[count:n], s, e, count == 1, meets_R)
         meetings = 0
-        for i in range(count, n):
-            met[meetings] = i
-            meetings += count == 1 or (end[i] > s) & (start[i] < e)
+        for r in range(len(meets_R)):
+            met[meetings] = count + r
+            meetings += meets_R[r]
         k = 0
         while k < meetings:
             i = met[k]
@@ -167,16 +172,26 @@ def _soft(
     return index[:count].copy(), score[:count].copy()
 
 
-# nnan and nsz, no NaN and no -0: so the compiler may compare eight numbers at once
-@numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
+# In a loop of its own, and counted from 0: so the compiler compares eight segments at once.
+@numba.njit(cache=True, nogil=True)
+def _overlap(start_R: Any, end_R: Any, s: Any, e: Any, all_do: bool, meets_R: Any) -> None:
+    for r in range(len(meets_R)):
+        meets_R[r] = all_do | (end_R[r] > s) & (start_R[r] < e)
+
+
+@numba.njit(cache=True, nogil=True)
 def _first_of_highest(score: Any, first: int, end: int) -> int:
-    highest = score[first]
-    for value in score[first:end]:
-        highest = value if value > highest else highest
-    best = first
-    while score[best] < highest:
-        best += 1
-    return best
+    highest, place = score[first], first
+    for begin in range(first, end, BLOCK):
+        of_block = score[begin]
+        for value in score[begin : min(begin + BLOCK, end)]:
+            of_block = value if value > of_block else of_block
+        if of_block > highest:
+            highest, place = of_block, begin
+    # within the first block that has it
+    while score[place] < highest:
+        place += 1
+    return place
 
 
 @numba.njit(cache=True, nogil=True)
