@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -87,4 +88,26 @@ def interpolated_average_precision(
     correct_NU: NDArray[np.bool_], instances: int
 ) -> NDArray[np.float64]:
     """AP (U,) of detections, best first: the area under monotone precision (VOC 2011)."""
-    return (interpolated_precision(correct_NU) * correct_NU).sum(0) / instances
+    ap_U: NDArray[np.float64] = _areas(correct_NU) / instances
+    return ap_U
+
+
+@numba.njit(cache=True, nogil=True)
+def _areas(correct_NU: Any) -> Any:
+    """The sum (U,) of the monotone precisions down to each true positive.
+
+    Between two of them precision only falls: the best of all later ones is that of one of them.
+    """
+    N, U = correct_NU.shape
+    area_U, precision_N = np.zeros(U), np.empty(N)
+    for u in range(U):
+        true = 0
+        for n in range(N):
+            if correct_NU[n, u]:
+                precision_N[true] = (true + 1) / (n + 1)
+                true += 1
+        for t in range(true - 2, -1, -1):
+            precision_N[t] = max(precision_N[t], precision_N[t + 1])
+        for t in range(true):
+            area_U[u] += precision_N[t]
+    return area_U
