@@ -40,9 +40,11 @@ class MaskedSelfAttention(nn.Module):
         if self.stride == 2:
             mask_BT = downsampled(mask_BT)
         mask_BT1 = mask_BT.unsqueeze(-1).to(x_BTC.dtype)
-        q_BTC = self.query(self.query_norm(self.query_conv(x_BTC) * mask_BT1))
-        k_BTC = self.key(self.key_norm(self.key_conv(x_BTC) * mask_BT1))
-        v_BTC = self.value(self.value_norm(self.value_conv(x_BTC) * mask_BT1))
+        # What the convolutions carry into the padding stays: nothing sees masked keys and values,
+        # and what masked queries see is dropped below.
+        q_BTC = self.query(self.query_norm(self.query_conv(x_BTC)))
+        k_BTC = self.key(self.key_norm(self.key_conv(x_BTC)))
+        v_BTC = self.value(self.value_norm(self.value_conv(x_BTC)))
         q_BHTD, k_BHTD, v_BHTD = self._heads(q_BTC), self._heads(k_BTC), self._heads(v_BTC)
         if self.reach is None:
             visible = mask_BT[:, None, None, :]
@@ -61,28 +63,34 @@ def windowed_attention(
 ) -> Tensor:
     """Attention in which query t sees the valid keys t - reach ... t + reach. Returns (B, H, T, D).
 
-    The sequence is cut into J blocks of W queries; a block meets the Y = W + 2 * reach keys around
-    it, so the cost grows linearly with T. A masked query sees itself: its value is never used, and
-    a row of zero weights would be NaN.
+    The sequence is cut into J blocks of W queries; a block meets the Y = 2 * W keys around it, so
+    the cost grows linearly with T. A masked query sees itself: its value is never used, and a row
+    of zero weights would be NaN.
     """
     T, D = q_BHTD.shape[2:]
-    # blocks about as long as the window waste the least; tiny ones are mostly overhead
-    W = min(max(2 * reach, 8), T)
+    # blocks as long as the window waste the least; tiny ones are mostly overhead
+    W = max(2 * reach, 8)
     J = -(-T // W)
-    Y = W + 2 * reach
-    missing = J * W - T  # of the last block
 
-    q_BHJWD = F.pad(q_BHTD, (0, 0, 0, missing)).unflatten(2, (J, W))
-    around = (0, 0, reach, missing + reach)
-    k_BHJYD = F.pad(k_BHTD, around).unfold(2, Y, W).transpose(-1, -2)
-    v_BHJYD = F.pad(v_BHTD, around).unfold(2, Y, W).transpose(-1, -2)
+    q_BHJWD = F.pad(q_BHTD, (0, 0, 0, J * W - T)).unflatten(2, (J, W))
+    k_BHJYD, v_BHJYD = _around_blocks(k_BHTD, J, W, reach), _around_blocks(v_BHTD, J, W, reach)
+    valid_B1JY1 = _around_blocks(mask_BT[:, None, :, None], J, W, reach)
 
-    valid_BJY = F.pad(mask_BT, (reach, missing + reach)).unfold(1, Y, W)
     query_W1 = torch.arange(W, device=q_BHTD.device)[:, None]
-    distance_WY = torch.arange(Y, device=q_BHTD.device) - query_W1 - reach
+    distance_WY = torch.arange(2 * W, device=q_BHTD.device) - query_W1 - reach
     near_WY = distance_WY.abs() <= reach
-    visible_BJWY = near_WY & valid_BJY[:, :, None, :] | (distance_WY == 0)
+    visible_B1JWY = near_WY & valid_B1JY1.transpose(-1, -2) | (distance_WY == 0)
 
     scores_BHJWY = (q_BHJWD * D**-0.5) @ k_BHJYD.transpose(-1, -2)
-    weights_BHJWY = scores_BHJWY.masked_fill(~visible_BJWY[:, None], float("-inf")).softmax(-1)
+    weights_BHJWY = scores_BHJWY.masked_fill(~visible_B1JWY, float("-inf")).softmax(-1)
     return (weights_BHJWY @ v_BHJYD).flatten(2, 3)[:, :, :T]
+
+
+def _around_blocks(x_BHTD: Tensor, J: int, W: int, reach: int) -> Tensor:
+    """The 2 * W steps (B, H, J, Y, D) from `reach` before each of J blocks of W >= 2 * reach steps.
+
+    Two pieces side by side, whose gradients are sums of slices: those of `unfold` take longer.
+    """
+    after = (J + 1) * W - reach - x_BHTD.shape[2]
+    pieces = F.pad(x_BHTD, (0, 0, reach, after)).unflatten(2, (J + 1, W))
+    return torch.cat([pieces[:, :, :-1], pieces[:, :, 1:]], 3)

@@ -36,7 +36,11 @@ class Conv3(nn.Conv1d):
         if self._trained_on_cpu(x_BTC):
             result: Tensor = _TrainedOnCPU.apply(x_BTC, self.weight, self.bias)
             return result
-        return convolved(x_BTC, self.weight, self.bias, stride=self.stride[0], groups=self.groups)
+        out_BTC = convolved(
+            x_BTC, self.weight, self.bias, stride=self.stride[0], groups=self.groups
+        )
+        # with bfloat16 the convolution alone is in it: what follows is as exact as what came
+        return out_BTC.to(x_BTC.dtype)
 
     def _trained_on_cpu(self, x_BTC: Tensor) -> bool:
         """Dense, in float32 on a CPU, and with gradients to come."""
@@ -87,13 +91,23 @@ def _weight_gradient(x_BTC: Tensor, gradient_BTO: Tensor) -> Tensor:
     C, O = x_BTC.shape[2], gradient_BTO.shape[2]
     # Videos stand one below the other, a row of zeros before and after each: so what a tap sees
     # is the same matrix, moved by a row.
-    rows_LC = F.pad(x_BTC, (0, 0, 1, 1)).view(-1, C)
-    gradient_LO = F.pad(gradient_BTO, (0, 0, 0, 2)).view(-1, O)[:-2]
+    rows_LC = _between_zeros(x_BTC, 1, 1).view(-1, C)
+    gradient_LO = _between_zeros(gradient_BTO, 0, 2).view(-1, O)[:-2]
     taps_3OC = x_BTC.new_empty(3, O, C)
     for k in range(3):
         seen_LC = rows_LC[k : k + len(gradient_LO)]
         torch.mm(gradient_LO.T, seen_LC, out=taps_3OC[k])
     return taps_3OC.permute(1, 2, 0)
+
+
+def _between_zeros(x_BTC: Tensor, before: int, after: int) -> Tensor:
+    """(B, before + T + after, C), as `F.pad` gives it, which first fills all of it with zeros."""
+    B, T, C = x_BTC.shape
+    padded = x_BTC.new_empty(B, before + T + after, C)
+    padded[:, :before] = 0
+    padded[:, before : before + T] = x_BTC
+    padded[:, before + T :] = 0
+    return padded
 
 
 class Conv1(nn.Conv1d):
@@ -130,7 +144,11 @@ class ConvNormReLU(nn.Module):
                 padding.
             kept_BT1: applied to what comes out; None keeps everything.
         """
-        x_BTC = self.norm(self.conv(x_BTC) * mask_BT1)
+        x_BTC = self.conv(x_BTC)
+        # where the same mask comes after the norm, which looks at single steps, once is enough
+        if kept_BT1 is not mask_BT1:
+            x_BTC = x_BTC * mask_BT1
+        x_BTC = self.norm(x_BTC)
         # in place: backward needs neither what leaves the norm nor what enters the ReLU
         if kept_BT1 is not None:
             x_BTC = x_BTC.mul_(kept_BT1)
