@@ -7,8 +7,8 @@ One command, one page: docs/performance.md and a plot.
 `measure.py` has what is measured, `machine.py` what it is measured on, `peers.py` what the
 published implementations take. What the
 network does is compared through the rate of matrix products: a peer's time counts as time * its
-machine's rate / the rate measured here, in the same run. Post-processing, evaluation and loading
-are compared as they stand.
+machine's rate / the rate measured here, right before and after the work. Post-processing,
+evaluation and loading are compared as they stand.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ other. A section stays until a machine with its instruction set is measured agai
 are those of `make rehearsal`, all rows at published size, and of one row that was trained whole.
 
 Ratios are to the faster of the two published implementations: what the network does through the
-matrix rate of the two machines (`benchmarks/benchmark.py`), the rest as it stands. Medians.
+matrix rate of the two machines (`benchmarks/benchmark.py`), ours measured right before and after
+the work, the rest as it stands. Medians.
 """
 SECTION = """\
 {date}, commit {commit}; {cores} cores, {threads} threads; torch {torch}, numpy {numpy}, Python
@@ -124,27 +125,27 @@ GPU_HEADS = [
 ]
 
 
-def full_length_table(rate: float, repeats: int) -> tuple[list[str], dict[str, float]]:
+def full_length_table(repeats: int) -> tuple[list[str], dict[str, float]]:
     """Steps and forward passes at full length; and the FLOPs of a step per row."""
-    scale, rows, flops = peers.MATRIX_RATE / rate, [], {}
+    rows, flops = [], {}
     others = [row for row in published_rows() if row not in PEERS]
     for row in progress([*PEERS, *others], "full length", unit="row"):
         peer, used = PEERS.get(row), measure.memory(row)
-        found = measure.full_length(row, repeats if peer else 1)
-        step, forward, flops[row] = found["step"], found["forward"], found["flops"]
+        found = measure.full_length(row, repeats if peer else repeats // 2)
+        step, forward, flops[row] = found.step, found.forward, found.flops
         of_step, of_forward, theirs = ["–", "–"], ["–"], "–"
         if peer is not None:
-            of_step = _ratio(peer.step * scale / step, peers.STEP_FLOOR)
-            of_forward = _ratio(peer.forward * scale / forward)
+            of_step = _ratio(peer.step * peers.MATRIX_RATE / step.products, peers.STEP_FLOOR)
+            of_forward = _ratio(peer.forward * peers.MATRIX_RATE / forward.products)
             theirs = f"{peer.memory / 1e9:.1f}"
         cells = [
             row,
             str(measure.batch_at_full_length(row)),
-            f"{step:.2f}",
-            f"{1 / step:.2f}",
-            f"{flops[row] / step / rate:.0%}",
+            f"{step.seconds:.2f}",
+            f"{1 / step.seconds:.2f}",
+            f"{flops[row] / step.products:.0%}",
             *of_step,
-            f"{forward:.3f}",
+            f"{forward.seconds:.3f}",
             *of_forward,
             f"{used / 1e9:.1f}",
             theirs,
@@ -153,9 +154,9 @@ def full_length_table(rate: float, repeats: int) -> tuple[list[str], dict[str, f
     return _table(FULL_LENGTH_HEADS, rows), flops
 
 
-def real_lengths_table(rate: float, flops: dict[str, float], batches: int) -> list[str]:
+def real_lengths_table(flops: dict[str, float], batches: int) -> list[str]:
     """Training and inference on real lengths."""
-    scale, rows = peers.MATRIX_RATE / rate, []
+    rows = []
     for row in progress(list(peers.EPOCH_FLOORS), "real lengths", unit="row"):
         found = measure.real_lengths(row, batches)
         if found is None:
@@ -168,17 +169,19 @@ def real_lengths_table(rate: float, flops: dict[str, float], batches: int) -> li
             step, forward = peer.step * size / peer.batch, peer.forward
         else:
             peer = PEERS["thumos14_i3d"]
-            more = found["full_flops"] / flops["thumos14_i3d"]
+            more = found.full_flops / flops["thumos14_i3d"]
             step, forward = peer.step * more, peer.forward * more * peer.batch / size
-        forward *= found["padded"]
+        forward *= found.padded
+        of_step = step * peers.MATRIX_RATE / found.step.products
+        of_forward = forward * peers.MATRIX_RATE / found.forward.products
         cells = [
             row,
             str(size),
-            f"{found['step']:.2f}",
-            f"{size / found['step']:.2f}",
-            *_ratio(step * scale / found["step"], peers.EPOCH_FLOORS[row]),
-            f"{found['forward']:.3f}",
-            *_ratio(forward * scale / found["forward"], peers.INFERENCE_FLOORS[row]),
+            f"{found.step.seconds:.2f}",
+            f"{size / found.step.seconds:.2f}",
+            *_ratio(of_step, peers.EPOCH_FLOORS[row]),
+            f"{found.forward.seconds:.3f}",
+            *_ratio(of_forward, peers.INFERENCE_FLOORS[row]),
         ]
         rows.append(cells)
     return _table(REAL_LENGTHS_HEADS, rows)
@@ -189,12 +192,12 @@ def rest_table(repeats: int, videos: int) -> list[str]:
     rows = []
     every = list(peers.POST_PROCESSING.items())
     for row, theirs in progress(every, "post-processing", unit="row"):
-        taken = measure.post_processing(row, 3 * repeats)
+        taken = measure.post_processing(row, 8 * repeats)
         ratio = _ratio(theirs / taken, peers.POST_PROCESSING_FLOOR)
         what = f"post-processing of one video, {row}"
         rows.append([what, f"{taken:.4f}", f"{theirs:g}", *ratio])
     for count, theirs in peers.SOFT_NMS.items():
-        taken = measure.soft_nms(count, 2 * repeats)
+        taken = measure.soft_nms(count, 3 * repeats)
         what = f"soft-NMS of {count} segments of one class"
         rows.append([what, f"{taken:.4f}", f"{theirs:g}", *_ratio(theirs / taken), ""])
     for peer in progress(peers.EVALUATIONS, "evaluation", unit="size"):
@@ -281,15 +284,15 @@ def gpu_table(repeats: int) -> list[str]:
 def cpu_section(quick: bool) -> tuple[str, list[Grown]]:
     """What is measured with one instruction set, and the growth to plot."""
     prepare_cpu(THREADS)
-    repeats, batches = (2, 4) if quick else (4, 16)
+    repeats, batches = (2, 4) if quick else (6, 16)
     rate = matrix_rate("cpu", repeats=9)
-    full, flops = full_length_table(rate, repeats)
+    full, flops = full_length_table(repeats)
     growths = measure.growth(2)
     parts = [
         _machine(rate),
         _part("Full length", full),
-        _part("Real lengths", real_lengths_table(rate, flops, batches), REAL_LENGTHS),
-        _part("Operations and latency", operations_table("cpu", 5 * repeats), OPERATIONS),
+        _part("Real lengths", real_lengths_table(flops, batches), REAL_LENGTHS),
+        _part("Operations and latency", operations_table("cpu", 3 * repeats), OPERATIONS),
         _part("Post-processing, evaluation, loading", rest_table(repeats, 40 if quick else 200)),
         _part("On a busy machine", busy_table(), BESIDE_OTHERS),
         _part(

@@ -31,9 +31,11 @@ from actionformer.detection.nms import batched_nms
 from actionformer.detection.predict import in_seconds, of_video
 from actionformer.evaluation import mean_average_precision
 from actionformer.params.experiment import Experiment
-from actionformer.training.cost import Trainer, batch_of
+from actionformer.training.cost import MATRIX, Trainer, batch_of
 
 THREADS = 2
+# seconds: shorter work is measured many times over
+AT_LEAST = 0.5
 
 # quantiles of Charades' lengths in seconds (training, test), and at which
 CHARADES_AT = (0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1)
@@ -63,12 +65,48 @@ def seconds(work: Callable[[], Any], *, repeats: int, warm: int = 1) -> float:
     """The median over `repeats` calls, after `warm` ones."""
     for _ in range(warm):
         work()
-    times = []
+    return statistics.median(_timed(work) for _ in range(repeats))
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What work takes in seconds, and in the operations of matrix products."""
+
+    seconds: float
+    # what these would do in the same time, at the rate that the machine has right then
+    products: float
+
+
+def beside_products(work: Callable[[], Any], repeats: int = 1) -> Beside:
+    """The median of `repeats` times, each with matrix products before and after it.
+
+    A machine that others share has faster and slower moments, of seconds and of minutes: a rate
+    that is measured at the beginning is not that of the work.
+    """
+    matrices = torch.randn(2, MATRIX, MATRIX)
+    before, taken, products = _rate(matrices), [], []
     for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+        # short work comes many times: after the products its data is in no cache
+        times = [_timed(work)]
+        while sum(times) < AT_LEAST:
+            times.append(_timed(work))
+        after = _rate(matrices)
+        taken.append(statistics.median(times))
+        products.append(taken[-1] * (before + after) / 2)
+        before = after
+    return Beside(statistics.median(taken), statistics.median(products))
+
+
+def _rate(matrices: torch.Tensor) -> float:
+    """Operations a second of products of these two matrices."""
+    times = [_timed(partial(torch.mm, *matrices)) for _ in range(3)]
+    return 2 * MATRIX**3 / statistics.median(times)
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 # ----------------------------------------------------------------------------------------- lengths
@@ -130,23 +168,46 @@ def training_flops(experiment: Experiment, lengths: Sequence[int]) -> float:
     return float(counted.get_total_flops())
 
 
-def full_length(row: str, repeats: int) -> dict[str, float]:
-    """One training step and one forward pass at `max_seq_len`."""
+@dataclass(frozen=True)
+class FullLength:
+    """One training step and one forward pass at `max_seq_len`; the step's operations."""
+
+    step: Beside
+    forward: Beside
+    flops: float
+
+
+def full_length(row: str, repeats: int) -> FullLength:
+    """A row's, after a step and a pass that warm up."""
     experiment = load_experiment(row)
     T = experiment.model.max_seq_len
     lengths = [T] * batch_at_full_length(row)
     trainer, generator = Trainer(experiment), torch.Generator().manual_seed(0)
-    batch = batch_of(experiment, lengths, generator)
-    step = seconds(partial(trainer.step, batch), repeats=repeats)
+    train = partial(trainer.step, batch_of(experiment, lengths, generator))
+    train()
+    step = beside_products(train, repeats)
     model, one = trainer.model.eval(), batch_of(experiment, [T], generator)
     with torch.inference_mode():
-        forward = partial(model, one.features_BCT, one.mask_BT)
-        taken = seconds(forward, repeats=repeats + 2)
-    return {"step": step, "forward": taken, "flops": training_flops(experiment, lengths)}
+        run = partial(model, one.features_BCT, one.mask_BT)
+        run()
+        forward = beside_products(run, 2 * repeats)
+    return FullLength(step, forward, training_flops(experiment, lengths))
 
 
-def real_lengths(row: str, batches: int) -> dict[str, float] | None:
-    """Seconds of a training step and of a test video's forward pass, on the real lengths."""
+@dataclass(frozen=True)
+class RealLengths:
+    """A training step and a test video's forward pass in the mean, on the real lengths."""
+
+    step: Beside
+    forward: Beside
+    # operations of a step at full length
+    full_flops: float
+    # what the peers pad these videos to, against full length
+    padded: float
+
+
+def real_lengths(row: str, batches: int) -> RealLengths | None:
+    """A row's; None where the lengths are not at hand."""
     experiment = load_experiment(row)
     train, test = lengths_of(row, "train"), lengths_of(row, "test")
     if train is None or test is None:
@@ -157,12 +218,12 @@ def real_lengths(row: str, batches: int) -> dict[str, float] | None:
     for first in range(0, size * batches, size):
         videos = [train[i] for i in order[first : first + size]]
         sample.append(cropped(videos, experiment))
-    trainer, times = Trainer(experiment), []
+    trainer, steps = Trainer(experiment), []
     for lengths in [sample[0], *sample]:  # the first one warms up
         batch = batch_of(experiment, lengths, generator)
-        times.append(seconds(partial(trainer.step, batch), repeats=1, warm=0))
+        steps.append(beside_products(partial(trainer.step, batch)))
 
-    model, forwards = trainer.model.eval(), []
+    model, passes = trainer.model.eval(), []
     limit = experiment.data.test_pad_length or max(test)
     order = torch.randperm(len(test), generator=generator)[: 4 * batches].tolist()
     chosen = [min(test[i], limit) for i in order]
@@ -171,18 +232,21 @@ def real_lengths(row: str, batches: int) -> dict[str, float] | None:
     with torch.inference_mode():
         for lengths in [groups[0], *groups]:
             some = batch_of(experiment, lengths, generator)
-            forward = partial(model, some.features_BCT, some.mask_BT)
-            taken = seconds(forward, repeats=1, warm=0)
-            forwards += [taken / len(lengths)] * len(lengths)
+            passes.append(beside_products(partial(model, some.features_BCT, some.mask_BT)))
     longest = experiment.model.max_seq_len
     padded = [model.published_length(length) for length in chosen]
-    return {
-        "step": statistics.fmean(times[1:]),
-        "forward": statistics.fmean(forwards[len(groups[0]) :]),
-        "full_flops": training_flops(experiment, [longest] * size),
-        # what the peers pad these videos to, against full length
-        "padded": statistics.fmean(padded) / longest,
-    }
+    return RealLengths(
+        step=_mean(steps[1:], len(sample)),
+        forward=_mean(passes[1:], len(chosen)),
+        full_flops=training_flops(experiment, [longest] * size),
+        padded=statistics.fmean(padded) / longest,
+    )
+
+
+def _mean(parts: Sequence[Beside], count: int) -> Beside:
+    """Of `count` things that were measured together in these parts."""
+    seconds = sum(part.seconds for part in parts)
+    return Beside(seconds / count, sum(part.products for part in parts) / count)
 
 
 def latency(row: str, device: str, repeats: int) -> dict[str, float]:
@@ -335,7 +399,7 @@ def evaluation(videos: int, count: int, classes: int, thresholds: int) -> dict[s
     work = partial(
         mean_average_precision, database, results, subset="validation", tiou_thresholds=tiou
     )
-    taken = seconds(work, repeats=2)
+    taken = seconds(work, repeats=5)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "d.json"
         path.write_text(json.dumps(results))
