@@ -65,6 +65,8 @@ def published_soft_nms(segments, scores, *, sigma, min_score):
     st.sampled_from([0.0, 0.001, 0.3, 0.7]),
 )
 @example([(3, 6, 1), (7, 8, 1), (12, 2, 1), (12, 5, 1), (1, 6, 1)], 0.0)
+# more than are looked through at once
+@example([(i * 7 % 31, i % 10, i * i % 6) for i in range(200)], 0.001)
 def test_of_equal_scores_soft_nms_takes_the_one_that_the_published_loop_takes(found, min_score):
     """Whole numbers, so that many scores tie, at first and after they have decayed."""
     segments = np.array([[s, s + d] for s, d, _ in found], np.float32).reshape(-1, 2)

@@ -17,6 +17,10 @@ from actionformer.data.detections import DetectionArrays
 from actionformer.data.publishers import convert
 from actionformer.errors import InputError
 from actionformer.evaluation import mean_average_precision, recall_at_kx
+from actionformer.evaluation.average_precision import (
+    interpolated_average_precision,
+    interpolated_precision,
+)
 from actionformer.evaluation.summary import metrics_of
 from actionformer.params.experiment import EvaluationParams
 from actionformer.params.files import names
@@ -108,6 +112,14 @@ def test_detections_score_the_same_as_arrays_and_as_the_list_that_a_file_holds(f
             return str(error)
 
     assert scored(arrays) == scored(lists)
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=30))
+def test_average_precision_is_the_area_under_the_precision_of_the_curves(found):
+    """At three thresholds; digit by digit, as it is summed in the same order."""
+    correct_NU = np.array(found)
+    area_U = (interpolated_precision(correct_NU) * correct_NU).sum(0)
+    assert interpolated_average_precision(correct_NU, 7).tolist() == (area_U / 7).tolist()
 
 
 def test_a_second_detection_of_the_same_segment_is_a_false_positive():

@@ -24,7 +24,7 @@ from actionformer import ActionFormer, load_experiment
 from actionformer.data.loader import Batch, training_batches
 from actionformer.data.view import Sample
 from actionformer.errors import InputError
-from actionformer.model.attention import MaskedSelfAttention, windowed_attention
+from actionformer.model.attention import MaskedSelfAttention, _around_blocks, windowed_attention
 from actionformer.model.backbone import Backbone, TransformerBlock
 from actionformer.model.head import Head, _one_sequence
 from actionformer.model.layers import (
@@ -112,7 +112,8 @@ def waiting_calls(function):
 STEP = [
     *(training_step, ActionFormer.forward, ActionFormer.loss, ActionFormer._normalizer),
     *(Backbone.forward, Backbone._positions, TransformerBlock.forward, Head.forward, _one_sequence),
-    *(MaskedSelfAttention.forward, windowed_attention, Conv1.forward, Conv3.forward),
+    *(MaskedSelfAttention.forward, windowed_attention, _around_blocks),
+    *(Conv1.forward, Conv3.forward),
     *(ConvNormReLU.forward, ScaledDropPath.forward, LearnedScale.forward, convolved, downsampled),
     *(assign_targets, decoded, points, focal_loss, diou_loss),
 ]
