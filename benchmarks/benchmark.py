@@ -55,9 +55,11 @@ HEADER = """\
 # Performance
 
 Written by `make benchmark`: a section for every instruction set that a processor has, and one for a
-GPU. `ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2` shows a processor without AVX-512 on any
-other. A section stays until a machine with its instruction set is measured again. The last sections
-are those of `make rehearsal`, all rows at published size, and of one row that was trained whole.
+GPU. `ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2` limits a processor with AVX-512 to the
+matrix products and convolutions of one without, not to its caches, its clock or its neighbours: the
+heading says so. A section stays until a machine with its instruction set is measured again. The
+last sections are those of `make rehearsal`, all rows at published size, and of one row that was
+trained whole.
 
 Ratios are to the faster of the two published implementations: what the network does through the
 matrix rate of the two machines (`benchmarks/benchmark.py`), ours measured right before and after
@@ -284,7 +286,7 @@ def gpu_table(repeats: int) -> list[str]:
 def cpu_section(quick: bool) -> tuple[str, list[Grown]]:
     """What is measured with one instruction set, and the growth to plot."""
     prepare_cpu(THREADS)
-    repeats, batches = (2, 4) if quick else (6, 16)
+    repeats, batches = (2, 4) if quick else (4, 12)
     rate = matrix_rate("cpu", repeats=9)
     full, flops = full_length_table(repeats)
     growths = measure.growth(2)
@@ -340,8 +342,14 @@ def sections_of(page: Path) -> dict[str, str]:
     return found
 
 
-def measured(name: str, environment: Mapping[str, str], quick: bool) -> tuple[str, list[Grown]]:
-    """A section, measured by a process of its own: libraries read the environment once."""
+def measured(
+    name: str, environment: Mapping[str, str], quick: bool, note: str = ""
+) -> tuple[str, list[Grown]]:
+    """A section, measured by a process of its own: libraries read the environment once.
+
+    Args:
+        note: what its heading says behind the processor.
+    """
     watch = Watch()
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
@@ -352,9 +360,10 @@ def measured(name: str, environment: Mapping[str, str], quick: bool) -> tuple[st
         subprocess.run(command, env=there, check=True)
         content = read_json(result)
     others = watch.others()
-    where = content["where"] if others <= BUSY else f"{content['where']}, beside other load"
+    note += ", beside other load" if others > BUSY else ""
     text = content["text"].format(others=others)
-    return f"## {name}: {where}\n\n{text}", [Grown(**grown) for grown in content["growth"]]
+    heading = f"## {name}: {content['where']}{note}"
+    return f"{heading}\n\n{text}", [Grown(**grown) for grown in content["growth"]]
 
 
 def measure_one(name: str, quick: bool, out: Path) -> None:
@@ -415,11 +424,13 @@ def main() -> None:
         return
     refuse_load(args.beside_load)
     environments = instruction_sets()
+    largest = next(iter(environments))
     if torch.cuda.is_available():
         environments[GPU] = {}
     sections, drawn = sections_of(args.out), False
     for name, variables in environments.items():
-        sections[name], growths = measured(name, variables, args.quick)
+        note = "" if name in (largest, GPU) else f", an {largest} processor limited to it"
+        sections[name], growths = measured(name, variables, args.quick, note)
         if not drawn:  # the largest set comes first
             plot(growths, args.out.with_suffix(".png"))
             drawn = True
