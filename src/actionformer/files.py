@@ -468,6 +468,8 @@ def number(value: Any) -> float:
     Raises:
         ValueError: anything else, also a truth value, which Python takes for 0 or 1.
     """
+    if type(value) is float and math.isfinite(value):
+        return value  # nearly all are
     if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
