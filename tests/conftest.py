@@ -31,7 +31,10 @@ settings.load_profile("untimed")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 # files that take minutes, which begin first: one that comes last has one of the two cores idle
-SLOW = ("lineage", "lab", "rerun", "campaign", "video_road", "cluster", "outputs", "result_cache")
+SLOW = (
+    *("cluster", "parity", "rerun", "campaign", "lineage", "docs", "video_road", "lab"),
+    *("workflow", "outputs", "result_cache"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
