@@ -5,10 +5,9 @@ One command, one page: docs/performance.md and a plot.
     python benchmarks/benchmark.py [--out docs/performance.md] [--quick]
 
 `measure.py` has what is measured, `machine.py` what it is measured on, `peers.py` what the
-published implementations take. What the
-network does is compared through the rate of matrix products: a peer's time counts as time * its
-machine's rate / the rate measured here, right before and after the work. Post-processing,
-evaluation and loading are compared as they stand.
+published implementations take. What the network does is compared through the rate of matrix
+products: a peer's time counts as time * its machine's rate / the rate measured here, right before
+and after the work. Post-processing, evaluation and loading are compared as they stand.
 """
 
 from __future__ import annotations

@@ -183,14 +183,14 @@ def full_length(row: str, repeats: int) -> FullLength:
     T = experiment.model.max_seq_len
     lengths = [T] * batch_at_full_length(row)
     trainer, generator = Trainer(experiment), torch.Generator().manual_seed(0)
-    train = partial(trainer.step, batch_of(experiment, lengths, generator))
-    train()
-    step = beside_products(train, repeats)
+    one_step = partial(trainer.step, batch_of(experiment, lengths, generator))
+    one_step()
+    step = beside_products(one_step, repeats)
     model, one = trainer.model.eval(), batch_of(experiment, [T], generator)
     with torch.inference_mode():
-        run = partial(model, one.features_BCT, one.mask_BT)
-        run()
-        forward = beside_products(run, 2 * repeats)
+        one_pass = partial(model, one.features_BCT, one.mask_BT)
+        one_pass()
+        forward = beside_products(one_pass, 2 * repeats)
     return FullLength(step, forward, training_flops(experiment, lengths))
 
 
@@ -245,8 +245,9 @@ def real_lengths(row: str, batches: int) -> RealLengths | None:
 
 def _mean(parts: Sequence[Beside], count: int) -> Beside:
     """Of `count` things that were measured together in these parts."""
-    seconds = sum(part.seconds for part in parts)
-    return Beside(seconds / count, sum(part.products for part in parts) / count)
+    taken = sum(part.seconds for part in parts)
+    products = sum(part.products for part in parts)
+    return Beside(taken / count, products / count)
 
 
 def latency(row: str, device: str, repeats: int) -> dict[str, float]:

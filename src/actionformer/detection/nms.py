@@ -140,10 +140,11 @@ def _soft(
             values[count], values[best] = values[best], values[count]
         index[count], index[best] = index[best], index[count]
         count += 1
-        # Few overlap. They are collected first, without a branch, and only they are looked at.
+        # Few of the R that remain overlap. They are collected first, without a branch, and only they
+        # are looked at; by the first pick all are, as it drops what was too low from the beginning.
         meets_R = meets[count:n]
-        # The first pick looks at all: what is too low from the beginning is dropped.
-        _overlap(start[count:n], end[count:n], s, e, count == 1, meets_R)
+        looks_at_all = count == 1
+        _overlap(start[count:n], end[count:n], s, e, looks_at_all, meets_R)
         meetings = 0
         for r in range(len(meets_R)):
             met[meetings] = count + r
@@ -174,9 +175,10 @@ def _soft(
 
 # In a loop of its own, and counted from 0: so the compiler compares eight segments at once.
 @numba.njit(cache=True, nogil=True)
-def _overlap(start_R: Any, end_R: Any, s: Any, e: Any, all_do: bool, meets_R: Any) -> None:
+def _overlap(start_R: Any, end_R: Any, s: Any, e: Any, all_count: bool, meets_R: Any) -> None:
+    """Writes into `meets_R` which segments overlap [s, e], or that all count."""
     for r in range(len(meets_R)):
-        meets_R[r] = all_do | (end_R[r] > s) & (start_R[r] < e)
+        meets_R[r] = all_count | (end_R[r] > s) & (start_R[r] < e)
 
 
 @numba.njit(cache=True, nogil=True)
