@@ -140,8 +140,8 @@ def _soft(
             values[count], values[best] = values[best], values[count]
         index[count], index[best] = index[best], index[count]
         count += 1
-        # Few of the R that remain overlap. They are collected first, without a branch, and only they
-        # are looked at; by the first pick all are, as it drops what was too low from the beginning.
+        # Few of the R that remain overlap. They are collected first, without a branch, and only
+        # they are looked at; by the first pick all are: it drops what was too low to begin with.
         meets_R = meets[count:n]
         looks_at_all = count == 1
         _overlap(start[count:n], end[count:n], s, e, looks_at_all, meets_R)
