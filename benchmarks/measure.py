@@ -31,7 +31,7 @@ from actionformer.detection.nms import batched_nms
 from actionformer.detection.predict import in_seconds, of_video
 from actionformer.evaluation import mean_average_precision
 from actionformer.params.experiment import Experiment
-from actionformer.training.cost import MATRIX, Trainer, batch_of
+from actionformer.training.cost import Trainer, batch_of, matrix_rate
 
 THREADS = 2
 # seconds: shorter work is measured many times over
@@ -83,24 +83,17 @@ def beside_products(work: Callable[[], Any], repeats: int = 1) -> Beside:
     A machine that others share has faster and slower moments, of seconds and of minutes: a rate
     that is measured at the beginning is not that of the work.
     """
-    matrices = torch.randn(2, MATRIX, MATRIX)
-    before, taken, products = _rate(matrices), [], []
+    before, taken, products = matrix_rate("cpu"), [], []
     for _ in range(repeats):
         # short work comes many times: after the products its data is in no cache
         times = [_timed(work)]
         while sum(times) < AT_LEAST:
             times.append(_timed(work))
-        after = _rate(matrices)
+        after = matrix_rate("cpu")
         taken.append(statistics.median(times))
         products.append(taken[-1] * (before + after) / 2)
         before = after
     return Beside(statistics.median(taken), statistics.median(products))
-
-
-def _rate(matrices: torch.Tensor) -> float:
-    """Operations a second of products of these two matrices."""
-    times = [_timed(partial(torch.mm, *matrices)) for _ in range(3)]
-    return 2 * MATRIX**3 / statistics.median(times)
 
 
 def _timed(work: Callable[[], Any]) -> float:

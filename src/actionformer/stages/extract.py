@@ -108,8 +108,9 @@ def extract(
             if done.failed:
                 failed.append(done.video)
                 # a video that is another now must not keep the features of what it was
-                if not _is_of(done.video, targets[done.video]):
-                    targets[done.video].unlink(missing_ok=True)
+                target = targets[done.video]
+                if not _is_of(done.video, _description(target)):
+                    target.unlink(missing_ok=True)
     if failed:
         names = ", ".join(video.name for video in failed)
         raise InputError(
@@ -214,12 +215,11 @@ def _is_there(video: Path, target: Path, extractor: Extractor, weights_md5: str)
     if there is None:
         return False
     is_alike = there.identity == extractor.identity and there.weights_md5 == weights_md5
-    return is_alike and _is_of(video, target)
+    return is_alike and _is_of(video, there)
 
 
-def _is_of(video: Path, target: Path) -> bool:
-    """Was this file made of this video as it is, by whatever extractor?"""
-    there = _description(target)
+def _is_of(video: Path, there: Description | None) -> bool:
+    """Is this the description of features of this video as it is, by whatever extractor?"""
     return there is not None and there.video_md5 == provenance.source_md5(video)
 
 
