@@ -7,8 +7,9 @@ from contextlib import suppress
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
 from actionformer import ActionFormer, load_experiment
 from actionformer.model.attention import windowed_attention
@@ -140,6 +141,7 @@ def test_a_convolution_with_kernel_1_is_the_linear_map_that_it_is_on_a_cpu():
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 70), st.integers(1, 12), st.integers(0, 2**31))
+@example(6, 2000, 0)
 def test_windowed_attention_equals_full_attention_under_a_band_mask(length, reach, seed):
     generator = torch.Generator().manual_seed(seed)
     q, k, v = (torch.randn(2, 2, length, 4, generator=generator) for _ in range(3))
@@ -152,6 +154,14 @@ def test_windowed_attention_equals_full_attention_under_a_band_mask(length, reac
     )
     found = windowed_attention(q, k, v, mask, reach)
     torch.testing.assert_close(found[:, :, :valid], expected[:, :, :valid], atol=1e-5, rtol=1e-5)
+
+
+def test_a_window_far_longer_than_the_sequence_costs_no_more_than_the_sequence():
+    """Deep levels are short: 40 million scores here, if blocks were as long as the window."""
+    x_BHTD, mask_BT = torch.randn(1, 1, 6, 4), torch.ones(1, 6, dtype=torch.bool)
+    with FlopCounterMode(display=False) as counted:
+        windowed_attention(x_BHTD, x_BHTD, x_BHTD, mask_BT, 2000)
+    assert counted.get_total_flops() < 10_000
 
 
 def test_inputs_are_padded_as_far_as_the_published_ones_or_by_one_step_of_the_coarsest_level():

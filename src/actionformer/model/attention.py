@@ -68,6 +68,8 @@ def windowed_attention(
     of zero weights would be NaN.
     """
     T, D = q_BHTD.shape[2:]
+    # no step is farther away: a window longer than the sequence makes no longer blocks
+    reach = min(reach, T - 1)
     # blocks as long as the window waste the least; tiny ones are mostly overhead
     W = max(2 * reach, 8)
     J = -(-T // W)
