@@ -198,7 +198,7 @@ OURS_ALONE = {
         "videos",
     },
     "model": {"conv_norm_eps", "mask_after_norm"},
-    "training": {"threads", "precision", "compile"},
+    "training": {"threads", "precision", "compile", "cuda_graphs"},
     "inference": set(),
     "evaluation": set(),
 }

@@ -15,7 +15,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from actionformer import ActionFormer, gpus, load_experiment
 from actionformer.commands.main import main
@@ -25,10 +24,13 @@ from actionformer.model.precision import effective
 from actionformer.params.files import published_rows
 from actionformer.training import checkpoint, device
 from actionformer.training.agreement import AGREES, SMALL, step_batch, step_difference
+from actionformer.training.average import WeightAverage
+from actionformer.training.cost import batch_of
 from actionformer.training.device import leased_device
-from actionformer.training.loop import train, training_step
+from actionformer.training.loop import step_of, train
 from actionformer.training.observer import Observer
 from actionformer.training.optimizer import adamw
+from conftest import assert_same_tensors
 
 # ------------------------------------------------------------------------------------------ memory
 
@@ -209,21 +211,56 @@ def test_a_gpu_computes_convolutions_in_tf32_and_attention_in_float32():
 
 
 @on_gpu
+@pytest.mark.parametrize("recorded", ["true", "false"])
 @pytest.mark.parametrize("row", published_rows())
-def test_a_step_does_not_wait_for_the_gpu(row):
+def test_a_step_does_not_wait_for_the_gpu(row, recorded):
     """As tests/test_training.py proves without one; here CUDA itself raises."""
-    experiment = load_experiment(row, "demo")
-    model = ActionFormer(experiment.model).train().cuda()
-    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))
-    optimizer = adamw(model, experiment.training)
+    experiment = load_experiment(row, "demo", overrides=[f"training.cuda_graphs={recorded}"])
     batch = step_batch(experiment.model).each(torch.Tensor.cuda)
-    for mode in ("default", "error"):  # what is made at the first step is made once
+    step, _, _ = stepping(experiment)
+    # what is made at the first step is made once, and the second may be recorded
+    for mode in ("default", "default", "error"):
         torch.cuda.set_sync_debug_mode(mode)
         try:
-            losses, _ = training_step(model, ema, optimizer, batch, lr=1e-4, clip=1.0)
+            losses, _ = step(batch, lr=1e-4)
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert torch.isfinite(losses.total)
+
+
+@on_gpu
+@pytest.mark.parametrize("precision", WITHIN)
+@pytest.mark.parametrize("row", published_rows())
+def test_recorded_steps_compute_what_steps_compute_bit_for_bit(row, precision):
+    """Dropout included, of batches of several shapes in any order, with other learning rates."""
+    ended = []
+    for recorded in ("true", "false"):
+        overrides = [f"training.precision={precision}", f"training.cuda_graphs={recorded}"]
+        experiment = load_experiment(row, "demo", overrides=overrides)
+        step, model, ema = stepping(experiment)
+        generator = torch.Generator().manual_seed(0)
+        longest = experiment.model.max_seq_len
+        batches = []
+        for part in (1, 2, 1, 2, 2, 1, 1):
+            lengths = [longest // part, longest // 4]
+            batches.append(batch_of(experiment, lengths, generator).each(torch.Tensor.cuda))
+        torch.manual_seed(1)
+        seen = []
+        for number, batch in enumerate(batches):
+            losses, norm = step(batch, lr=1e-4 * number)
+            seen.append(torch.stack([losses.classification, losses.regression, norm]))
+        ended.append(({"seen": torch.stack(seen)}, model.state_dict(), ema.state_dict()))
+    for ours, theirs in zip(*ended, strict=True):
+        assert_same_tensors(ours, theirs)
+
+
+def stepping(experiment):
+    """(step, network, average) on the GPU, with weights that are drawn alike."""
+    torch.manual_seed(0)
+    model = ActionFormer(experiment.model, experiment.training.precision).train().cuda()
+    ema, optimizer = WeightAverage(model, 0.999), adamw(model, experiment.training)
+    step, _ = step_of(model, ema, optimizer, experiment.training)
+    return step, model, ema
 
 
 class InterruptedOnce(Observer):
@@ -243,20 +280,15 @@ def test_a_training_on_a_gpu_is_gone_on_with_and_detects_what_the_cpu_detects(
     short_training, tmp_path
 ):
     experiment, training_views, classes = short_training
-    looker = InterruptedOnce()
+    whole, cut, looker = tmp_path / "whole", tmp_path / "cut", InterruptedOnce()
+    options = {"seed": 0, "device": "cuda"}
+    train(experiment, training_views, classes, run=whole, **options)
     for _ in range(2):
         with suppress(KeyboardInterrupt):
-            train(
-                experiment,
-                training_views,
-                classes,
-                seed=0,
-                run=tmp_path,
-                device="cuda",
-                observer=looker,
-            )
+            train(experiment, training_views, classes, run=cut, observer=looker, **options)
     assert looker.epochs == [0, 1, 2]
-    network, _, _ = checkpoint.load_model(tmp_path / "model.pt")
+    assert (cut / "model.pt").read_bytes() == (whole / "model.pt").read_bytes()
+    network, _, _ = checkpoint.load_model(cut / "model.pt")
     results = []
     for place in ("cpu", "cuda"):
         network.to(place)

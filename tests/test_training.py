@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import oracle
 from actionformer import ActionFormer, load_experiment
-from actionformer.data.loader import Batch, training_batches
+from actionformer.data.loader import Batch, padded, training_batches
 from actionformer.data.view import Sample
 from actionformer.errors import InputError
 from actionformer.model.attention import MaskedSelfAttention, _around_blocks, windowed_attention
@@ -43,12 +43,28 @@ from actionformer.params.experiment import ModelParams
 from actionformer.params.files import published_rows
 from actionformer.training import checkpoint, loop
 from actionformer.training.agreement import step_batch
-from actionformer.training.compiled import compile_network, padded
+from actionformer.training.average import WeightAverage
+from actionformer.training.compiled import compile_network
 from actionformer.training.history import read_history, write_history
 from actionformer.training.loop import Origin, train, training_step
 from actionformer.training.observer import Observer
 from actionformer.training.optimizer import adamw, learning_rate, parameter_groups
 from conftest import assert_same_tensors
+
+
+@given(st.floats(0.1, 0.999), st.integers(1, 4), st.integers(0, 2**31))
+def test_the_average_is_pytorchs_bit_for_bit(decay, updates, seed):
+    """Which sends its counter to the network's device, and so waits for a GPU."""
+    torch.manual_seed(seed)
+    network = ActionFormer(TINY)
+    ours = WeightAverage(network, decay)
+    theirs = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    for _ in range(updates):
+        for tensor in network.state_dict().values():
+            tensor.normal_()
+        for average in (ours, theirs):
+            average.update_parameters(network)
+    assert_same_tensors(ours.state_dict(), theirs.state_dict())
 
 
 def test_the_first_average_is_the_initial_weights():
@@ -66,7 +82,7 @@ def test_a_step_asks_for_no_value(row):
     experiment = load_experiment(row)
     with torch.device("meta"):
         model = ActionFormer(experiment.model).train()
-        ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))
+        ema = WeightAverage(model, 0.999)
         length = experiment.model.max_seq_len
         batch = Batch(
             torch.empty(2, experiment.model.in_channels, length),
@@ -110,7 +126,8 @@ def waiting_calls(function):
 
 
 STEP = [
-    *(training_step, ActionFormer.forward, ActionFormer.loss, ActionFormer._normalizer),
+    *(training_step, WeightAverage.update_parameters),
+    *(ActionFormer.forward, ActionFormer.loss, ActionFormer._normalizer),
     *(Backbone.forward, Backbone._positions, TransformerBlock.forward, Head.forward, _one_sequence),
     *(MaskedSelfAttention.forward, windowed_attention, _around_blocks),
     *(Conv1.forward, Conv3.forward),
@@ -497,8 +514,8 @@ def test_a_compiled_step_has_the_losses_and_gradients_of_one_that_is_not():
     assert (compiled_gradients - gradients).norm() < 1e-4 * gradients.norm()
 
 
-@given(st.integers(1, 64), st.integers(0, 2**31))
-def test_padding_to_a_few_lengths_changes_no_loss(length, seed):
+@given(st.integers(1, 64), st.integers(0, 5), st.integers(0, 2**31))
+def test_padding_to_a_few_shapes_changes_no_loss(length, segments, seed):
     params = TINY.model_copy(
         update={"max_seq_len": 64, "input_dropout": 0, "projection_dropout": 0}
     )
@@ -508,8 +525,9 @@ def test_padding_to_a_few_lengths_changes_no_loss(length, seed):
     batch = Batch(
         batch.features_BCT[..., :length], batch.mask_BT[:, :length], batch.segments, batch.labels
     )
-    longer = padded(batch, 64)
+    longer = padded(batch, 64, 4, segments)
     assert longer.mask_BT.shape[1] in (16, 32, 48, 64)
+    assert {len(labels_G) for labels_G in longer.labels[1:]} == {max(segments, 1)}
     losses = []
     for one in (batch, longer):
         losses.append(model.loss(one.features_BCT, one.mask_BT, one.segments, one.labels).total)

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from actionformer.data.view import Sample, View
@@ -33,6 +34,10 @@ class Batch:
     mask_BT: Tensor
     segments: list[Tensor]
     labels: list[Tensor]
+
+    def tensors(self) -> list[Tensor]:
+        """All of them, in a fixed order."""
+        return [self.features_BCT, self.mask_BT, *self.segments, *self.labels]
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The batch with every tensor changed."""
@@ -87,6 +92,28 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
+def padded(batch: Batch, longest: int, parts: int, segments: int = 0) -> Batch:
+    """The batch in one of few shapes: padded to the next of `parts` equal parts of `longest`.
+
+    Padding is safe: what stands beyond a video's last step and one step of every level changes
+    nothing (METHOD section 6), and no point lies inside a segment (0, 0).
+
+    Args:
+        segments: that every video is given at least, the missing ones (0, 0).
+    """
+    length = batch.mask_BT.shape[1]
+    part = -(-longest // parts)
+    missing = -(-length // part) * part - length
+    features_BTC = F.pad(batch.features_BCT.transpose(1, 2), (0, 0, 0, missing))
+    segments_of, labels_of = [], []
+    for segments_G2, labels_G in zip(batch.segments, batch.labels, strict=True):
+        none = max(segments - len(labels_G), 0)
+        segments_of.append(F.pad(segments_G2, (0, 0, 0, none)))
+        labels_of.append(F.pad(labels_G, (0, none)))
+    mask_BT = F.pad(batch.mask_BT, (0, missing))
+    return Batch(features_BTC.transpose(1, 2), mask_BT, segments_of, labels_of)
+
+
 def training_batches(
     views: Sequence[View], *, batch_size: int, epoch: int, seed: int, workers: int = WORKERS
 ) -> Iterator[Batch]:
@@ -111,12 +138,12 @@ def training_batches(
 
 def ordered_batches(
     views: Sequence[View], *, batch_size: int, workers: int = WORKERS
-) -> Iterator[tuple[Sequence[View], Batch]]:
+) -> Iterator[Batch]:
     """All views in order, `batch_size` at a time, read ahead by so many threads."""
 
-    def load(chosen: Sequence[View]) -> tuple[Sequence[View], Batch]:
+    def load(chosen: Sequence[View]) -> Batch:
         rng = random.Random(0)  # test views draw nothing
-        return chosen, collate([view.load(rng) for view in chosen])
+        return collate([view.load(rng) for view in chosen])
 
     firsts = range(0, len(views), batch_size)
     return _ahead(load, [views[first : first + batch_size] for first in firsts], workers)

@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from actionformer.data.loader import ordered_batches
 from actionformer.data.view import View
 from actionformer.detection.decode import best_pairs, decode
+from actionformer.detection.levels import levels_of_views
 from actionformer.detection.nms import Detections
 from actionformer.detection.predict import in_seconds, of_video
 from actionformer.model.actionformer import ActionFormer
 from actionformer.params.experiment import InferenceParams
-from actionformer.progress import progress
 
 BEST_PER_POINT = 10
 
@@ -35,14 +34,12 @@ def predict_actions(
     NMS runs within every pair of the two.
     """
     collected: dict[str, list[Detections]] = {}
-    batches = ordered_batches(views, batch_size=params.batch_size)
-    total = -(-len(views) // params.batch_size)
-    for chosen, batch in progress(batches, "detect actions", unit="batch", total=total):
-        features_BCT, mask_BT = batch.features_BCT.to(device), batch.mask_BT.to(device)
-        noun_levels, verb_levels = noun(features_BCT, mask_BT), verb(features_BCT, mask_BT)
-        for b, view in enumerate(chosen):
-            best = fuse(decode(noun_levels, b), decode(verb_levels, b), params)
-            collected.setdefault(view.video, []).append(in_seconds(view, best, params))
+    every = levels_of_views(
+        [noun, verb], views, batch_size=params.batch_size, device=device, what="detect actions"
+    )
+    for view, (noun_levels, verb_levels) in every:
+        best = fuse(decode(noun_levels, 0), decode(verb_levels, 0), params)
+        collected.setdefault(view.video, []).append(in_seconds(view, best, params))
     sliding = any(view.window is not None for view in views)
     pairs = [(verb_name, noun_name) for verb_name in verbs for noun_name in nouns]
     # while NMS runs, an action's label is the number of its pair

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from actionformer.model.actionformer import Level
@@ -47,16 +48,14 @@ def best_pairs(scores_PK: Tensor, params: InferenceParams) -> Tensor:
     chosen = flat > params.pre_nms_threshold
     if len(flat) > top_k:
         # only what can be among the best is sorted
-        chosen &= flat >= _nth_highest(flat, top_k)
+        chosen &= flat >= _nth_highest(flat.numpy(), top_k)
     pair_N = chosen.nonzero()[:, 0]
     # stable: among equals the first pair comes first, as published
     order_N = flat[pair_N].sort(descending=True, stable=True).indices
     return pair_N[order_N[:top_k]]
 
 
-def _nth_highest(values: Tensor, n: int) -> Tensor:
-    if values.device.type == "cpu":
-        # torch's topk takes ten times as long there
-        place = len(values) - n
-        return torch.from_numpy(np.partition(values.numpy(), place))[place]
-    return values.topk(n, sorted=False).values.min()
+def _nth_highest(values: NDArray[np.float32], n: int) -> float:
+    # torch's topk takes ten times as long
+    place = len(values) - n
+    return float(np.partition(values, place)[place])

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from actionformer.data.detections import DetectionArrays
-from actionformer.data.loader import ordered_batches
 from actionformer.data.view import View
 from actionformer.detection.classifiers import VideoClassifier
 from actionformer.detection.decode import candidates, decode
+from actionformer.detection.levels import levels_of_views
 from actionformer.detection.nms import Detections, batched_nms
 from actionformer.params.experiment import InferenceParams
-from actionformer.progress import progress
 
 
 def predict(
@@ -44,34 +43,18 @@ def predict_arrays(
 ) -> dict[str, DetectionArrays]:
     """The same as `predict`, for an evaluation in the same process."""
     collected: dict[str, list[Detections]] = {}
-    batches = ordered_batches(views, batch_size=params.batch_size)
-    total = -(-len(views) // params.batch_size)
-    waiting: list[tuple[View, tuple[Tensor, Tensor, Tensor]]] = []
-    for chosen, batch in progress(batches, "detect", unit="batch", total=total):
-        levels = model(batch.features_BCT.to(device), batch.mask_BT.to(device))
-        # a GPU is busy with these by now: meanwhile NMS of the batch before, video by video
-        _collect(collected, waiting, params)
-        waiting = []
-        for b, view in enumerate(chosen):
-            segments, scores, labels = candidates(*decode(levels, b), params)
-            waiting.append((view, (segments.cpu(), scores.cpu(), labels.cpu())))
-    _collect(collected, waiting, params)
+    every = levels_of_views(
+        [model], views, batch_size=params.batch_size, device=device, what="detect"
+    )
+    for view, (levels,) in every:
+        best = candidates(*decode(levels, 0), params)
+        collected.setdefault(view.video, []).append(in_seconds(view, best, params))
     # NMS of a sliding test waits for the last window of a video
     sliding = any(view.window is not None for view in views)
     results = {}
     for video, parts in collected.items():
         results[video] = _found_in(video, parts, params, classes, classifier, sliding=sliding)
     return results
-
-
-def _collect(
-    collected: dict[str, list[Detections]],
-    waiting: Sequence[tuple[View, tuple[Tensor, Tensor, Tensor]]],
-    params: InferenceParams,
-) -> None:
-    """Add to every video what the candidates of its views give."""
-    for view, best in waiting:
-        collected.setdefault(view.video, []).append(in_seconds(view, best, params))
 
 
 def in_seconds(

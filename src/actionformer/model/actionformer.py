@@ -6,9 +6,9 @@ arXiv:2202.07925. What the letters in names of tensors mean stands in docs/archi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -38,6 +38,11 @@ class Level:
         one = slice(b, b + 1)
         return Level(self.logits_BTK[one], self.offsets_BT2[one], self.mask_BT[one], self.stride)
 
+    def each(self, change: Callable[[Tensor], Tensor]) -> Level:
+        """The level with every tensor changed."""
+        logits_BTK, offsets_BT2 = change(self.logits_BTK), change(self.offsets_BT2)
+        return Level(logits_BTK, offsets_BT2, change(self.mask_BT), self.stride)
+
     def segments_BT2(self) -> Tensor:
         """The segments, on the grid, that the offsets of all points mean."""
         length, device = self.mask_BT.shape[1], self.mask_BT.device
@@ -52,6 +57,10 @@ class Losses:
     classification: Tensor
     regression: Tensor
     total: Tensor
+
+    def detached(self) -> Losses:
+        """The numbers alone, without what they were computed from."""
+        return Losses(self.classification.detach(), self.regression.detach(), self.total.detach())
 
 
 class ActionFormer(nn.Module):
@@ -160,14 +169,17 @@ class ActionFormer(nn.Module):
         return self.loss_normalizer.clone()
 
 
-@lru_cache(maxsize=64)
+@cache
 def _kept_points(
     lengths: tuple[int, ...],
     strides: tuple[int, ...],
     regression_range: tuple[tuple[float, float], ...],
     device: torch.device,
 ) -> Points:
-    """`points`, made once per lengths and device: they are dozens of small kernels."""
+    """`points`, made once per lengths and device: they are dozens of small kernels.
+
+    None is ever given up: a recorded step (`training.recorded`) reads where they lay.
+    """
     # made in inference mode they could not be used in training later on
     with torch.inference_mode(False):
         return points(lengths, strides, regression_range, device)

@@ -195,6 +195,11 @@ class TrainingParams(Params):
         description="train through torch.compile: faster on some GPUs, minutes to begin, other "
         "last digits",
     )
+    cuda_graphs: bool = Field(
+        False,
+        description="on a CUDA GPU, record a step of every length once and replay it, where "
+        "launching its kernels takes longer than running them; no effect elsewhere",
+    )
 
     @property
     def epochs(self) -> int:

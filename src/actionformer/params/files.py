@@ -353,8 +353,8 @@ def _departures(reference: Experiment, experiment: Experiment) -> list[str]:
 
 
 def _numbers_depend_on(experiment: Experiment) -> dict[str, Any]:
-    # how many threads, and which epochs are reported, change no meaning
-    unread = {"training": {"threads", "first_eval_epoch"}}
+    # how many threads, how steps reach a GPU, and which epochs are reported, change no meaning
+    unread = {"training": {"threads", "cuda_graphs", "first_eval_epoch"}}
     values = experiment.model_dump(mode="json", include=set(SETTABLE), exclude=unread)
     values["dataset"] = experiment.dataset.model_dump(mode="json", include=set(COUNTED))
     unread_of_features = {"file", "dataset", "extractor", "videos"}

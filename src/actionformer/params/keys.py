@@ -97,10 +97,11 @@ def _audit(experiment: Experiment) -> Values:
 
 
 def _training(experiment: Experiment) -> Values:
-    # windows and padding are those of the evaluation; the first evaluated epoch is only reported
+    # windows and padding are those of the evaluation; the first evaluated epoch is only reported;
+    # how steps reach a GPU is as little part of a run as which device it is
     unread = {
         "data": {"dataset", "features", "window_size", "window_overlap_ratio", "test_pad_length"},
-        "training": {"first_eval_epoch"},
+        "training": {"first_eval_epoch", "cuda_graphs"},
     }
     values = experiment.model_dump(
         mode="json", include={"data", "model", "training"}, exclude=unread

@@ -308,7 +308,7 @@ def _speeds() -> dict[str, Any]:
 def _speed_key(experiment: Experiment, device: str) -> str:
     """What seconds of a batch depend on: the network, its batches, and the machine."""
     training = experiment.training.model_dump(
-        include={"batch_size", "threads", "precision", "compile"}
+        include={"batch_size", "threads", "precision", "compile", "cuda_graphs"}
     )
     environment = provenance.environment()
     machine = [environment[key] for key in ("processor", "cores", "gpus", "torch")]

@@ -1,8 +1,4 @@
-"""Training with torch.compile: crops in a few lengths, so that there are only a few programs.
-
-Padding is safe: what stands beyond a video's last step and one step of every level changes nothing
-(METHOD section 6).
-"""
+"""Training with torch.compile, on crops in a few lengths, so that there are only a few programs."""
 
 from __future__ import annotations
 
@@ -10,9 +6,6 @@ import os
 import shutil
 import sys
 
-import torch.nn.functional as F
-
-from actionformer.data.loader import Batch
 from actionformer.errors import InputError
 from actionformer.model.actionformer import ActionFormer
 
@@ -38,17 +31,3 @@ def compile_network(model: ActionFormer) -> None:
         )
     for part in (model.backbone, model.head):
         part.compile(dynamic=False, options=OPTIONS, recompile_limit=PROGRAMS)
-
-
-def padded(batch: Batch, longest: int) -> Batch:
-    """The batch, padded to the next of `LENGTHS` equal parts of the longest length."""
-    length = batch.mask_BT.shape[1]
-    part = -(-longest // LENGTHS)
-    missing = -(-length // part) * part - length
-    features_BTC = F.pad(batch.features_BCT.transpose(1, 2), (0, 0, 0, missing))
-    return Batch(
-        features_BTC.transpose(1, 2),
-        F.pad(batch.mask_BT, (0, missing)),
-        batch.segments,
-        batch.labels,
-    )

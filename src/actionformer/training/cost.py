@@ -16,14 +16,14 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.flop_counter import FlopCounterMode
 
 from actionformer import interrupts
-from actionformer.data.loader import Batch
+from actionformer.data.loader import Batch, padded
 from actionformer.model.actionformer import ActionFormer
 from actionformer.params.experiment import Experiment, ModelParams
-from actionformer.training.loop import training_step
+from actionformer.training.average import WeightAverage
+from actionformer.training.loop import step_of
 from actionformer.training.optimizer import adamw
 
 # times the forward pass: products with the gradient, for inputs and for weights
@@ -131,13 +131,14 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.model = ActionFormer(experiment.model, params.precision).train().to(device)
-        average = get_ema_multi_avg_fn(params.ema_decay)
-        self.ema = AveragedModel(self.model, multi_avg_fn=average)
-        self.optimizer = adamw(self.model, params)
+        ema, optimizer = WeightAverage(self.model, params.ema_decay), adamw(self.model, params)
+        self._step, self._lengths = step_of(self.model, ema, optimizer, params)
 
     def step(self, batch: Batch) -> None:
         """One iteration, waited for."""
-        losses, norm = training_step(self.model, self.ema, self.optimizer, batch, lr=1e-5, clip=1.0)
+        if self._lengths:
+            batch = padded(batch, self.model.params.max_seq_len, self._lengths)
+        losses, norm = self._step(batch, lr=1e-5)
         float(losses.total.detach()), float(norm)
 
 

@@ -9,25 +9,27 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
-from actionformer.data.loader import Batch, sent, training_batches
+from actionformer.data.loader import Batch, padded, sent, training_batches
 from actionformer.data.view import View
 from actionformer.errors import InputError
 from actionformer.model.actionformer import ActionFormer, Losses
 from actionformer.model.precision import convolutions_in
 from actionformer.params.experiment import Experiment, TrainingParams
 from actionformer.progress import progress
-from actionformer.training import checkpoint
-from actionformer.training.compiled import compile_network, padded
+from actionformer.training import checkpoint, compiled, recorded
+from actionformer.training.average import WeightAverage
 from actionformer.training.device import release_memory
 from actionformer.training.history import write_history
 from actionformer.training.observer import Observer, Record
 from actionformer.training.optimizer import adamw, learning_rate
+from actionformer.training.recorded import RecordedSteps, Step
 
 # numbers of the averaged network after an epoch
 Evaluate = Callable[[torch.nn.Module], Record]
@@ -53,8 +55,11 @@ class _Training:
     """All that changes while a network is trained, and what of it a checkpoint keeps."""
 
     model: ActionFormer
-    ema: AveragedModel
+    ema: WeightAverage
     optimizer: torch.optim.Optimizer
+    step: Step
+    # how many lengths the step's batches may have; 0: any
+    lengths: int
     history: list[Record] = field(default_factory=list)
     # who trained which epochs
     trained_by: list[dict[str, Any]] = field(default_factory=list)
@@ -140,13 +145,9 @@ def train(
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         torch.manual_seed(seed)
         model = ActionFormer(experiment.model, params.precision).to(device)
-        # Its first update copies instead of averaging: the initial weights, as the first learning
-        # rate is 0. A counter in its state says that this has been, so that a resumed training
-        # doesn't copy again.
-        ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(params.ema_decay))
-        training = _Training(model, ema, adamw(model, params))
-        if params.compile:  # the averaged network is a copy, and stays as it is
-            compile_network(model)
+        ema = WeightAverage(model, params.ema_decay)
+        optimizer = adamw(model, params)
+        training = _Training(model, ema, optimizer, *step_of(model, ema, optimizer, params))
         training.go_on(path, origin)
         history = training.history
         training.run_id = observer.started(training.run_id, history, training.trained_by)
@@ -203,9 +204,11 @@ def _epoch(
     steps = []
     began = time.perf_counter()
     batches = training_batches(views, batch_size=params.batch_size, epoch=epoch, seed=seed)
-    if params.compile:
+    if training.lengths:
         longest = training.model.params.max_seq_len
-        batches = (padded(batch, longest) for batch in batches)
+        most_segments = max(len(view.segments_G2) for view in views)
+        shape = (longest, training.lengths, most_segments)
+        batches = (padded(batch, *shape) for batch in batches)
     batches = sent(batches, str(training.model.loss_normalizer.device))
     shown = progress(batches, what, unit="step", total=iterations)
     for i, batch in enumerate(shown):
@@ -215,14 +218,7 @@ def _epoch(
             warmup=params.warmup_epochs * iterations,
             total=params.schedule_epochs * iterations,
         )
-        losses, gradient_norm = training_step(
-            training.model,
-            training.ema,
-            training.optimizer,
-            batch,
-            lr=lr,
-            clip=params.clip_grad_norm,
-        )
+        losses, gradient_norm = training.step(batch, lr=lr)
         step = torch.stack([losses.classification, losses.regression, gradient_norm])
         steps.append(step.detach())
     # asked for at the end alone: a GPU would have to be waited for after every step
@@ -240,13 +236,33 @@ def _epoch(
     }
 
 
+def step_of(
+    model: ActionFormer,
+    ema: WeightAverage,
+    optimizer: torch.optim.Optimizer,
+    params: TrainingParams,
+) -> tuple[Step, int]:
+    """One iteration as a row's params want it; how many lengths its batches may have, 0 for any.
+
+    Where steps are compiled or recorded, every length costs time and memory once.
+    """
+    step: Step = partial(training_step, model, ema, optimizer, clip=params.clip_grad_norm)
+    lengths = 0
+    if params.cuda_graphs and model.loss_normalizer.is_cuda:
+        step, lengths = RecordedSteps(step, ema, optimizer), recorded.LENGTHS
+    if params.compile:  # the averaged network is a copy, and stays as it is
+        compiled.compile_network(model)
+        lengths = compiled.LENGTHS
+    return step, lengths
+
+
 def training_step(
     model: ActionFormer,
     ema: AveragedModel,
     optimizer: torch.optim.Optimizer,
     batch: Batch,
     *,
-    lr: float,
+    lr: float | torch.Tensor,
     clip: float,
 ) -> tuple[Losses, torch.Tensor]:
     """One iteration; returns the losses and the gradient norm before clipping.
