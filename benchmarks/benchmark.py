@@ -2,7 +2,7 @@
 
 One command, one page: docs/performance.md and a plot.
 
-    python benchmarks/benchmark.py [--out docs/performance.md] [--quick]
+    python benchmarks/benchmark.py [--out docs/performance.md] [--quick] [--only GPU]
 
 `measure.py` has what is measured, `machine.py` what it is measured on, `peers.py` what the
 published implementations take. What the network does is compared through the rate of matrix
@@ -70,6 +70,17 @@ SECTION = """\
 GFLOP/s. Convolutions run in another library than matrix products (oneDNN, MKL), which may be the
 faster one: shares of the matrix rate can exceed 100 %.
 """
+GPU_SECTION = """\
+{date}, commit {commit}; {cores} cores; torch {torch}, Python {python}. Products of matrices of
+8192 x 8192: float32 {float32:.0f} TFLOP/s, TF32 {published:.0f}, bfloat16 {bf16:.0f}.
+"""
+GPU_STEPS = """\
+A training step of the row's batch at full length. `published` takes TF32 for convolutions,
+`bf16` is bfloat16 (`training.precision`); recorded steps are replayed (`training.cuda_graphs`), the
+others launched kernel by kernel. The share is of products in the same arithmetic. Memory is what
+tensors took at most, and what PyTorch held. Hours are those of one seed with its evaluations, by
+some steps of the row's own on the published lengths.
+"""
 OPERATIONS = """\
 One video at full length. GMACs are multiply-adds of convolutions and matrix products, which is what
 fvcore counts for them; latency is the median of single forward passes on (1, C, T).
@@ -119,11 +130,16 @@ REAL_LENGTHS_HEADS = [
 GPU_HEADS = [
     "row",
     "precision",
+    "steps",
+    "step, ms",
     "videos/s",
     "of the matrix rate",
     "memory, GB",
+    "held",
     "hours of a seed",
 ]
+# precision and `cuda_graphs` of the steps that are measured
+GPU_WAYS = [("published", False), ("published", True), ("bf16", False), ("bf16", True)]
 
 
 def full_length_table(repeats: int) -> tuple[list[str], dict[str, float]]:
@@ -263,22 +279,28 @@ def operations_table(device: str, repeats: int) -> list[str]:
     return _table(["row", "input", "GMACs", "latency, ms", "of the backbone, ms"], rows)
 
 
-def gpu_table(repeats: int) -> list[str]:
-    """Training steps at full length on a GPU, in the published arithmetic and in bfloat16."""
-    rate, rows = matrix_rate("cuda", repeats=9), []
+def gpu_table(rates: Mapping[str, float], repeats: int) -> list[str]:
+    """Training steps at full length on a GPU, launched and recorded."""
+    rows = []
     for row in progress(published_rows(), "on the GPU", unit="row"):
         experiment = load_experiment(row)
-        counts = experiment.dataset.published.get(experiment.dataset.train_subset)
-        for precision in ("published", "bf16"):
-            found = measure.on_gpu(row, precision, repeats)
-            videos_a_second = experiment.training.batch_size / found["step"]
-            hours = "–"
-            if counts is not None and counts.videos is not None:
-                videos = counts.videos * experiment.training.epochs
-                hours = f"{videos / videos_a_second / 3600:.2f}"
-            share = f"{found['flops'] / found['step'] / rate:.0%}"
-            memory = f"{found['memory'] / 1e9:.1f}"
-            rows.append([row, precision, f"{videos_a_second:.1f}", share, memory, hours])
+        lengths = [experiment.model.max_seq_len] * experiment.training.batch_size
+        flops = measure.training_flops(experiment, lengths)
+        for precision, recorded in GPU_WAYS:
+            way = [f"training.precision={precision}", f"training.cuda_graphs={recorded}".lower()]
+            found = measure.on_gpu(load_experiment(row, overrides=way), repeats)
+            cells = [
+                row,
+                precision,
+                "recorded" if recorded else "launched",
+                f"{1e3 * found.seconds:.1f}",
+                f"{len(lengths) / found.seconds:.0f}",
+                f"{flops / found.seconds / rates[precision]:.0%}",
+                f"{found.used / 1e9:.1f}",
+                f"{found.held / 1e9:.1f}",
+                "–" if found.hours is None else f"{found.hours:.2f}",
+            ]
+            rows.append(cells)
     return _table(GPU_HEADS, rows)
 
 
@@ -307,10 +329,12 @@ def cpu_section(quick: bool) -> tuple[str, list[Grown]]:
 
 def gpu_section(quick: bool) -> str:
     """What is measured on a GPU."""
-    repeats = 10 if quick else 50
+    repeats, rates = 10 if quick else 50, measure.gpu_rates()
+    told = {name: rate / 1e12 for name, rate in rates.items()}
+    told |= {"date": date.today().isoformat(), "commit": commit_text(git_state())}
     parts = [
-        _machine(matrix_rate("cuda", repeats=9)),
-        _part("Training at full length", gpu_table(repeats)),
+        GPU_SECTION.format(**environment(), **told),
+        _part("Training at full length", gpu_table(rates, repeats), GPU_STEPS),
         _part("Operations and latency", operations_table("cuda", repeats), OPERATIONS),
     ]
     return "\n".join(parts)
@@ -414,6 +438,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=page)
     text = "fewer repeats, a quarter of the time"
     parser.add_argument("--quick", action="store_true", help=text)
+    text = f"measure these sections alone, of {', '.join([*LIMITS, GPU])}: the others stay"
+    parser.add_argument("--only", nargs="+", metavar="SECTION", help=text)
     text = "measure although others use the machine; the headings say so"
     parser.add_argument("--beside-load", action="store_true", help=text)
     parser.add_argument("--measure", metavar="NAME", help=argparse.SUPPRESS)
@@ -421,16 +447,21 @@ def main() -> None:
     if args.measure is not None:
         measure_one(args.measure, args.quick, args.out)
         return
-    refuse_load(args.beside_load)
     environments = instruction_sets()
     largest = next(iter(environments))
     if torch.cuda.is_available():
         environments[GPU] = {}
+    for name in args.only or ():
+        if name not in environments:
+            sys.exit(f"benchmark: no {name} here; this machine has {', '.join(environments)}")
+    refuse_load(args.beside_load)
     sections, drawn = sections_of(args.out), False
     for name, variables in environments.items():
+        if args.only and name not in args.only:
+            continue
         note = "" if name in (largest, GPU) else f", an {largest} processor limited to it"
         sections[name], growths = measured(name, variables, args.quick, note)
-        if not drawn:  # the largest set comes first
+        if growths and not drawn:  # the largest set comes first
             plot(growths, args.out.with_suffix(".png"))
             drawn = True
     print(write_page(args.out, sections))

@@ -31,11 +31,15 @@ from actionformer.detection.nms import batched_nms
 from actionformer.detection.predict import in_seconds, of_video
 from actionformer.evaluation import mean_average_precision
 from actionformer.params.experiment import Experiment
+from actionformer.stages.status import batches_of
+from actionformer.training import cost
 from actionformer.training.cost import Trainer, batch_of, matrix_rate
 
 THREADS = 2
 # seconds: shorter work is measured many times over
 AT_LEAST = 0.5
+# smaller products do not fill a GPU
+GPU_MATRIX = 8192
 
 # quantiles of Charades' lengths in seconds (training, test), and at which
 CHARADES_AT = (0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1)
@@ -262,20 +266,49 @@ def latency(row: str, device: str, repeats: int) -> dict[str, float]:
     return found
 
 
-def on_gpu(row: str, precision: str, repeats: int) -> dict[str, float]:
-    """Seconds, operations and peak memory of a training step of the row's batch, at full length."""
-    experiment = load_experiment(row, overrides=[f"training.precision={precision}"])
+@dataclass(frozen=True)
+class OnGPU:
+    """A training step of a row's batch at full length on a GPU, and one seed of the row."""
+
+    seconds: float
+    # peak bytes that tensors took, and that PyTorch held for them
+    used: float
+    held: float
+    # of the published videos, evaluations included; None where their lengths are not known
+    hours: float | None
+
+
+def on_gpu(experiment: Experiment, repeats: int) -> OnGPU:
+    """A row's, as its params want it."""
     lengths = [experiment.model.max_seq_len] * experiment.training.batch_size
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
     trainer = Trainer(experiment, "cuda")
     batch = batch_of(experiment, lengths, torch.Generator().manual_seed(0)).each(torch.Tensor.cuda)
-    torch.cuda.reset_peak_memory_stats()
-    work = partial(_finished, partial(trainer.step, batch), "cuda")
-    taken = seconds(work, repeats=repeats, warm=5)
-    return {
-        "step": taken,
-        "flops": training_flops(experiment, lengths),
-        "memory": float(torch.cuda.max_memory_allocated()),
-    }
+    taken = seconds(partial(trainer.step, batch), repeats=repeats, warm=5)
+    used, held = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+    batches, hours = batches_of(experiment), None
+    if batches is not None:
+        lines = cost.measured(experiment, batches, "cuda")
+        hours = cost.training_seconds(experiment, batches, *lines) / 3600
+    return OnGPU(taken, used, held, hours)
+
+
+def gpu_rates() -> dict[str, float]:
+    """Precision of `model.precision` -> operations a second of products in its arithmetic."""
+    allowed = torch.backends.cuda.matmul.allow_tf32
+    rates = {}
+    for precision, kind in (
+        ("published", torch.float32),
+        ("float32", torch.float32),
+        ("bf16", torch.bfloat16),
+    ):
+        torch.backends.cuda.matmul.allow_tf32 = precision == "published"
+        a, b = torch.randn(2, GPU_MATRIX, GPU_MATRIX, device="cuda", dtype=kind)
+        work = partial(_finished, partial(torch.mm, a, b), "cuda")
+        rates[precision] = 2 * GPU_MATRIX**3 / seconds(work, repeats=10, warm=5)
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    return rates
 
 
 def _finished(work: Callable[[], Any], device: str) -> None:

@@ -154,7 +154,7 @@ def measured(experiment: Experiment, batches: Batches, device: str) -> tuple[Lin
         for length in chosen:
             batch = batch_of(experiment, [length] * batch_size, generator)
             batch = batch.each(lambda tensor: tensor.to(device))
-            seconds.append(_typical(partial(run, batch)))
+            seconds.append(_typical(partial(run, batch), warm=1 if device == "cpu" else 2))
             interrupts.check()
         return Line.through(chosen, seconds)
 
@@ -169,14 +169,14 @@ def measured(experiment: Experiment, batches: Batches, device: str) -> tuple[Lin
     return step, line(batches.test, experiment.inference.batch_size, forward)
 
 
-def _typical(work: Callable[[], object]) -> float:
-    """Seconds of a call after one that warms up, in the mean over a few."""
+def _typical(work: Callable[[], object], warm: int) -> float:
+    """Seconds of a call after `warm` ones, of which a GPU may record the second; a mean."""
     times = []
-    for _ in range(1 + REPEATS):
+    for _ in range(warm + REPEATS):
         began = time.perf_counter()
         work()
         times.append(time.perf_counter() - began)
-    return statistics.fmean(times[1:])
+    return statistics.fmean(times[warm:])
 
 
 # ---------------------------------------------------------------------------------------- reckoned
