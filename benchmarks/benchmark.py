@@ -62,7 +62,7 @@ trained whole.
 
 Ratios are to the faster of the two published implementations: what the network does through the
 matrix rate of the two machines (`benchmarks/benchmark.py`), ours measured right before and after
-the work, the rest as it stands. Medians.
+the work (a machine that others share goes faster and slower), the rest as it stands. Medians.
 """
 SECTION = """\
 {date}, commit {commit}; {cores} cores, {threads} threads; torch {torch}, numpy {numpy}, Python
@@ -95,7 +95,8 @@ FULL_LENGTH_HEADS = [
     "batch",
     "step, s",
     "steps/s",
-    "of the matrix rate",
+    "matrix rate, GFLOP/s",
+    "of it",
     "ratio",
     "floor",
     "forward, s",
@@ -160,6 +161,7 @@ def full_length_table(repeats: int) -> tuple[list[str], dict[str, float]]:
             str(measure.batch_at_full_length(row)),
             f"{step.seconds:.2f}",
             f"{1 / step.seconds:.2f}",
+            f"{step.products / step.seconds / 1e9:.0f}",
             f"{flops[row] / step.products:.0%}",
             *of_step,
             f"{forward.seconds:.3f}",

@@ -247,7 +247,8 @@ def test_recorded_steps_compute_what_steps_compute_bit_for_bit(row, precision):
         torch.manual_seed(1)
         seen = []
         for number, batch in enumerate(batches):
-            losses, norm = step(batch, lr=1e-4 * number)
+            # as a recording takes it, which rounds it to float32
+            losses, norm = step(batch, lr=torch.tensor(1e-4 * number, device="cuda"))
             seen.append(torch.stack([losses.classification, losses.regression, norm]))
         ended.append(({"seen": torch.stack(seen)}, model.state_dict(), ema.state_dict()))
     for ours, theirs in zip(*ended, strict=True):

@@ -8,9 +8,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from actionformer import disks, tracking
+from actionformer import disks
 from actionformer.commands.main import main
 from actionformer.errors import InputError
+from actionformer.tracking.store import open_store
 
 Mount = namedtuple("Mount", "device mountpoint fstype opts")
 
@@ -35,7 +36,7 @@ def test_mlflows_database_is_refused_on_a_network_file_system(mount, kind, capsy
     folder = mount(kind)
     words = rf"mlflow.db: on a network file system \({kind}\).*set MLFLOW_TRACKING_URI"
     with pytest.raises(InputError, match=words):
-        tracking.open_store()
+        open_store()
     (folder / "results").mkdir()
     assert main(["track"]) == 1
     assert "set MLFLOW_TRACKING_URI" in capsys.readouterr().err
@@ -46,13 +47,13 @@ def test_a_server_is_asked_wherever_the_folder_lies(mount, monkeypatch, tmp_path
     mount("nfs4")
     elsewhere = tmp_path_factory.mktemp("local") / "mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere}")
-    assert tracking.open_store().search_experiments()
+    assert open_store().search_experiments()
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "tmpfs", "overlay", "fuse.fuse-overlayfs"])
 def test_a_disk_of_this_machine_is_taken(mount, kind):
     mount(kind)
-    assert tracking.open_store().search_experiments()
+    assert open_store().search_experiments()
 
 
 @pytest.mark.parametrize(

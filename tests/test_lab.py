@@ -13,9 +13,11 @@ import requests
 from mlflow.tracking import MlflowClient
 
 import lab
-from actionformer import load_experiment, tracking
+from actionformer import load_experiment
 from actionformer.commands.main import main
 from actionformer.files import file_md5, read_object
+from actionformer.tracking.artifacts import upload
+from actionformer.tracking.runs import end, log_epochs, start
 from test_tracking import LINEAGE
 
 PROCESSES, EPOCHS = 8, 50
@@ -51,10 +53,10 @@ def log_a_run(seed: int) -> str:
     """A training as it is logged; the id of its run."""
     experiment = load_experiment("thumos14_i3d", "demo")
     lineage = LINEAGE | {"seed": seed, "identity": f"{seed:032d}"}
-    run_id = tracking.start(experiment, lineage, None)
+    run_id = start(experiment, lineage, None)
     for epoch in range(EPOCHS):
-        tracking.log_epochs(run_id, [(epoch, 1000 * epoch, {"loss": seed + epoch / EPOCHS})])
-    tracking.end(run_id, "FINISHED")
+        log_epochs(run_id, [(epoch, 1000 * epoch, {"loss": seed + epoch / EPOCHS})])
+    end(run_id, "FINISHED")
     return run_id
 
 
@@ -87,7 +89,7 @@ def test_an_artifact_of_500_megabytes_comes_back_whole(client, tmp_path):
     with path.open("wb") as file:
         for _ in range(LARGE // 1_000_000):
             file.write(os.urandom(1_000_000))
-    tracking._upload(client, run_id, [path], "weights")
+    upload(client, run_id, [path], "weights")
     assert not list(tmp_path.glob("mlruns*"))
     found = client.download_artifacts(run_id, "weights/model.pt", str(tmp_path))
     assert file_md5(Path(found)) == file_md5(path)

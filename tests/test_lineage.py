@@ -26,7 +26,7 @@ from actionformer.stages.bootstrap import bootstrap
 from actionformer.stages.report import table_texts
 from actionformer.stages.shown import Shown
 from actionformer.stages.verify import Findings
-from actionformer.tracking import logged_rows
+from actionformer.tracking.read import logged_rows
 from actionformer.training.history import read_history, write_history
 from conftest import CHECKOUT, run_command
 from project import shorten

@@ -118,19 +118,24 @@ def test_bf16_keeps_losses_gradients_and_boundaries_in_float32():
 
 @pytest.mark.parametrize("before", [True, False])
 def test_the_process_is_asked_for_tf32_as_the_params_say_and_left_as_it_was(before, monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
+    """And, whatever they say, for convolutions that repeat."""
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "allow_tf32", before)
+    monkeypatch.setattr(cudnn, "deterministic", before)
     model = ActionFormer(SMALL, "float32").eval()
     seen = []
-    model.backbone.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    model.backbone.register_forward_hook(
+        lambda *_: seen.append((cudnn.allow_tf32, cudnn.deterministic))
+    )
     features_BCT, mask_BT = torch.randn(1, SMALL.in_channels, 32), torch.ones(1, 32)
     model(features_BCT, mask_BT)
     model.precision = "published"
     model(features_BCT, mask_BT)
-    assert seen == [False, True]
+    assert seen == [(False, True), (True, True)]
     with suppress(KeyboardInterrupt), convolutions_in("float32"):
-        assert not torch.backends.cudnn.allow_tf32
+        assert not cudnn.allow_tf32
         raise KeyboardInterrupt
-    assert torch.backends.cudnn.allow_tf32 == before
+    assert (cudnn.allow_tf32, cudnn.deterministic) == (before, before)
 
 
 def test_a_convolution_with_kernel_1_is_the_linear_map_that_it_is_on_a_cpu():

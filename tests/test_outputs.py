@@ -532,10 +532,20 @@ def test_the_onnx_file_computes_what_the_network_computes(tmp_path, row):
     assert facts["experiment"]["name"] == experiment.name
 
 
+# a network of two levels
+SMALL = {
+    "stem_blocks": 0,
+    "branch_blocks": 1,
+    "embed_convs": 1,
+    "head_convs": 1,
+    "regression_range": ((0.0, 4.0), (4.0, 10000.0)),
+}
+
+
 @pytest.mark.parametrize("wrong", [1e-3, float("nan")])
 def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatch, wrong):
     """One wrong score, of a video that fills the file only half."""
-    path, _, _ = weights_file(tmp_path)
+    path, _, _ = weights_file(tmp_path, **SMALL)
     run = onnxruntime.InferenceSession.run
 
     def disturbed(session, names, feed):

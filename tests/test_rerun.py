@@ -578,7 +578,7 @@ def test_a_server_of_ones_own_gets_figures_tables_and_cards_at_the_end_of_a_call
 
 MAIN = """
 import sys
-from actionformer import tracking
+from actionformer.tracking import runs
 from actionformer.commands.main import main
 
 def broken(*_):
@@ -594,7 +594,7 @@ def calling(own, command, *more):
 
 def test_a_database_that_dies_while_training_does_not_end_it(own):
     """The store is there when training starts and gone at its first epoch."""
-    breaking = "tracking.log_epochs = tracking.end = broken\n"
+    breaking = "runs.log_epochs = runs.end = broken\n"
     done = own.run(sys.executable, "-c", MAIN + breaking + calling(own, "train", "--anew"))
     assert done.stderr.count("MLflow failed (disk is full)") == 1
     assert (own.seed(ROW) / "model.pt").exists()
@@ -602,7 +602,7 @@ def test_a_database_that_dies_while_training_does_not_end_it(own):
 
 def test_an_error_of_training_is_not_hidden_by_one_of_mlflow(own):
     own.params("editions/demo.yaml", experiments={ROW: {"training": {"lr": 1e30}}})
-    code = MAIN + "tracking.end = broken\n" + calling(own, "train")
+    code = MAIN + "runs.end = broken\n" + calling(own, "train")
     done = own.run(sys.executable, "-c", code, check=False)
     assert done.returncode == 1
     assert "lower training.lr" in done.stderr

@@ -10,10 +10,17 @@ import pytest
 from filelock import FileLock
 from mlflow.tracking import MlflowClient
 
-from actionformer import files, layout, load_experiment, tracking
+from actionformer import files, layout, load_experiment
 from actionformer.errors import InputError
 from actionformer.files import write_bytes, write_text
 from actionformer.run_log import RunLog
+from actionformer.tracking import artifacts
+from actionformer.tracking.artifacts import upload
+from actionformer.tracking.models import log_model
+from actionformer.tracking.results import restore
+from actionformer.tracking.rows import summarise
+from actionformer.tracking.runs import DESCRIBED, TOKEN, _datasets, end, start
+from actionformer.tracking.store import ADDRESSES, BESIDE, LOCK, open_store
 
 LINEAGE = {
     "seed": 0,
@@ -31,7 +38,7 @@ def store(tmp_path, monkeypatch):
     """A client of the default store of a new folder, which is the current one."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
-    return tracking.open_store()
+    return open_store()
 
 
 def test_in_a_folder_with_a_space_in_its_name_the_store_is_the_one_that_mlflow_ui_shows(
@@ -42,10 +49,10 @@ def test_in_a_folder_with_a_space_in_its_name_the_store_is_the_one_that_mlflow_u
     folder = tmp_path / "my project, it's"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    tracking.open_store().create_experiment("some")
+    open_store().create_experiment("some")
     experiment = load_experiment("thumos14_i3d", "demo")
-    run_id = tracking.start(experiment, LINEAGE, None)
-    tracking.end(run_id, "FINISHED")
+    run_id = start(experiment, LINEAGE, None)
+    end(run_id, "FINISHED")
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
     shown = MlflowClient("sqlite:///mlflow.db")
     assert shown.get_run(run_id).info.status == "FINISHED"
@@ -74,31 +81,31 @@ def fill(client, address: str) -> None:
     write("UPDATE model_versions SET source = ?, storage_location = ?", address, address)
 
 
-@pytest.mark.parametrize(("table", "column"), tracking.ADDRESSES)
+@pytest.mark.parametrize(("table", "column"), ADDRESSES)
 @pytest.mark.parametrize("start", ["/somewhere/mlruns/else", "file:///somewhere/mlruns/else"])
 def test_an_address_of_another_folder_is_read_as_one_beside_the_database(
     store, table, column, start
 ):
     fill(store, f"{start}/mlruns/1/2/artifacts")
-    tracking.open_store()
+    open_store()
     assert set(addresses(table, column)) == {"mlruns/1/2/artifacts"}
 
 
-@pytest.mark.parametrize(("table", "column"), tracking.ADDRESSES)
+@pytest.mark.parametrize(("table", "column"), ADDRESSES)
 def test_an_address_of_a_store_elsewhere_stays(store, table, column):
     fill(store, "s3://bucket/mlruns/1/2/artifacts")
-    tracking.open_store()
+    open_store()
     assert set(addresses(table, column)) == {"s3://bucket/mlruns/1/2/artifacts"}
 
 
 def test_no_column_that_holds_an_address_is_left_out(store):
     """After a run, a logged model and a version of it, no absolute address stands anywhere."""
-    experiment = tracking.open_store().create_experiment("some")
+    experiment = open_store().create_experiment("some")
     store.create_run(experiment)
     store.create_registered_model("model")
     model = store.create_logged_model(experiment, "network")
     store.create_model_version("model", f"models:/{model.model_id}")
-    tracking.open_store()
+    open_store()
     here = str(Path.cwd())
     with closing(sqlite3.connect(layout.TRACKING_FILE)) as database:
         assert here not in "\n".join(database.iterdump())
@@ -111,7 +118,7 @@ def test_what_is_logged_in_a_moved_folder_goes_there(store, tmp_path, monkeypatc
     tmp_path.rename(moved)
     monkeypatch.chdir(moved)
     Path("note.txt").write_text("here")
-    client = tracking.open_store()
+    client = open_store()
     client.log_artifact(run.info.run_id, "note.txt")
     assert not tmp_path.exists()
     assert [path.read_text() for path in moved.glob("mlruns/*/*/artifacts/note.txt")] == ["here"]
@@ -139,16 +146,16 @@ def test_a_file_is_uploaded_once_and_again_when_it_has_changed(store, tmp_path, 
     """What a run has already is known by a tag: nobody asks the store for its files."""
     run_id = store.create_run(store.create_experiment("some")).info.run_id
     picture, missing = tmp_path / "picture.svg", tmp_path / "missing.svg"
-    upload, uploads = store.log_artifact, []
+    log_artifact, uploads = store.log_artifact, []
 
     def counted(*given):
         uploads.append(given)
-        upload(*given)
+        log_artifact(*given)
 
     monkeypatch.setattr(store, "log_artifact", counted)
     for content, count in (("first", 1), ("first", 1), ("second", 2)):
         picture.write_text(content)
-        tracking._upload(store, run_id, [picture, missing], "figures")
+        upload(store, run_id, [picture, missing], "figures")
         assert len(uploads) == count
     assert [found.path for found in store.list_artifacts(run_id, "figures")] == [
         "figures/picture.svg"
@@ -158,7 +165,7 @@ def test_a_file_is_uploaded_once_and_again_when_it_has_changed(store, tmp_path, 
 def test_a_large_artifact_is_a_second_name_of_the_runs_file_and_never_written_to(
     store, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(tracking, "LINKED_FROM", 10)
+    monkeypatch.setattr(artifacts, "LINKED_FROM", 10)
     monkeypatch.setattr(store, "log_artifact", None)  # nothing is copied
     run_id = store.create_run(store.create_experiment("some")).info.run_id
     weights = tmp_path / "model.pt"
@@ -167,7 +174,7 @@ def test_a_large_artifact_is_a_second_name_of_the_runs_file_and_never_written_to
         for stored in tmp_path.glob("mlruns/*/*/artifacts/model.pt"):
             # a new file has taken the place of the run's, and not its content
             assert stored.read_text() == "the first weights"
-        tracking._upload(store, run_id, [weights])
+        upload(store, run_id, [weights])
         (stored,) = tmp_path.glob("mlruns/*/*/artifacts/*")
         assert stored.samefile(weights)
     downloaded = store.download_artifacts(run_id, "model.pt", str(tmp_path / "build"))
@@ -178,7 +185,7 @@ def test_a_run_folder_without_its_lineage_keeps_no_other_from_mlflow(store, tmp_
     run = tmp_path / "results/demo/thumos14_i3d/seed0"
     run.mkdir(parents=True)
     (run / "metrics.json").write_text('{"percent": {}}')
-    assert tracking.restore(tmp_path / "results") == 0
+    assert restore(tmp_path / "results") == 0
     assert "left out" not in capsys.readouterr().err
 
 
@@ -189,8 +196,8 @@ def test_the_data_of_a_training_and_of_a_published_checkpoint_are_the_same():
     checkpoint = {str(layout.released_checkpoint_of(experiment)): "another md5"}
     trained = {"seed": 0, "data_version": "some.dir", "files": files}
     released = {"seed": None, "data_version": "some.dir", "files": files | checkpoint}
-    _, read_by_training = tracking._datasets(experiment, trained)
-    (read_by_checkpoint,) = tracking._datasets(experiment, released)
+    _, read_by_training = _datasets(experiment, trained)
+    (read_by_checkpoint,) = _datasets(experiment, released)
     assert read_by_training.dataset == read_by_checkpoint.dataset
 
 
@@ -203,14 +210,14 @@ def test_a_damaged_database_is_one_line_that_says_what_to_do(store, damage):
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2] if damage is None else damage)
     with pytest.raises(InputError, match=r"mlflow\.db: damaged .*`actionformer track` brings"):
-        tracking.open_store()
+        open_store()
 
 
 def test_an_empty_database_is_made_anew(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     layout.TRACKING_FILE.write_bytes(b"")
-    assert tracking.open_store().search_experiments()
+    assert open_store().search_experiments()
 
 
 def test_the_database_appears_whole(tmp_path, monkeypatch):
@@ -223,39 +230,39 @@ def test_the_database_appears_whole(tmp_path, monkeypatch):
 
     monkeypatch.setattr(files.Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        tracking.open_store()
+        open_store()
     assert not layout.TRACKING_FILE.exists()
 
 
 def test_a_run_is_found_again_that_nobody_heard_the_id_of(store):
     """The process was killed between its creation and the first checkpoint."""
     experiment = load_experiment("thumos14_i3d", "demo")
-    lineage = LINEAGE | {tracking.TOKEN: "of this training"}
-    first = tracking.start(experiment, lineage, None)
-    store.delete_tag(first, tracking.DESCRIBED)  # nor were its params written
-    assert tracking.start(experiment, lineage, None) == first
-    assert tracking.start(experiment, LINEAGE | {tracking.TOKEN: "of another"}, None) != first
+    lineage = LINEAGE | {TOKEN: "of this training"}
+    first = start(experiment, lineage, None)
+    store.delete_tag(first, DESCRIBED)  # nor were its params written
+    assert start(experiment, lineage, None) == first
+    assert start(experiment, LINEAGE | {TOKEN: "of another"}, None) != first
     assert store.get_run(first).data.params["training.lr"]
 
 
 def test_a_run_that_nobody_trains_any_more_is_ended(store, tmp_path):
     experiment = load_experiment("thumos14_i3d", "demo")
-    left = tracking.start(experiment, LINEAGE | {tracking.TOKEN: "left"}, None)
+    left = start(experiment, LINEAGE | {TOKEN: "left"}, None)
     assert store.get_run(left).info.status == "RUNNING"
     lock = layout.run_lock(tmp_path / "results/demo/thumos14_i3d/seed0")
     lock.parent.mkdir(parents=True)
     with FileLock(lock):
-        tracking.restore(tmp_path / "results")
+        restore(tmp_path / "results")
         assert store.get_run(left).info.status == "RUNNING"
-    tracking.restore(tmp_path / "results")
+    restore(tmp_path / "results")
     assert store.get_run(left).info.status == "KILLED"
 
 
 def test_what_a_killed_maker_of_the_database_has_left_goes_though_another_has_made_it(store):
-    left = tracking.LOCK.parent / f"{tracking.BESIDE}x" / "mlflow.db"
+    left = LOCK.parent / f"{BESIDE}x" / "mlflow.db"
     left.parent.mkdir()
     left.write_bytes(b"half a database")
-    tracking.open_store()
+    open_store()
     assert not left.parent.exists()
 
 
@@ -266,7 +273,7 @@ def test_a_model_that_a_killed_process_has_begun_goes_with_the_next_that_is_logg
     run = tmp_path / "results/demo/thumos14_i3d/seed0"
     run.mkdir(parents=True)
     (run / "model.pt").write_bytes(b"weights")
-    run_id = tracking.start(experiment, LINEAGE, None)
+    run_id = start(experiment, LINEAGE, None)
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -274,9 +281,9 @@ def test_a_model_that_a_killed_process_has_begun_goes_with_the_next_that_is_logg
     with monkeypatch.context() as patched:
         patched.setattr(files.Path, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
-            tracking._log_model(store, run_id, run, experiment)
+            log_model(store, run_id, run, experiment)
     assert list(tmp_path.rglob("*.link"))
-    tracking._log_model(store, run_id, run, experiment)
+    log_model(store, run_id, run, experiment)
     assert not list(tmp_path.rglob("*.link"))
     (model,) = store.search_logged_models([store.get_run(run_id).info.experiment_id])
     assert model.status == "READY"
@@ -287,10 +294,10 @@ def test_a_model_that_a_killed_process_has_begun_goes_with_the_next_that_is_logg
 def test_a_model_that_a_version_names_stays_when_the_run_has_other_weights(store, tmp_path):
     experiment = load_experiment("thumos14_i3d", "demo")
     weights = tmp_path / "results/demo/thumos14_i3d/seed0/model.pt"
-    run_id = tracking.start(experiment, LINEAGE, None)
+    run_id = start(experiment, LINEAGE, None)
     for content in (b"first", b"second"):
         write_bytes(weights, content)
-        tracking._log_model(store, run_id, weights.parent, experiment)
+        log_model(store, run_id, weights.parent, experiment)
     models = store.search_logged_models([store.get_run(run_id).info.experiment_id])
     versions = store.search_model_versions(f"run_id = '{run_id}'")
     named = {version.source.removeprefix("models:/") for version in versions}
@@ -310,13 +317,13 @@ def test_a_rows_run_has_a_verdict_for_each_published_number_and_the_demos_has_no
         for edition in ("paper", "demo"):
             experiment = load_experiment("thumos14_i3d", edition)
             lineage = LINEAGE | {"seed": seed, "identity": f"{seed}{edition}"}
-            run_id = tracking.start(experiment, lineage, None)
+            run_id = start(experiment, lineage, None)
             values = {key: value + distance for key, value in published.items()}
             values["mAP/0.7"] += 5
             for key, value in values.items():
                 store.log_metric(run_id, key, value)
             store.set_tag(run_id, "evaluated", "true")
-            tracking._summarise(store, run_id, experiment)
+            summarise(store, run_id, experiment)
     tables = [table.experiment_id for table in store.search_experiments()]
     (paper_row,) = store.search_runs(tables, "tags.kind = 'row' and tags.edition = 'paper'")
     (demo_row,) = store.search_runs(tables, "tags.kind = 'row' and tags.edition = 'demo'")

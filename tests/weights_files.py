@@ -12,7 +12,9 @@ def weights_file(folder, row="thumos14_i3d", edition="demo", **updates):
     """A model.pt of a row with drawn weights, sure enough of itself to detect something."""
     experiment = load_experiment(row, edition)
     torch.manual_seed(0)
-    network = ActionFormer(experiment.model.model_copy(update=updates))
+    model = experiment.model.model_copy(update=updates)
+    experiment = experiment.model_copy(update={"model": model})
+    network = ActionFormer(model)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))

@@ -10,10 +10,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from actionformer import layout, tracking
+from actionformer import layout
 from actionformer.files import read_object, write_json
 from actionformer.params.experiment import Experiment
 from actionformer.progress import clock, now_and_then
+from actionformer.tracking import runs
+from actionformer.tracking.careful import Careful
 from actionformer.training.observer import Observer
 
 # Short epochs go to MLflow together: trainings that log by turns into one SQLite file wait for
@@ -53,7 +55,7 @@ class RunLog(Observer):
         # epochs that MLflow has yet to hear of, and when it last heard of some
         self._pending: list[tuple[int, int, Mapping[str, float]]] = []
         self._logged = -LOG_SECONDS
-        self._careful = tracking.Careful(run)
+        self._careful = Careful(run)
 
     def __enter__(self) -> RunLog:
         return self
@@ -62,7 +64,7 @@ class RunLog(Observer):
         self._log_epochs()
         if self.run_id is not None:
             failed = "FAILED" if kind is not None and issubclass(kind, Exception) else "KILLED"
-            self._careful(tracking.end, self.run_id, "FINISHED" if kind is None else failed)
+            self._careful(runs.end, self.run_id, "FINISHED" if kind is None else failed)
 
     def started(
         self,
@@ -83,23 +85,23 @@ class RunLog(Observer):
         self._token = self._known_token() or uuid.uuid4().hex
         # the token first: a run of MLflow's that was created for it is then found again
         self._note_progress(len(history), sum(record["seconds"] for record in history))
-        lineage = self._lineage | {"trained_by": sessions, tracking.TOKEN: self._token}
-        self.run_id = self._careful(tracking.start, self._experiment, lineage, run_id)
+        lineage = self._lineage | {"trained_by": sessions, runs.TOKEN: self._token}
+        self.run_id = self._careful(runs.start, self._experiment, lineage, run_id)
         if self.run_id is not None:
-            self._careful(tracking.log_history, self.run_id, history)
+            self._careful(runs.log_history, self.run_id, history)
         return self.run_id
 
     def _known_token(self) -> str | None:
         """The token of the process that began this training."""
         path = self._run / layout.PROGRESS
-        return read_object(path).get(tracking.TOKEN) if path.exists() else None
+        return read_object(path).get(runs.TOKEN) if path.exists() else None
 
     def watching(self) -> AbstractContextManager[None]:
         return self._careful.watching(self.run_id)
 
     def epoch_finished(self, epoch: int, record: Mapping[str, float]) -> None:
         epochs = self._experiment.training.epochs
-        self._pending.append((epoch, tracking.milliseconds(), record))
+        self._pending.append((epoch, runs.milliseconds(), record))
         if time.monotonic() - self._logged >= LOG_SECONDS:
             self._log_epochs()
         self._note_progress(epoch + 1, self._seconds + record["seconds"])
@@ -117,7 +119,7 @@ class RunLog(Observer):
 
     def _log_epochs(self) -> None:
         if self.run_id is not None and self._pending:
-            self._careful(tracking.log_epochs, self.run_id, self._pending)
+            self._careful(runs.log_epochs, self.run_id, self._pending)
         self._pending, self._logged = [], time.monotonic()
 
     def _now_and_then(self, line: str) -> None:
@@ -130,7 +132,7 @@ class RunLog(Observer):
         self._log_epochs()
         if self.run_id is not None:
             lineage = self._lineage | {"trained_by": trained_by}
-            self._careful(tracking.tag, self.run_id, self._experiment, lineage)
+            self._careful(runs.tag, self.run_id, self._experiment, lineage)
 
     def _note_progress(self, epoch: int, seconds: float) -> None:
         self._seconds = seconds
@@ -139,6 +141,6 @@ class RunLog(Observer):
             "epoch": epoch,
             "epochs": self._experiment.training.epochs,
             "seconds": seconds,
-            tracking.TOKEN: self._token,
+            runs.TOKEN: self._token,
         }
         write_json(self._run / layout.PROGRESS, content)

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from actionformer import layout, tracking
+from actionformer import layout
 from actionformer.commands.main import main
 from actionformer.data.features import FeatureStore, pack
+from actionformer.tracking.runs import log_epochs
+from actionformer.tracking.store import open_store
 from campaign import sandbox
 from campaign.kills import STAGES, Campaign
 from campaign.targets import CHANNELS
@@ -78,11 +80,11 @@ def log_calls(root: Path) -> str:
     folder.mkdir(parents=True)
 
     def log() -> None:
-        client = tracking.open_store()
+        client = open_store()
         table = client.get_experiment_by_name("Default")
         run = client.create_run(table.experiment_id).info.run_id
         for epoch in range(LOG_CALLS // AT_ONCE):
-            tracking.log_epochs(run, [(epoch, 0, {"loss/total": float(epoch)})])
+            log_epochs(run, [(epoch, 0, {"loss/total": float(epoch)})])
 
     done = sandbox.at_once([log] * AT_ONCE, folder)
     traces = [one.trace for one in done if one.trace or one.code < 0]

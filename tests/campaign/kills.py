@@ -22,9 +22,10 @@ from typing import Any
 
 import torch
 
-from actionformer import layout, tracking
+from actionformer import layout
 from actionformer.commands.main import main
 from actionformer.files import file_md5
+from actionformer.tracking.store import BESIDE
 from campaign import sandbox
 from videos import growing_bar, tiny_extractor, write_video
 
@@ -295,5 +296,5 @@ def _litter(folder: Path) -> list[str]:
         for path in folder.rglob("*")
         if path.name.endswith((".part", ".partial", ".link"))
         or ".partial." in path.name
-        or path.name.startswith((tracking.BESIDE, "tmp"))
+        or path.name.startswith((BESIDE, "tmp"))
     ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actionformer import layout, provenance, tracking
+from actionformer import layout, provenance
 from actionformer.data.annotations import load_database
 from actionformer.data.detections import Results, read_results
 from actionformer.data.view import View, views
@@ -19,6 +19,8 @@ from actionformer.params import keys
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import load_experiment, verbs_of
 from actionformer.stages import inputs, share
+from actionformer.tracking.careful import Careful
+from actionformer.tracking.results import log_result
 from actionformer.training.checkpoint import load_model
 from actionformer.training.device import leased_device
 
@@ -66,7 +68,7 @@ def detect_actions(
         experiment.dataset.eval_subset,
     )
     write_json(run / "metrics.json", metrics | {"lineage": lineage, "made_with": made})
-    tracking.Careful(run)(tracking.log_result, run)
+    Careful(run)(log_result, run)
     if cache is not None and entry is None:
         share.keep_scored(cache, run)
     return said

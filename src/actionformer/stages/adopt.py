@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from actionformer import layout, provenance, tracking
+from actionformer import layout, provenance
 from actionformer.data import annotations as databases
 from actionformer.data import features as stores
 from actionformer.data.detections import read_results
@@ -35,6 +35,8 @@ from actionformer.stages.detect import detection_inputs, write_detections_manife
 from actionformer.stages.evaluate import evaluated_lineage, evaluation_inputs
 from actionformer.stages.released import released_inputs, released_lineage
 from actionformer.stages.train import alone_in, training_lineage
+from actionformer.tracking.careful import Careful
+from actionformer.tracking.runs import rename
 from actionformer.training import checkpoint
 
 Say = Callable[[str], None]
@@ -401,7 +403,7 @@ def _rewrite(
     kept = {key: value for key, value in metrics.items() if key not in ("experiment", "lineage")}
     write_json(run / "metrics.json", kept | {"lineage": lineage, "made_with": made, **facts})
     before = {"seed": whole["seed"], "mlflow_run": whole.get("mlflow_run")} | metrics["lineage"]
-    tracking.Careful(run)(tracking.rename, experiment, before, whole)
+    Careful(run)(rename, experiment, before, whole)
 
 
 # ---------------------------------------------------------------------------------- the first form

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from actionformer import layout, provenance, tracking
+from actionformer import layout, provenance
 from actionformer.data.annotations import Database, load_database
 from actionformer.data.detections import Results, read_results
 from actionformer.errors import InputError
@@ -15,6 +15,8 @@ from actionformer.files import file_md5, read_object, write_json
 from actionformer.params import keys
 from actionformer.params.experiment import EvaluationParams, Experiment
 from actionformer.stages import inputs
+from actionformer.tracking.careful import Careful
+from actionformer.tracking.results import log_result
 
 
 def evaluate(experiment: Experiment, seed: int) -> dict[str, float]:
@@ -48,7 +50,7 @@ def evaluate(experiment: Experiment, seed: int) -> dict[str, float]:
         "diagnosis": file_md5(run / "diagnosis.json"),
     }
     write_json(run / "metrics.json", metrics | origin)
-    tracking.Careful(run)(tracking.log_result, run)
+    Careful(run)(log_result, run)
     return dict(metrics["percent"])
 
 

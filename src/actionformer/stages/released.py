@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actionformer import layout, provenance, tracking
+from actionformer import layout, provenance
 from actionformer.data.detections import Results, read_results
 from actionformer.errors import InputError
 from actionformer.files import digest, read_object, write_json
@@ -18,6 +18,8 @@ from actionformer.params.files import load_experiment
 from actionformer.stages import inputs, share
 from actionformer.stages.detect import detector
 from actionformer.stages.evaluate import row_metrics
+from actionformer.tracking.careful import Careful
+from actionformer.tracking.results import log_result
 from actionformer.training.checkpoint import load_published
 from actionformer.training.device import leased_device
 
@@ -90,7 +92,7 @@ def _evaluate_released(
     write_json(run / "lineage.json", lineage)
     metrics = row_metrics(experiment, database, results)
     write_json(run / "metrics.json", metrics | {"lineage": lineage, "made_with": made})
-    tracking.Careful(run)(tracking.log_result, run)
+    Careful(run)(log_result, run)
     if cache is not None and entry is None:
         share.keep_scored(cache, run)
     percent: dict[str, float] = metrics["percent"]

@@ -290,9 +290,9 @@ def track(results: Path, stamp: Path | None, generation: int) -> str:
     Args:
         stamp: a file to write when it is done, for the workflow; keeps the `generation`.
     """
-    from actionformer import tracking
+    from actionformer.tracking.results import restore
 
-    count = tracking.restore(results)
+    count = restore(results)
     if stamp is not None:
         write_json(stamp, {"generation": generation})
     return f"{count} runs brought into MLflow"
@@ -300,8 +300,8 @@ def track(results: Path, stamp: Path | None, generation: int) -> str:
 
 def runs(edition: str, address: str) -> str:
     """The addresses under which `mlflow ui` lists and compares the runs of every table."""
-    from actionformer import tracking
+    from actionformer.tracking.read import addresses
 
-    lines = tracking.addresses(edition, address.rstrip("/"))
+    lines = addresses(edition, address.rstrip("/"))
     none = f"no run of the {edition} edition in MLflow; `actionformer track` brings them in"
     return "\n".join(lines) or none

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actionformer import layout, provenance, tracking
+from actionformer import layout, provenance
 from actionformer.data import fetch as fetching
 from actionformer.data.annotations import manifest_path
 from actionformer.data.features import read_manifest
@@ -36,6 +36,7 @@ from actionformer.stages import status
 from actionformer.stages.report import INDEX, page_manifests
 from actionformer.stages.shown import read_shown
 from actionformer.stages.verify import evaluated_runs
+from actionformer.tracking.read import folder_of
 
 # of a run in MLflow
 RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -54,7 +55,7 @@ def trace(subject: str) -> Node:
         InputError: something else, or a file that says nothing of where it comes from.
     """
     if RUN_ID.fullmatch(subject):
-        return _of_metrics(tracking.folder_of(subject) / "metrics.json", None)
+        return _of_metrics(folder_of(subject) / "metrics.json", None)
     path = Path(subject)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder, and no id of a run in MLflow")

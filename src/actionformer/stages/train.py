@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from torch import nn
 
-from actionformer import layout, provenance, tracking
+from actionformer import layout, provenance
 from actionformer.data.view import views
 from actionformer.errors import InputError
 from actionformer.files import read_object, write_json, write_text
@@ -24,6 +24,8 @@ from actionformer.run_log import RunLog
 from actionformer.stages import inputs, share
 from actionformer.stages.detect import detector
 from actionformer.stages.evaluate import row_metrics
+from actionformer.tracking.careful import Careful
+from actionformer.tracking.runs import finish
 from actionformer.training import checkpoint, loop
 from actionformer.training.device import leased_device, to_stderr
 
@@ -76,7 +78,7 @@ def train(
             checkpoint.slim(run / "checkpoint.pt")
             if told.get("mlflow_run") is not None:
                 # it may have been killed between its last file and the end of MLflow's run
-                tracking.Careful(run)(tracking.finish, told["mlflow_run"])
+                Careful(run)(finish, told["mlflow_run"])
             if cache is not None:
                 share.keep_training(cache, run)
             return

@@ -17,7 +17,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from actionformer import layout, tracking
+from actionformer import layout
 from actionformer.data.annotations import Database, load_database
 from actionformer.data.detections import read_results
 from actionformer.errors import InputError
@@ -33,6 +33,8 @@ from actionformer.stages.evaluate import row_diagnosis, row_metrics
 from actionformer.stages.figures import figures_of
 from actionformer.stages.report import INDEX, page_manifests, page_text, texts_of
 from actionformer.stages.shown import Shown, read_shown
+from actionformer.tracking.read import Summary, logged_metrics, logged_rows
+from actionformer.tracking.rows import beside_means, means_of_row, verdicts_of_row
 
 # percent that a sum may differ by where another processor adds in another order
 ROUNDING = 1e-9
@@ -281,13 +283,13 @@ def _verify_index(edition: str, findings: Findings) -> None:
 
 def _verify_mlflow(runs: list[Path], findings: Findings) -> None:
     """The metrics of every run as MLflow has them: absent is a remark, different a mismatch."""
-    logged = tracking.logged_metrics(runs)
+    logged = logged_metrics(runs)
     in_rows: dict[tuple[Path, str], list[Path]] = {}
     for run in logged:
         kind = run.name if layout.seed_of(run) is None else "seeds"
         in_rows.setdefault((run.parent, kind), []).append(run)
     firsts = [of_row[0] for of_row in in_rows.values()]
-    rows = tracking.logged_rows(firsts) if firsts else {}
+    rows = logged_rows(firsts) if firsts else {}
     for first, of_row in zip(firsts, in_rows.values(), strict=True):
         _verify_row_in_mlflow(of_row, rows[first], findings)
     for run in runs:
@@ -305,9 +307,7 @@ def _verify_mlflow(runs: list[Path], findings: Findings) -> None:
                 )
 
 
-def _verify_row_in_mlflow(
-    runs: Sequence[Path], found: tracking.Summary, findings: Findings
-) -> None:
+def _verify_row_in_mlflow(runs: Sequence[Path], found: Summary, findings: Findings) -> None:
     """The means and verdicts of a row, or of its published checkpoint, as MLflow has them."""
     read = {run: read_object(run / "metrics.json") for run in runs}
     identities = sorted(metrics["lineage"]["identity"] for metrics in read.values())
@@ -318,15 +318,15 @@ def _verify_row_in_mlflow(
         return
     percent = [metrics["percent"] for metrics in read.values()]
     stated: dict[str, Any] = dict(found.metrics)
-    expected: dict[str, Any] = dict(tracking.means_of_row(found.kind, percent))
+    expected: dict[str, Any] = dict(means_of_row(found.kind, percent))
     if found.kind == "seed":
         path = runs[0] / "metrics.json"
         experiment = evaluated_experiment(read[runs[0]], str(path))
-        verdicts = tracking.verdicts_of_row(experiment, percent)
+        verdicts = verdicts_of_row(experiment, percent)
         expected |= {f"verdict.{key}": judged for key, judged in verdicts.items()}
         stated |= found.tags
         # logged once the row's pages are drawn
-        beside = tracking.beside_means(row)
+        beside = beside_means(row)
         expected |= {key: value for key, value in beside.items() if key in stated}
     for key, value in expected.items():
         findings.numbers += 1
