@@ -1,7 +1,7 @@
 """Training steps on a CUDA GPU, recorded once for every length and then replayed.
 
-A step is some 1,600 small kernels: launching them takes a processor several times as long as a GPU
-needs to run them (docs/performance.md). A CUDA graph launches all of them at once
+A step is some 1,600 small kernels: launching them can take a processor several times as long as a
+GPU needs to run them (`make benchmark` has both). A CUDA graph launches all of them at once
 (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs).
 """
 
