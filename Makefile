@@ -8,7 +8,7 @@ CORES ?= all
 TORCH_INDEX ?=
 PIP := $(BIN)/pip install --disable-pip-version-check --progress-bar off
 
-.PHONY: help tables env test long check parity benchmark benchmark-video rehearsal campaign mutants resume track lock schemas store release crate croissant clean
+.PHONY: help tables env test long check parity benchmark gpu benchmark-video rehearsal campaign mutants resume track lock schemas store release crate croissant clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -63,6 +63,10 @@ parity: env  ## write docs/parity.md: how far ours is from the published impleme
 
 benchmark: env  ## write docs/performance.md: speed and memory against the published implementations
 	python benchmarks/benchmark.py
+
+gpu: env  ## on a machine with a CUDA GPU: its tests, then its section of docs/performance.md
+	pytest -m gpu tests/test_devices.py
+	python benchmarks/benchmark.py --only GPU
 
 benchmark-video: env  ## into docs/performance.md: how fast videos are decoded and extracted, and in how much memory
 	python benchmarks/video.py

@@ -1,6 +1,6 @@
 """Where jobs run: places on GPUs, and whether a device computes what the CPU computes.
 
-`pytest -m gpu` runs what needs a CUDA device; without one these tests are skipped.
+`make gpu` runs what needs a CUDA device; without one these tests are skipped.
 """
 
 from __future__ import annotations
