@@ -20,12 +20,12 @@ from conftest import CHECKOUT, assert_same_tensors, environment, run_command
 from project import Place, project
 
 PROFILE = CHECKOUT / "workflow/profiles/slurm"
-PREEMPTED, OTHER = "thumos14_i3d", "hacs_slowfast"
+PREEMPTED = "thumos14_i3d"
 CALL = (
     *("snakemake", "--snakefile", CHECKOUT / "Snakefile", "--profile", PROFILE),
     *(
         "--config",
-        f"rows={PREEMPTED},{OTHER}",
+        f"rows={PREEMPTED}",
         "released=false",
         "gpu=0",
         "scratch=$NODE_DISK/$SLURMD_NODENAME",
@@ -45,7 +45,7 @@ needs_slurm = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def cluster(workspace):
-    """A working folder whose rows went through SLURM, one training of which was preempted."""
+    """A working folder whose row went through SLURM, its training preempted once."""
     call = [str(part) for part in (*CALL, "--jobs", "4", *OFTEN)]
     with (workspace / "call.log").open("w") as log:
         variables = environment(NODE_DISK=str(workspace / "disk of the node"))
@@ -140,8 +140,7 @@ def test_what_went_through_slurm_leaves_nothing_to_be_done(cluster):
     folder, _ = cluster
     planned = run_command(folder, *map(str, CALL), "--dry-run")
     assert "Nothing to be done" in planned.stdout + planned.stderr
-    for row in (PREEMPTED, OTHER):
-        assert (folder / f"results/demo/{row}/README.md").exists()
+    assert (folder / f"results/demo/{PREEMPTED}/README.md").exists()
 
 
 @needs_slurm
@@ -150,7 +149,7 @@ def test_short_jobs_run_where_snakemake_does_and_long_ones_on_nodes(cluster):
     submitted = set(re.findall(r"/slurm_logs/rule_(\w+)/", (folder / "call.log").read_text()))
     # a variable that is set on nodes alone
     node = socket.gethostname().partition(".")[0]
-    assert len(list((folder / "disk of the node" / node).glob("*/*.h5"))) == 2
+    assert len(list((folder / "disk of the node" / node).glob("*/*.h5"))) == 1
     assert submitted == {"pack", "audit", "train", "detect", "evaluate", "draw"}
 
 
