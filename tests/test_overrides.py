@@ -51,9 +51,23 @@ def test_a_value_that_is_the_rows_own_departs_from_nothing():
     assert same.comparable
 
 
-@pytest.mark.parametrize("what", ["training.threads=1", "training.first_eval_epoch=0"])
+@pytest.mark.parametrize(
+    "what", ["training.threads=1", "training.first_eval_epoch=0", "training.cuda_graphs=true"]
+)
 def test_what_changes_no_meaning_departs_from_nothing(what):
     assert load_experiment("thumos14_i3d", overrides=[what]).departs == ()
+
+
+def test_how_steps_reach_a_gpu_outdates_no_training():
+    """As little a part of a run as which device it is."""
+    launched, recorded = (
+        load_experiment("thumos14_i3d", overrides=[f"training.cuda_graphs={value}"])
+        for value in ("false", "true")
+    )
+    assert recorded.training.cuda_graphs
+    made = keys.record("train", launched, {"seed": "0"})
+    assert keys.changes("train", recorded, made) == []
+    assert keys.values("train", recorded) == keys.values("train", launched)
 
 
 def test_a_row_of_another_params_folder_says_what_departs_from_the_projects(tmp_path):

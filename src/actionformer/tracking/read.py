@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,14 +51,7 @@ def logged_metrics(runs: Sequence[Path]) -> dict[Path, dict[str, float]]:
     """Run folder -> the metrics that MLflow has of it; without those of which it has none."""
     if is_local() and not layout.TRACKING_FILE.exists():
         return {}
-    client = open_store()
-    found = {}
-    for run in runs:
-        evaluated = evaluated_in(run)
-        run_id = None if evaluated is None else find(client, *evaluated)
-        if run_id is not None:
-            found[run] = dict(client.get_run(run_id).data.metrics)
-    return found
+    return {folder: dict(run.data.metrics) for folder, run in _logged(open_store(), runs)}
 
 
 @dataclass(frozen=True)
@@ -75,13 +68,16 @@ class Summary:
 def logged_rows(runs: Sequence[Path]) -> dict[Path, Summary]:
     """Run folder -> the run of its row in MLflow; without those of which MLflow has no run."""
     client = open_store()
-    found = {}
-    for folder in runs:
+    return {folder: _summary(client, run) for folder, run in _logged(client, runs)}
+
+
+def _logged(client: MlflowClient, folders: Sequence[Path]) -> Iterator[tuple[Path, Run]]:
+    """Those of these run folders that MLflow has a run of, with it."""
+    for folder in folders:
         evaluated = evaluated_in(folder)
         run_id = None if evaluated is None else find(client, *evaluated)
         if run_id is not None:
-            found[folder] = _summary(client, client.get_run(run_id))
-    return found
+            yield folder, client.get_run(run_id)
 
 
 def _summary(client: MlflowClient, child: Run) -> Summary:
