@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from actionformer import load_experiment
+from actionformer import ActionFormer, load_experiment
 from actionformer.detection.decode import candidates, decode
+from actionformer.detection.levels import levels_of_views
 from actionformer.detection.nms import batched_nms, vote
 from actionformer.detection.predict import rounded
 from actionformer.model.actionformer import Level
@@ -177,3 +181,26 @@ def test_lengths_have_a_millionth_more_in_the_union():
     )
     assert len(two_tiny_ones(method="hard", iou_threshold=0.99 * TINY_TIOU)) == 1
     assert len(two_tiny_ones(method="hard", iou_threshold=1.01 * TINY_TIOU)) == 2
+
+
+@pytest.mark.parametrize("size", [2, 5, 100])
+def test_videos_have_their_own_levels_however_many_share_a_batch(short_training, size):
+    """Each batch is worked on while the network has the next: the last one, too."""
+    experiment, training_views, _ = short_training
+    views = [replace(view, crop=None) for view in training_views[:7]]
+    torch.manual_seed(0)
+    networks = [ActionFormer(experiment.model).eval() for _ in range(2)]
+
+    def seen(batch_size):
+        options = {"batch_size": batch_size, "device": "cpu", "what": "detect"}
+        found = {}
+        for view, of_networks in levels_of_views(networks, views, **options):
+            found[view.video] = [decode(levels, 0) for levels in of_networks]
+        return found
+
+    with torch.inference_mode():
+        alone, together = seen(1), seen(size)
+    assert list(together) == list(alone) == [view.video for view in views]
+    for video, of_networks in alone.items():
+        for ours, expected in zip(together[video], of_networks, strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
