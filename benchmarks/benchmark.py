@@ -67,8 +67,8 @@ the work (a machine that others share goes faster and slower), the rest as it st
 SECTION = """\
 {date}, commit {commit}; {cores} cores, {threads} threads; torch {torch}, numpy {numpy}, Python
 {python}; others used {others:.0%} of the machine. Float32 matrices of 2048 x 2048: {rate:.0f}
-GFLOP/s. Convolutions run in another library than matrix products (oneDNN, MKL), which may be the
-faster one: shares of the matrix rate can exceed 100 %.
+GFLOP/s. Shares of the matrix rate count a convolution's operations as it is defined. Ours takes
+fewer where it is wide (`src/actionformer/model/convolution.py`): shares can exceed 100 %.
 """
 GPU_SECTION = """\
 {date}, commit {commit}; {cores} cores; torch {torch}, Python {python}. Products of matrices of

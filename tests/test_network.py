@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from actionformer import ActionFormer, load_experiment
 from actionformer.model.attention import windowed_attention
-from actionformer.model.layers import Conv1, Conv3, ScaledDropPath, convolved
+from actionformer.model.layers import ScaledDropPath
 from actionformer.model.precision import convolutions_in, effective
 from actionformer.params.experiment import ModelParams
 
@@ -47,28 +47,6 @@ def test_padding_beyond_the_margin_changes_nothing(valid, seed):
         torch.testing.assert_close(
             a.logits_BTK[:, :steps], b.logits_BTK[:, :steps], atol=2e-5, rtol=0
         )
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    shape=st.tuples(*[st.integers(1, high) for high in (3, 9, 5, 4)]),
-    bias=st.booleans(),
-    seed=st.integers(0, 2**31),
-)
-def test_gradients_of_a_convolution_are_those_of_pytorch(shape, bias, seed):
-    """On the CPU they are matrix products of our own, which are faster."""
-    B, T, C, O = shape
-    torch.manual_seed(seed)
-    ours = Conv3(C, O, bias=bias).double()
-    theirs = torch.nn.Conv1d(C, O, 3, padding=1, bias=bias).double()
-    theirs.load_state_dict(ours.state_dict())
-    x_BTC = torch.randn(B, T, C, dtype=torch.float64, requires_grad=True)
-    upstream_BTO = torch.randn(B, T, O, dtype=torch.float64)
-    found = torch.autograd.grad(ours(x_BTC), [x_BTC, *ours.parameters()], upstream_BTO)
-    out_BTO = theirs(x_BTC.transpose(1, 2)).transpose(1, 2)
-    expected = torch.autograd.grad(out_BTO, [x_BTC, *theirs.parameters()], upstream_BTO)
-    for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a, b)
 
 
 # ---------------------------------------------------------------------------------------- precision
@@ -136,12 +114,6 @@ def test_the_process_is_asked_for_tf32_as_the_params_say_and_left_as_it_was(befo
         assert not cudnn.allow_tf32
         raise KeyboardInterrupt
     assert (cudnn.allow_tf32, cudnn.deterministic) == (before, before)
-
-
-def test_a_convolution_with_kernel_1_is_the_linear_map_that_it_is_on_a_cpu():
-    """On a GPU it runs as a convolution."""
-    layer, x_BTC = Conv1(5, 3), torch.randn(2, 7, 5)
-    torch.testing.assert_close(convolved(x_BTC, layer.weight, layer.bias), layer(x_BTC))
 
 
 @settings(max_examples=30, deadline=None)

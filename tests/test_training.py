@@ -26,6 +26,7 @@ from actionformer.data.view import Sample
 from actionformer.errors import InputError
 from actionformer.model.attention import MaskedSelfAttention, _around_blocks, windowed_attention
 from actionformer.model.backbone import Backbone, TransformerBlock
+from actionformer.model.convolution import convolved
 from actionformer.model.head import Head, _one_sequence
 from actionformer.model.layers import (
     Conv1,
@@ -33,7 +34,6 @@ from actionformer.model.layers import (
     ConvNormReLU,
     LearnedScale,
     ScaledDropPath,
-    convolved,
     downsampled,
 )
 from actionformer.model.losses import diou_loss, focal_loss

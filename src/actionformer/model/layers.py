@@ -6,12 +6,11 @@ channels-last, so that no layer copies its input into another layout.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from actionformer.model.convolution import OnCPU, convolved
 
 
 class Conv3(nn.Conv1d):
@@ -33,8 +32,8 @@ class Conv3(nn.Conv1d):
             nn.init.zeros_(self.bias)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
-        if self._trained_on_cpu(x_BTC):
-            result: Tensor = _TrainedOnCPU.apply(x_BTC, self.weight, self.bias)
+        if self._dense_on_cpu(x_BTC):
+            result: Tensor = OnCPU.apply(x_BTC, self.weight, self.bias)
             return result
         out_BTC = convolved(
             x_BTC, self.weight, self.bias, stride=self.stride[0], groups=self.groups
@@ -42,72 +41,11 @@ class Conv3(nn.Conv1d):
         # with bfloat16 the convolution alone is in it: what follows is as exact as what came
         return out_BTC.to(x_BTC.dtype)
 
-    def _trained_on_cpu(self, x_BTC: Tensor) -> bool:
-        """Dense, in float32 on a CPU, and with gradients to come."""
-        if self.groups > 1 or x_BTC.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+    def _dense_on_cpu(self, x_BTC: Tensor) -> bool:
+        """In float32, and not on its way into a compiled or exported network."""
+        if self.groups > 1 or self.stride[0] > 1 or torch.is_autocast_enabled("cpu"):
             return False
-        return torch.is_grad_enabled() and not torch.compiler.is_compiling()
-
-
-def convolved(
-    x_BTC: Tensor, weight: Tensor, bias_O: Tensor | None, *, stride: int = 1, groups: int = 1
-) -> Tensor:
-    """Convolution along T with kernel 1 or 3 and a padding of half of it: (B, T / stride, O)."""
-    # as an image of height 1 the input is in memory order "channels last", which needs no copy
-    image = x_BTC.transpose(1, 2).unsqueeze(2)
-    kernel, padding = weight.unsqueeze(2), weight.shape[-1] // 2
-    out = F.conv2d(image, kernel, bias_O, (1, stride), (0, padding), groups=groups)
-    return out.squeeze(2).transpose(1, 2)
-
-
-class _TrainedOnCPU(torch.autograd.Function):
-    """A dense convolution with kernel 3, whose weights' gradient is a matrix product per tap.
-
-    Without AVX-512, oneDNN computes that one gradient at a sixth to a half of the rate.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x_BTC: Tensor, weight_OC3: Tensor, bias_O: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x_BTC, weight_OC3)
-        return convolved(x_BTC, weight_OC3, bias_O)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient_BTO: Tensor) -> tuple[Tensor | None, ...]:
-        x_BTC, weight_OC3 = ctx.saved_tensors
-        of_x, of_weight, of_bias = ctx.needs_input_grad
-        x_grad, weight_grad, bias_grad = None, None, None
-        if of_x:
-            x_grad = convolved(gradient_BTO, weight_OC3.flip(2).transpose(0, 1), None)
-        if of_weight:
-            weight_grad = _weight_gradient(x_BTC, gradient_BTO)
-        if of_bias:
-            bias_grad = gradient_BTO.sum((0, 1))
-        return x_grad, weight_grad, bias_grad
-
-
-def _weight_gradient(x_BTC: Tensor, gradient_BTO: Tensor) -> Tensor:
-    """(O, C, 3) of a convolution with kernel 3."""
-    C, O = x_BTC.shape[2], gradient_BTO.shape[2]
-    # Videos stand one below the other, a row of zeros before and after each: so what a tap sees
-    # is the same matrix, moved by a row.
-    rows_LC = _between_zeros(x_BTC, 1, 1).view(-1, C)
-    gradient_LO = _between_zeros(gradient_BTO, 0, 2).view(-1, O)[:-2]
-    taps_3OC = x_BTC.new_empty(3, O, C)
-    for k in range(3):
-        seen_LC = rows_LC[k : k + len(gradient_LO)]
-        torch.mm(gradient_LO.T, seen_LC, out=taps_3OC[k])
-    return taps_3OC.permute(1, 2, 0)
-
-
-def _between_zeros(x_BTC: Tensor, before: int, after: int) -> Tensor:
-    """(B, before + T + after, C), as `F.pad` gives it, which first fills all of it with zeros."""
-    B, T, C = x_BTC.shape
-    padded = x_BTC.new_empty(B, before + T + after, C)
-    padded[:, :before] = 0
-    padded[:, before : before + T] = x_BTC
-    padded[:, before + T :] = 0
-    return padded
+        return x_BTC.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 class Conv1(nn.Conv1d):
