@@ -65,6 +65,23 @@ def test_a_stage_imports_what_its_work_needs(stage, does_without):
     assert imported_by(f"import actionformer.stages.{stage}") & does_without == set()
 
 
+def test_a_training_step_imports_no_compiler():
+    """Which takes as long as torch itself, and which only `training.compile` has work for."""
+    code = """
+import sys
+
+import torch
+from actionformer import load_experiment
+from actionformer.training.cost import Trainer, batch_of
+
+experiment = load_experiment("thumos14_i3d", "demo")
+batch = batch_of(experiment, [20], torch.Generator())
+Trainer(experiment).step(batch)
+assert "torch._dynamo" not in sys.modules
+"""
+    imported_by(code)
+
+
 def test_a_dry_run_asks_why_a_run_is_outdated_without_torch_and_mlflow(tmp_path, monkeypatch):
     """The workflow asks for every row and seed before it plans anything."""
     monkeypatch.chdir(tmp_path)

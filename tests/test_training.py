@@ -48,7 +48,7 @@ from actionformer.training.compiled import compile_network
 from actionformer.training.history import read_history, write_history
 from actionformer.training.loop import Origin, train, training_step
 from actionformer.training.observer import Observer
-from actionformer.training.optimizer import adamw, learning_rate, parameter_groups
+from actionformer.training.optimizer import AdamW, adamw, learning_rate, parameter_groups
 from conftest import assert_same_tensors
 
 
@@ -65,6 +65,28 @@ def test_the_average_is_pytorchs_bit_for_bit(decay, updates, seed):
         for average in (ours, theirs):
             average.update_parameters(network)
     assert_same_tensors(ours.state_dict(), theirs.state_dict())
+
+
+def test_the_optimizer_is_pytorchs_bit_for_bit():
+    """Which imports its compiler to be kept out of it (tests/test_start.py)."""
+    states, weights = [], []
+    for make in (AdamW, torch.optim.AdamW):
+        torch.manual_seed(0)
+        network = ActionFormer(TINY)
+        groups = parameter_groups(network, 0.05)
+        optimizer = make(groups, lr=1e-3, fused=True)
+        for _ in range(3):
+            optimizer.zero_grad()
+            assert all(parameter.grad is None for parameter in network.parameters())
+            for parameter in network.parameters():
+                parameter.grad = torch.randn_like(parameter)
+            optimizer.step()
+        states.append(optimizer.state_dict())
+        weights.append(network.state_dict())
+    assert states[0]["param_groups"] == states[1]["param_groups"]
+    assert_same_tensors(weights[0], weights[1])
+    for parameter, state in states[1]["state"].items():
+        assert_same_tensors(states[0]["state"][parameter], state)
 
 
 def test_the_first_average_is_the_initial_weights():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -47,7 +48,19 @@ def learning_rate(iteration: int, *, base: float, warmup: int, total: int) -> fl
     return ETA_MIN + (base - ETA_MIN) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def adamw(model: nn.Module, params: TrainingParams) -> torch.optim.AdamW:
+class AdamW(torch.optim.AdamW):
+    """PyTorch's, without importing its compiler, which takes two seconds of every training's start.
+
+    PyTorch imports it in order to tell it that it has no business in these methods. It sees
+    networks alone here (`training.compiled`).
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
+def adamw(model: nn.Module, params: TrainingParams) -> AdamW:
     """AdamW with PyTorch's betas and eps."""
     # fused: one kernel for all tensors
-    return torch.optim.AdamW(parameter_groups(model, params.weight_decay), lr=params.lr, fused=True)
+    return AdamW(parameter_groups(model, params.weight_decay), lr=params.lr, fused=True)
