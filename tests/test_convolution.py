@@ -63,7 +63,7 @@ def relative_error(found, exact):
 
 @pytest.mark.parametrize("channels", [256, 2048])
 @pytest.mark.parametrize("loud", [1.0, 1000.0], ids=["even", "some channels a thousand times"])
-def test_tiles_round_no_worse_than_tap_by_tap(channels, loud, monkeypatch):
+def test_tiles_round_about_as_well_as_tap_by_tap(channels, loud, monkeypatch):
     """In float32, against float64; the gradient of the weights sums tiles, not steps."""
     torch.manual_seed(0)
     layer = Conv3(channels, WIDE)

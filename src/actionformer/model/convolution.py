@@ -6,14 +6,15 @@ Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, section 4,
 
     outputs = A^T [(G taps) * (B^T inputs)]
 
-with the matrices below. What B^T and A^T say are a few additions of whole rows; between them stand,
-for all tiles of four steps at once, six products of matrices. Its error is that of the plain
-convolution (tests/test_convolution.py).
+with their matrices for the points 0, 1, -1, 2 and -2, which stand below as the sums that they are.
+B^T and A^T are a few additions of whole rows; between them stand, for all tiles of four steps at
+once, six products of matrices. The error is that of the plain convolution
+(tests/test_convolution.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -25,34 +26,6 @@ from torch.autograd.function import once_differentiable
 WIDE, LONG = 256, 512
 # bytes of the sums of the tiles that are computed at once: they stay in the processor's cache
 AT_ONCE = 16 * 2**20
-
-# six sums of six inputs; every row of these three has a 1, which `_sum_up` makes use of
-B_T = (
-    (4, 0, -5, 0, 1, 0),
-    (0, -4, -4, 1, 1, 0),
-    (0, 4, -4, -1, 1, 0),
-    (0, -2, -1, 2, 1, 0),
-    (0, 2, -1, -2, 1, 0),
-    (0, 4, 0, -5, 0, 1),
-)
-# four outputs from six products
-A_T = (
-    (1, 1, 1, 1, 1, 0),
-    (0, 1, -1, 2, -2, 0),
-    (0, 1, 1, 4, 4, 0),
-    (0, 1, -1, 8, -8, 1),
-)
-# six sums of four gradients
-A = tuple(zip(*A_T, strict=True))
-# six sums of three taps
-G = (
-    (1 / 4, 0, 0),
-    (-1 / 6, -1 / 6, -1 / 6),
-    (-1 / 6, 1 / 6, -1 / 6),
-    (1 / 24, 1 / 12, 1 / 6),
-    (1 / 24, -1 / 12, 1 / 6),
-    (0, 0, 1),
-)
 
 
 def convolved(
@@ -78,7 +51,9 @@ class OnCPU(torch.autograd.Function):
         ctx.save_for_backward(x_BTC, weight_OC3)
         if not _in_tiles(x_BTC, weight_OC3):
             return convolved(x_BTC, weight_OC3, bias_O)
-        out_BTO = _convolved_in_tiles(x_BTC, _sums_of_taps(weight_OC3).transpose(1, 2))
+        taps_6CO = _sums_of_taps(weight_OC3).transpose(1, 2)
+        out_LO = _convolved_in_tiles(_one_after_another(x_BTC), taps_6CO)
+        out_BTO = _videos(out_LO, x_BTC)
         return out_BTO if bias_O is None else out_BTO.add_(bias_O)
 
     @staticmethod
@@ -86,19 +61,9 @@ class OnCPU(torch.autograd.Function):
     def backward(ctx: Any, gradient_BTO: Tensor) -> tuple[Tensor | None, ...]:
         x_BTC, weight_OC3 = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
-        in_tiles = _in_tiles(x_BTC, weight_OC3)
-        x_grad, weight_grad, bias_grad = None, None, None
-        if of_x:
-            flipped_OC3 = weight_OC3.flip(2)
-            if in_tiles:
-                x_grad = _convolved_in_tiles(gradient_BTO, _sums_of_taps(flipped_OC3))
-            else:
-                x_grad = convolved(gradient_BTO, flipped_OC3.transpose(0, 1), None)
-        if of_weight:
-            of_taps = _gradient_in_tiles if in_tiles else _gradient_of_taps
-            weight_grad = of_taps(x_BTC, gradient_BTO)
-        if of_bias:
-            bias_grad = gradient_BTO.sum((0, 1))
+        gradients = _gradients_in_tiles if _in_tiles(x_BTC, weight_OC3) else _gradients_tap_by_tap
+        x_grad, weight_grad = gradients(x_BTC, weight_OC3, gradient_BTO, of_x, of_weight)
+        bias_grad = gradient_BTO.sum((0, 1)) if of_bias else None
         return x_grad, weight_grad, bias_grad
 
 
@@ -107,103 +72,154 @@ def _in_tiles(x_BTC: Tensor, weight_OC3: Tensor) -> bool:
     return min(weight_OC3.shape[:2]) >= WIDE and B * T >= LONG
 
 
-# ---------------------------------------------------------------------------------- tap by tap
-
-
-def _gradient_of_taps(x_BTC: Tensor, gradient_BTO: Tensor) -> Tensor:
-    """The gradient (O, C, 3) of the weights."""
+def _one_after_another(x_BTC: Tensor) -> Tensor:
+    """All videos in one sequence (L, C), a row of zeros before and behind each, for whole tiles."""
     B, T, C = x_BTC.shape
-    O = gradient_BTO.shape[2]
-    # a row of zeros between two videos: so what a tap sees is the same matrix, moved by a row
-    seen_LC = _one_after_another(x_BTC, 1, B * (T + 1) + 2)
-    gradient_LO = _one_after_another(gradient_BTO, 0, B * (T + 1))
-    taps_3OC = x_BTC.new_empty(3, O, C)
-    for k in range(3):
-        torch.mm(gradient_LO.T, seen_LC[k : k + len(gradient_LO)], out=taps_3OC[k])
-    return taps_3OC.permute(1, 2, 0)
-
-
-def _one_after_another(x_BTC: Tensor, before: int, rows: int) -> Tensor:
-    """(rows, C): after `before` rows of zeros every video, with a row of zeros behind; zeros."""
-    B, T, C = x_BTC.shape
-    end = before + B * (T + 1)
-    sequence_LC = x_BTC.new_empty(rows, C)
-    videos_BTC = sequence_LC[before:end].view(B, T + 1, C)
-    sequence_LC[:before] = 0
+    steps = B * (T + 1)
+    tiles = -(-steps // 4)
+    x_LC = x_BTC.new_empty(4 * tiles + 2, C)
+    x_LC[0] = 0
+    videos_BTC = x_LC[1 : 1 + steps].view(B, T + 1, C)
     videos_BTC[:, :T] = x_BTC
     videos_BTC[:, T:] = 0
-    sequence_LC[end:] = 0
-    return sequence_LC
+    x_LC[1 + steps :] = 0
+    return x_LC
+
+
+def _videos(out_LO: Tensor, x_BTC: Tensor) -> Tensor:
+    """What stands in a sequence in the place of videos as long as `x`: (B, T, O)."""
+    B, T, _ = x_BTC.shape
+    return out_LO[: B * (T + 1)].view(B, T + 1, -1)[:, :T]
+
+
+def _gradients_tap_by_tap(
+    x_BTC: Tensor, weight_OC3: Tensor, gradient_BTO: Tensor, of_x: bool, of_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of x (B, T, C) and of the weights (O, C, 3), where they are wanted."""
+    x_grad, weight_grad = None, None
+    if of_x:
+        x_grad = convolved(gradient_BTO, weight_OC3.flip(2).transpose(0, 1), None)
+    if of_weight:
+        B, T, _ = x_BTC.shape
+        steps = B * (T + 1)
+        x_LC = _one_after_another(x_BTC)
+        gradient_LO = _one_after_another(gradient_BTO)[1 : 1 + steps]
+        taps_3OC = weight_OC3.new_empty(3, *weight_OC3.shape[:2])
+        for k in range(3):
+            # what a tap sees is the same matrix, moved by a row
+            torch.mm(gradient_LO.T, x_LC[k : k + steps], out=taps_3OC[k])
+        weight_grad = taps_3OC.permute(1, 2, 0)
+    return x_grad, weight_grad
 
 
 # ------------------------------------------------------------------------------------ in tiles
 
 
-def _convolved_in_tiles(x_BTC: Tensor, taps_6CO: Tensor) -> Tensor:
-    """The convolution (B, T, O), from sums of its taps."""
-    B, T, C = x_BTC.shape
-    O = taps_6CO.shape[2]
-    Z = _tiles(x_BTC)
-    x_LC = _one_after_another(x_BTC, 1, 4 * Z + 2)
-    out_Z4O = x_BTC.new_empty(Z, 4, O)
-    for first, end in _some_tiles(Z, x_BTC.element_size() * (C + O)):
+def _convolved_in_tiles(x_LC: Tensor, taps_6CO: Tensor) -> Tensor:
+    """The convolution (L, O), from sums of its taps; in front no row of zeros any more."""
+    C, O = taps_6CO.shape[1:]
+    out_Z4O = x_LC.new_empty(len(x_LC) // 4, 4, O)
+    for first, end in _some_tiles(len(out_Z4O), x_LC.element_size() * (C + O)):
         sums_6ZC = _sums_of_inputs(x_LC, first, end)
-        products_6ZO = torch.bmm(sums_6ZC, taps_6CO)
-        _sum_up(A_T, products_6ZO.unbind(), out_Z4O[first:end].unbind(1))
-    return out_Z4O.view(4 * Z, O)[: B * (T + 1)].view(B, T + 1, O)[:, :T]
+        _outputs(torch.bmm(sums_6ZC, taps_6CO), out_Z4O[first:end])
+    return out_Z4O.view(-1, O)
 
 
-def _gradient_in_tiles(x_BTC: Tensor, gradient_BTO: Tensor) -> Tensor:
-    """The gradient (O, C, 3) of the weights: what leads from them to the outputs, backwards."""
-    C, O = x_BTC.shape[2], gradient_BTO.shape[2]
-    Z = _tiles(x_BTC)
-    x_LC = _one_after_another(x_BTC, 1, 4 * Z + 2)
-    gradient_Z4O = _one_after_another(gradient_BTO, 0, 4 * Z).view(Z, 4, O)
-    taps_6OC = x_BTC.new_zeros(6, O, C)
-    for first, end in _some_tiles(Z, x_BTC.element_size() * (C + O)):
+def _gradients_in_tiles(
+    x_BTC: Tensor, weight_OC3: Tensor, gradient_BTO: Tensor, of_x: bool, of_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of x (B, T, C) and of the weights (O, C, 3), where they are wanted."""
+    x_grad, weight_grad = None, None
+    gradient_LO = _one_after_another(gradient_BTO)
+    if of_x:
+        x_LC = _convolved_in_tiles(gradient_LO, _sums_of_taps(weight_OC3.flip(2)))
+        x_grad = _videos(x_LC, x_BTC)
+    if of_weight:
+        weight_grad = _weight_gradient_in_tiles(_one_after_another(x_BTC), gradient_LO)
+    return x_grad, weight_grad
+
+
+def _weight_gradient_in_tiles(x_LC: Tensor, gradient_LO: Tensor) -> Tensor:
+    """(O, C, 3): what leads from the weights to the outputs, backwards."""
+    C, O = x_LC.shape[1], gradient_LO.shape[1]
+    gradient_Z4O = gradient_LO[1:-1].view(-1, 4, O)
+    products_6OC = x_LC.new_empty(6, O, C)
+    for first, end in _some_tiles(len(gradient_Z4O), x_LC.element_size() * (C + O)):
         sums_6ZC = _sums_of_inputs(x_LC, first, end)
-        sums_6ZO = x_BTC.new_empty(6, end - first, O)
-        _sum_up(A, gradient_Z4O[first:end].unbind(1), sums_6ZO.unbind())
-        taps_6OC.baddbmm_(sums_6ZO.transpose(1, 2), sums_6ZC)
-    return (taps_6OC.view(6, -1).T @ taps_6OC.new_tensor(G)).view(O, C, 3)
-
-
-def _tiles(x_BTC: Tensor) -> int:
-    """How many tiles all videos take, a row of zeros behind each."""
-    B, T, _ = x_BTC.shape
-    return -(-B * (T + 1) // 4)
+        sums_6ZO = _sums_of_gradients(gradient_Z4O[first:end])
+        # the first lot's take the place of what happens to stand there
+        products_6OC.baddbmm_(sums_6ZO.transpose(1, 2), sums_6ZC, beta=min(first, 1))
+    return _taps(products_6OC)
 
 
 def _some_tiles(Z: int, bytes_of_row: int) -> Iterator[tuple[int, int]]:
-    """The first tile and the end of every lot that is computed at once."""
-    step = max(1, AT_ONCE // (6 * bytes_of_row))
+    """The first tile and the end of every lot that is computed at once, all about as large."""
+    lots = -(-Z * 6 * bytes_of_row // AT_ONCE)
+    step = -(-Z // lots)
     for first in range(0, Z, step):
         yield first, min(first + step, Z)
 
 
 def _sums_of_taps(weight_OC3: Tensor) -> Tensor:
-    O, C, _ = weight_OC3.shape
-    return (weight_OC3.new_tensor(G) @ weight_OC3.reshape(-1, 3).T).view(6, O, C)
+    """G taps: (6, O, C)."""
+    a, b, c = weight_OC3.permute(2, 0, 1).contiguous()
+    sums_6OC = weight_OC3.new_empty(6, *a.shape)
+    torch.mul(a, 1 / 4, out=sums_6OC[0])
+    _sum_and_difference((a + c).div_(-6), b, -1 / 6, sums_6OC[1:3])
+    _sum_and_difference(a.add(c, alpha=4).div_(24), b, 1 / 12, sums_6OC[3:5])
+    sums_6OC[5] = c
+    return sums_6OC
 
 
 def _sums_of_inputs(x_LC: Tensor, first: int, end: int) -> Tensor:
-    """(6, Z, C) of the tiles from `first` to `end`; one begins every four steps and sees six."""
-    sums_6ZC = x_LC.new_empty(6, end - first, x_LC.shape[1])
-    inputs = [x_LC[4 * first + k : 4 * end + k - 3 : 4] for k in range(6)]
-    _sum_up(B_T, inputs, sums_6ZC.unbind())
+    """B^T inputs: (6, Z, C), of tiles that begin every four steps and see six."""
+    a, b, c, d, e, f = (x_LC[4 * first + k : 4 * end + k - 3 : 4] for k in range(6))
+    sums_6ZC = x_LC.new_empty(6, *a.shape)
+    torch.add(e, a, alpha=4, out=sums_6ZC[0]).sub_(c, alpha=5)
+    _sum_and_difference(e.sub(c, alpha=4), d.sub(b, alpha=4), 1, sums_6ZC[1:3])
+    _sum_and_difference(e - c, d - b, 2, sums_6ZC[3:5])
+    torch.add(f, b, alpha=4, out=sums_6ZC[5]).sub_(d, alpha=5)
     return sums_6ZC
 
 
-def _sum_up(
-    factors: Sequence[Sequence[float]], parts: Sequence[Tensor], sums: Sequence[Tensor]
-) -> None:
-    """Writes into each of `sums` all `parts`, each times its factor in the sum's row."""
-    for row, out in zip(factors, sums, strict=True):
-        one = row.index(1)
-        others = [k for k, factor in enumerate(row) if factor and k != one]
-        if not others:
-            out.copy_(parts[one])
-            continue
-        torch.add(parts[one], parts[others[0]], alpha=row[others[0]], out=out)
-        for k in others[1:]:
-            out.add_(parts[k], alpha=row[k])
+def _sums_of_gradients(gradient_Z4O: Tensor) -> Tensor:
+    """A gradients: (6, Z, O)."""
+    a, b, c, d = gradient_Z4O.unbind(1)
+    sums_6ZO = gradient_Z4O.new_empty(6, *a.shape)
+    sums_6ZO[0] = a
+    _sum_and_difference(a + c, b + d, 1, sums_6ZO[1:3])
+    _sum_and_difference(a.add(c, alpha=4), b.add(d, alpha=4), 2, sums_6ZO[3:5])
+    sums_6ZO[5] = d
+    return sums_6ZO
+
+
+def _outputs(products_6ZO: Tensor, out_Z4O: Tensor) -> None:
+    """Writes A^T products: four outputs of every tile."""
+    first, *pairs, last = products_6ZO.unbind()
+    even, odd = pairs[0] + pairs[1], pairs[0] - pairs[1]
+    twice_even, twice_odd = pairs[2] + pairs[3], pairs[2] - pairs[3]
+    a, b, c, d = out_Z4O.unbind(1)
+    torch.add(first, even, out=a).add_(twice_even)
+    torch.add(odd, twice_odd, alpha=2, out=b)
+    torch.add(even, twice_even, alpha=4, out=c)
+    torch.add(odd, twice_odd, alpha=8, out=d).add_(last)
+
+
+def _taps(products_6OC: Tensor) -> Tensor:
+    """G^T products: (O, C, 3)."""
+    first, *pairs, last = products_6OC.unbind()
+    even, odd = pairs[0] + pairs[1], pairs[1] - pairs[0]
+    twice_even, twice_odd = pairs[2] + pairs[3], pairs[2] - pairs[3]
+    taps_3OC = products_6OC.new_empty(3, *first.shape)
+    a, b, c = taps_3OC
+    even.div_(-6)
+    torch.add(even, first, alpha=1 / 4, out=a).add_(twice_even, alpha=1 / 24)
+    torch.mul(odd, 1 / 6, out=b).add_(twice_odd, alpha=1 / 12)
+    torch.add(even, last, out=c).add_(twice_even, alpha=1 / 6)
+    return taps_3OC.permute(1, 2, 0)
+
+
+def _sum_and_difference(even_ZC: Tensor, odd_ZC: Tensor, factor: float, out_2ZC: Tensor) -> None:
+    """Writes even + factor * odd and even - factor * odd."""
+    torch.add(even_ZC, odd_ZC, alpha=factor, out=out_2ZC[0])
+    torch.sub(even_ZC, odd_ZC, alpha=factor, out=out_2ZC[1])
