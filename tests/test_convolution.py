@@ -49,10 +49,12 @@ def test_results_and_gradients_are_those_of_pytorch(in_tiles, shape, bias, at_on
         choose(monkeypatch, in_tiles)
         monkeypatch.setattr(convolution, "AT_ONCE", at_once)
         found_BTO = ours(x_BTC)
+        with torch.no_grad():
+            predicted_BTO = ours(x_BTC)
         found = torch.autograd.grad(found_BTO, [x_BTC, *ours.parameters()], upstream_BTO)
     out_BTO = theirs(x_BTC.transpose(1, 2)).transpose(1, 2)
     expected = torch.autograd.grad(out_BTO, [x_BTC, *theirs.parameters()], upstream_BTO)
-    for a, b in zip([found_BTO, *found], [out_BTO, *expected], strict=True):
+    for a, b in zip([predicted_BTO, found_BTO, *found], [out_BTO, out_BTO, *expected], strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -82,10 +84,12 @@ def test_tiles_round_about_as_well_as_tap_by_tap(channels, loud, monkeypatch):
 
 
 def _results(layer, x_BTC, upstream_BTO):
-    """Output, and gradients of input and weights."""
+    """What is predicted, and gradients of input and weights."""
     x_BTC = x_BTC.clone().requires_grad_()
+    with torch.no_grad():
+        predicted_BTO = layer(x_BTC)
     out_BTO = layer(x_BTC)
-    return [out_BTO, *torch.autograd.grad(out_BTO, [x_BTC, layer.weight], upstream_BTO)]
+    return [predicted_BTO, *torch.autograd.grad(out_BTO, [x_BTC, layer.weight], upstream_BTO)]
 
 
 def test_only_wide_convolutions_over_many_steps_go_in_tiles():
