@@ -160,7 +160,8 @@ def training_flops(experiment: Experiment, lengths: Sequence[int]) -> float:
 
     On the meta device: on a CPU wide ones take fewer (`model.convolution`).
     """
-    model = ActionFormer(experiment.model).to("meta").train()
+    with torch.device("meta"):
+        model = ActionFormer(experiment.model).train()
     batch = batch_of(experiment, lengths, torch.Generator().manual_seed(0))
     batch = batch.each(lambda tensor: tensor.to("meta"))
     with FlopCounterMode(display=False) as counted:

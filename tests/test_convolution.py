@@ -92,6 +92,16 @@ def _results(layer, x_BTC, upstream_BTO):
     return [predicted_BTO, *torch.autograd.grad(out_BTO, [x_BTC, layer.weight], upstream_BTO)]
 
 
+def test_a_training_s_forward_pass_keeps_its_bits():
+    """Others turn other ReLUs, and gradients with them (model/convolution.py)."""
+    torch.manual_seed(0)
+    layer, x_BTC = Conv3(WIDE, WIDE), torch.randn(1, LONG, WIDE)
+    plain_BTO = convolved(x_BTC, layer.weight, None)
+    assert torch.equal(layer(x_BTC), plain_BTO)
+    with torch.no_grad():
+        assert not torch.equal(layer(x_BTC), plain_BTO)
+
+
 def test_only_wide_convolutions_over_many_steps_go_in_tiles():
     """Of small ones the sums would take longer than the products that they save."""
     for C, O, T in itertools.product(

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from actionformer.model.convolution import OnCPU, convolved, predicted_on_cpu
+from actionformer.model.convolution import TrainedOnCPU, convolved, convolved_on_cpu
 
 
 class Conv3(nn.Conv1d):
@@ -34,8 +34,8 @@ class Conv3(nn.Conv1d):
     def forward(self, x_BTC: Tensor) -> Tensor:
         if self._dense_on_cpu(x_BTC):
             if not torch.is_grad_enabled():
-                return predicted_on_cpu(x_BTC, self.weight, self.bias)
-            result: Tensor = OnCPU.apply(x_BTC, self.weight, self.bias)
+                return convolved_on_cpu(x_BTC, self.weight, self.bias)
+            result: Tensor = TrainedOnCPU.apply(x_BTC, self.weight, self.bias)
             return result
         out_BTC = convolved(
             x_BTC, self.weight, self.bias, stride=self.stride[0], groups=self.groups
@@ -44,7 +44,7 @@ class Conv3(nn.Conv1d):
         return out_BTC.to(x_BTC.dtype)
 
     def _dense_on_cpu(self, x_BTC: Tensor) -> bool:
-        """In float32, and not on its way into a compiled or exported network."""
+        """Dense, at stride 1 and in float32, and in no network that is compiled or exported."""
         if self.groups > 1 or self.stride[0] > 1 or torch.is_autocast_enabled("cpu"):
             return False
         return x_BTC.device.type == "cpu" and not torch.compiler.is_compiling()
