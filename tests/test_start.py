@@ -65,19 +65,46 @@ def test_a_stage_imports_what_its_work_needs(stage, does_without):
     assert imported_by(f"import actionformer.stages.{stage}") & does_without == set()
 
 
-def test_a_training_step_imports_no_compiler():
-    """Which takes as long as torch itself, and which only `training.compile` has work for."""
+def test_a_training_imports_no_compiler(tree):
+    """Which takes as long as torch itself, and which only `training.compile` has work for.
+
+    From its first step to its last checkpoint, and where it goes on after an interruption.
+    """
     code = """
 import sys
+from pathlib import Path
 
-import torch
 from actionformer import load_experiment
-from actionformer.training.cost import Trainer, batch_of
+from actionformer.data.annotations import load_database
+from actionformer.data.features import FeatureStore, pack
+from actionformer.data.publishers import convert
+from actionformer.data.view import views
+from actionformer.training.loop import train
+from actionformer.training.observer import Observer
+
+
+class Interrupting(Observer):
+    def epoch_finished(self, epoch, record):
+        raise KeyboardInterrupt
+
 
 experiment = load_experiment("thumos14_i3d", "demo")
-batch = batch_of(experiment, [20], torch.Generator())
-Trainer(experiment).step(batch)
-assert "torch._dynamo" not in sys.modules
+training = {"schedule_epochs": 2, "warmup_epochs": 1}
+training = experiment.training.model_copy(update=training)
+experiment = experiment.model_copy(update={"training": training})
+raw = Path("data/demo/thumos14")
+database = load_database(convert(experiment.dataset, raw))
+pack(raw / experiment.features.file, Path("store.h5"), dim=experiment.features.dim)
+training_views = views(database, FeatureStore(Path("store.h5")), experiment, "train")[:4]
+options = {"seed": 0, "run": Path("run")}
+try:
+    train(experiment, training_views, database.classes, **options, observer=Interrupting())
+except KeyboardInterrupt:
+    train(experiment, training_views, database.classes, **options)
+    assert Path("run/model.pt").exists()
+    assert "torch._dynamo" not in sys.modules
+else:
+    raise AssertionError("not interrupted")
 """
     imported_by(code)
 

@@ -58,6 +58,8 @@ class AdamW(torch.optim.AdamW):
     add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
     zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
     step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
 
 
 def adamw(model: nn.Module, params: TrainingParams) -> AdamW:
