@@ -27,6 +27,7 @@ from actionformer.errors import InputError
 from actionformer.model.attention import MaskedSelfAttention, _around_blocks, windowed_attention
 from actionformer.model.backbone import Backbone, TransformerBlock
 from actionformer.model.convolution import convolved
+from actionformer.model.dropout import Dropout
 from actionformer.model.head import Head, _one_sequence
 from actionformer.model.layers import (
     Conv1,
@@ -152,7 +153,7 @@ STEP = [
     *(ActionFormer.forward, ActionFormer.loss, ActionFormer._normalizer),
     *(Backbone.forward, Backbone._positions, TransformerBlock.forward, Head.forward, _one_sequence),
     *(MaskedSelfAttention.forward, windowed_attention, _around_blocks),
-    *(Conv1.forward, Conv3.forward),
+    *(Conv1.forward, Conv3.forward, Dropout.forward),
     *(ConvNormReLU.forward, ScaledDropPath.forward, LearnedScale.forward, convolved, downsampled),
     *(assign_targets, decoded, points, focal_loss, diou_loss),
 ]

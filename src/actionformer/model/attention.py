@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from actionformer.model.dropout import Dropout
 from actionformer.model.layers import Conv1, Conv3, downsampled
 
 
@@ -33,7 +34,7 @@ class MaskedSelfAttention(nn.Module):
         self.key = Conv1(channels, channels)
         self.value = Conv1(channels, channels)
         self.projection = Conv1(channels, channels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_BTC: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, T, C) and its mask -> the result and its mask, both of length T / stride."""

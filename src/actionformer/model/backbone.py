@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from actionformer.model.attention import MaskedSelfAttention
+from actionformer.model.dropout import Dropout
 from actionformer.model.layers import Conv1, ConvNormReLU, ScaledDropPath
 from actionformer.params.experiment import ModelParams
 
@@ -27,7 +28,7 @@ class TransformerBlock(nn.Module):
         self.drop_path_attention = ScaledDropPath(C, params.drop_path)
         self.norm_mlp = nn.LayerNorm(C)
         self.expand, self.contract = Conv1(C, 4 * C), Conv1(4 * C, C)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.drop_path_mlp = ScaledDropPath(C, params.drop_path)
 
     def forward(self, x_BTC: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
