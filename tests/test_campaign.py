@@ -12,9 +12,9 @@ from conftest import CHECKOUT, run_command
 @pytest.mark.parametrize(
     "part",
     [
-        pytest.param(["fuzz", "--cases", "20"], id="damaged files"),
+        pytest.param(["fuzz", "--cases", "10"], id="damaged files"),
         pytest.param(
-            ["kills", "disks", "--kills", "4", "--disks", "4"], id="killed processes, full disks"
+            ["kills", "disks", "--kills", "2", "--disks", "2"], id="killed processes, full disks"
         ),
     ],
 )

@@ -518,13 +518,24 @@ def test_what_cannot_be_submitted_is_not_written(ego4d, tmp_path, challenge, cha
 # -------------------------------------------------------------------------------------------- ONNX
 
 
-@pytest.mark.parametrize("row", ["thumos14_i3d", "ego4d_slowfast", "multithumos_i3d"])
-def test_the_onnx_file_computes_what_the_network_computes(tmp_path, row):
-    """Windowed attention, full attention, no stem.
+# a network of two levels
+SHORT = {"branch_blocks": 1, "regression_range": ((0.0, 4.0), (4.0, 10000.0))}
+
+
+@pytest.mark.parametrize(
+    ("row", "changes"),
+    [
+        ("thumos14_i3d", {}),
+        ("ego4d_slowfast", SHORT | {"attention_window": (9, -1)}),
+        ("multithumos_i3d", SHORT),
+    ],
+)
+def test_the_onnx_file_computes_what_the_network_computes(tmp_path, row, changes):
+    """Windowed attention, full attention, no stem; all levels, or two.
 
     The export itself compares, and says how far apart they are.
     """
-    path, experiment, _ = weights_file(tmp_path, row)
+    path, experiment, _ = weights_file(tmp_path, row, **changes)
     said = outputs.export_onnx(path, length=64, out=tmp_path / "model.onnx", say=print)
     assert "for videos of up to 64 steps" in said
     facts = {p.key: json.loads(p.value) for p in onnx.load(tmp_path / "model.onnx").metadata_props}
@@ -532,14 +543,7 @@ def test_the_onnx_file_computes_what_the_network_computes(tmp_path, row):
     assert facts["experiment"]["name"] == experiment.name
 
 
-# a network of two levels
-SMALL = {
-    "stem_blocks": 0,
-    "branch_blocks": 1,
-    "embed_convs": 1,
-    "head_convs": 1,
-    "regression_range": ((0.0, 4.0), (4.0, 10000.0)),
-}
+SMALL = {**SHORT, "stem_blocks": 0, "embed_convs": 1, "head_convs": 1}
 
 
 @pytest.mark.parametrize("wrong", [1e-3, float("nan")])
