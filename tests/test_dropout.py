@@ -63,7 +63,7 @@ def test_the_seed_is_pytorchs(seed):
 
 
 def test_every_processor_draws_these():
-    """PyTorch itself draws others on an Intel processor."""
+    """NumPy keeps the stream of its bit generators, and PyTorch that of its own."""
     torch.manual_seed(0)
     is_kept = kept(torch.empty(40), 0.5) > 0
     assert "".join(str(int(one)) for one in is_kept) == DRAWN

@@ -1,8 +1,8 @@
 """Dropout of single elements, which a CPU draws quickly and every processor alike.
 
-PyTorch draws 64 random bits an element there, slowly, and on an Intel processor it draws others.
-Here it is 32 bits an element of NumPy's SFC64, whose stream NumPy promises to keep. Its seed is one
-of PyTorch's random numbers, so that a run is still a function of its own seed.
+PyTorch draws 64 random bits an element there, one element after the other. Here it is 32 bits of
+NumPy's SFC64, whose stream NumPy promises to keep. Its seed is one of PyTorch's random numbers, so
+that a run is still a function of its own seed.
 """
 
 from __future__ import annotations
