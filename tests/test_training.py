@@ -199,7 +199,10 @@ class Interrupting(Observer):
 def test_interrupted_training_ends_with_the_same_weights_bit_for_bit(
     short_training, tmp_path, epoch
 ):
+    """Dropout's random numbers, which PyTorch does not draw itself, included."""
     experiment, training_views, classes = short_training
+    model = experiment.model.model_copy(update={"projection_dropout": 0.1})
+    experiment = experiment.model_copy(update={"model": model})
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train(experiment, training_views, classes, seed=3, run=whole)
     looker = Interrupting(after=epoch)

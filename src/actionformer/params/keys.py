@@ -43,7 +43,8 @@ Record = dict[str, Any]
 
 # Raise a stage's number where its code gives other results for good, and say why beside it. Results
 # of a lower number are then outdated: `status` and a dry run say so, and the next call makes them
-# anew.
+# anew. Sums in another order, and another draw from the same distribution, are no such results:
+# a GPU instead of a CPU gives both.
 ARITHMETIC = {
     "convert": 1,
     "pack": 1,

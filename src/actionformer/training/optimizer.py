@@ -49,7 +49,7 @@ def learning_rate(iteration: int, *, base: float, warmup: int, total: int) -> fl
 
 
 class AdamW(torch.optim.AdamW):
-    """PyTorch's, without importing its compiler, which would take 1.6 s of every training's start.
+    """PyTorch's, without importing its compiler, which would take 1.6 s of every training.
 
     PyTorch imports it in order to tell it that it has no business in these methods. It sees
     networks alone here (`training.compiled`).
