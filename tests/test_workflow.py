@@ -15,14 +15,12 @@ import subprocess
 import sys
 import time
 import zipfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 import requests
 import torch
@@ -824,34 +822,44 @@ def test_help_of_every_command(tmp_path):
 def test_sigterm_while_jobs_are_chosen_ends_the_call(tree):
     """Snakemake alone would wait for itself: its answer takes a lock that is held meanwhile."""
     shutil.copy(CHECKOUT / "data.dvc", tree)
+    solver, asked, answer = slow_solver(tree / "solver")
+    variables = environment()
+    variables["PATH"] = f"{solver.parent}:{variables['PATH']}"
     process = subprocess.Popen(
         [
             *("snakemake", "--snakefile", CHECKOUT / "Snakefile", "--cores", "1"),
-            "build/demo/thumos14/annotations.json",
+            *("--scheduler-ilp-solver", "COIN_CMD", "build/demo/thumos14/annotations.json"),
         ],
         cwd=tree,
-        env=environment(),
+        env=variables,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        watched = psutil.Process(process.pid)
-        while not chooses(watched):
-            assert process.poll() is None, "no solver was seen"
+        while not asked.exists():
+            assert process.poll() is None, "the solver was never asked"
+            time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
+        time.sleep(1)
+        answer.touch()
         process.wait(timeout=60)
     finally:
+        answer.touch()
         process.kill()
     assert process.returncode != 0
 
 
-def chooses(process: psutil.Process) -> bool:
-    """Does Snakemake wait for the solver that chooses jobs?"""
-    for child in process.children():
-        with suppress(psutil.NoSuchProcess):
-            if "cbc" in child.name():
-                return True
-    return False
+def slow_solver(folder: Path) -> tuple[Path, Path, Path]:
+    """A solver that writes one file when it is asked, and answers once another is there."""
+    solver, asked, answer = folder / "cbc", folder / "asked", folder / "answer"
+    folder.mkdir()
+    solver.write_text(f"""#!/bin/sh
+touch "{asked}"
+while [ ! -e "{answer}" ]; do sleep 0.1; done
+exit 1
+""")
+    solver.chmod(0o755)
+    return solver, asked, answer
 
 
 def test_a_call_that_fails_brings_what_it_has_computed_to_a_server_all_the_same(tree):
