@@ -100,6 +100,9 @@ def environment(**more: str) -> dict[str, str]:
     variables.pop("MLFLOW_TRACKING_URI", None)
     variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"
     variables["MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"] = "0.5"
+    # a server starts as one process, and without those that judge texts
+    variables["MLFLOW_WORKERS"] = "1"
+    variables["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     return variables | more
 
 

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,32 +32,48 @@ CALL = (
         "scratch=$NODE_DISK/$SLURMD_NODENAME",
     ),
 )
-# seconds between two looks at jobs
+# seconds until the first look at jobs; the next is ten later
 OFTEN = ("--slurm-init-seconds-before-status-checks", "2")
 LONGEST = 600.0
 
 has_plugin = find_spec("snakemake_executor_plugin_slurm") is not None
+is_plain_path = shlex.quote(str(CHECKOUT)) == str(CHECKOUT)
+slurm_can_run = has_plugin and is_plain_path and slurm_node.is_running()
 needs_slurm = pytest.mark.skipif(
-    not has_plugin or not slurm_node.is_running() or shlex.quote(str(CHECKOUT)) != str(CHECKOUT),
+    not slurm_can_run,
     reason="no SLURM: make env EXTRAS=slurm, and as root tests/slurm_node.py start; in a checkout "
     "without spaces and quotes in its path",
 )
 
 
-@pytest.fixture(scope="module")
-def cluster(workspace):
-    """A working folder whose row went through SLURM, its training preempted once."""
+@pytest.fixture(scope="module", autouse=True)
+def under_way(request):
+    """A call on the cluster, which mostly waits: it goes on while the first tests of this file run.
+
+    Its process, and the thread that preempts its training.
+    """
+    if not slurm_can_run:
+        yield None
+        return
+    workspace = request.getfixturevalue("workspace")
     call = [str(part) for part in (*CALL, "--jobs", "4", *OFTEN)]
-    with (workspace / "call.log").open("w") as log:
-        variables = environment(NODE_DISK=str(workspace / "disk of the node"))
+    variables = environment(NODE_DISK=str(workspace / "disk of the node"))
+    with (workspace / "call.log").open("w") as log, ThreadPoolExecutor(1) as beside:
         running = subprocess.Popen(
             call, cwd=workspace, env=variables, stdout=log, stderr=subprocess.STDOUT
         )
         try:
-            preempted_after = preempt(workspace, running)
-            running.wait(LONGEST)
+            yield running, beside.submit(preempt, workspace, running)
         finally:
             running.kill()
+
+
+@pytest.fixture(scope="module")
+def cluster(workspace, under_way):
+    """A working folder whose row went through SLURM, its training preempted once."""
+    running, preemption = under_way
+    preempted_after = preemption.result(LONGEST)
+    running.wait(LONGEST)
     assert running.returncode == 0, (workspace / "call.log").read_text()[-3000:]
     return workspace, preempted_after
 
@@ -113,44 +130,6 @@ def epochs_of(log: Path) -> list[int]:
     if not log.exists():
         return []
     return [int(found) for found in re.findall(r"^epoch (\d+)/", log.read_text(), re.M)]
-
-
-@needs_slurm
-def test_a_preempted_training_goes_on_to_the_weights_of_an_undisturbed_one(cluster, tmp_path):
-    folder, after = cluster
-    log = folder / f"results/demo/logs/train/{PREEMPTED}-seed0.log"
-    gone_on = re.search(r"^goes on after epoch (\d+)/24$", log.read_text(), re.M)
-    assert gone_on is not None, log.read_text()
-    # whatever was trained when it was seen, and what it trained until the signal came
-    assert int(gone_on[1]) >= after
-    assert epochs_of(log) == list(range(int(gone_on[1]) + 1, 25))
-    quiet = tmp_path / "quiet"
-    shutil.copytree(folder / "build", quiet / "build")
-    shutil.copytree(folder / "data", quiet / "data")
-    run_command(quiet, "actionformer", "train", PREEMPTED, "--device", "cpu")
-    weights = []
-    for place in (folder, quiet):
-        path = place / f"results/demo/{PREEMPTED}/seed0/model.pt"
-        weights.append(torch.load(path, weights_only=True)["state_dict"])
-    assert_same_tensors(*weights)
-
-
-@needs_slurm
-def test_what_went_through_slurm_leaves_nothing_to_be_done(cluster):
-    folder, _ = cluster
-    planned = run_command(folder, *map(str, CALL), "--dry-run")
-    assert "Nothing to be done" in planned.stdout + planned.stderr
-    assert (folder / f"results/demo/{PREEMPTED}/README.md").exists()
-
-
-@needs_slurm
-def test_short_jobs_run_where_snakemake_does_and_long_ones_on_nodes(cluster):
-    folder, _ = cluster
-    submitted = set(re.findall(r"/slurm_logs/rule_(\w+)/", (folder / "call.log").read_text()))
-    # a variable that is set on nodes alone
-    node = socket.gethostname().partition(".")[0]
-    assert len(list((folder / "disk of the node" / node).glob("*/*.h5"))) == 1
-    assert submitted == {"pack", "audit", "train", "detect", "evaluate", "draw"}
 
 
 @pytest.mark.skipif(not has_plugin, reason="make env EXTRAS=slurm")
@@ -223,3 +202,44 @@ def test_account_and_partitions_are_variables_and_a_cluster_may_have_no_gpu(aske
     assert not any("--gpus" in option for option in options)
     options = asked(**told, ACTIONFORMER_GPU_PARTITION="a100")
     assert options[options.index("-p") + 1] == "a100"
+
+
+# ----------------------------------------------------------------------------- what a cluster does
+
+
+@needs_slurm
+def test_a_preempted_training_goes_on_to_the_weights_of_an_undisturbed_one(cluster, tmp_path):
+    folder, after = cluster
+    log = folder / f"results/demo/logs/train/{PREEMPTED}-seed0.log"
+    gone_on = re.search(r"^goes on after epoch (\d+)/24$", log.read_text(), re.M)
+    assert gone_on is not None, log.read_text()
+    # whatever was trained when it was seen, and what it trained until the signal came
+    assert int(gone_on[1]) >= after
+    assert epochs_of(log) == list(range(int(gone_on[1]) + 1, 25))
+    quiet = tmp_path / "quiet"
+    shutil.copytree(folder / "build", quiet / "build")
+    shutil.copytree(folder / "data", quiet / "data")
+    run_command(quiet, "actionformer", "train", PREEMPTED, "--device", "cpu")
+    weights = []
+    for place in (folder, quiet):
+        path = place / f"results/demo/{PREEMPTED}/seed0/model.pt"
+        weights.append(torch.load(path, weights_only=True)["state_dict"])
+    assert_same_tensors(*weights)
+
+
+@needs_slurm
+def test_what_went_through_slurm_leaves_nothing_to_be_done(cluster):
+    folder, _ = cluster
+    planned = run_command(folder, *map(str, CALL), "--dry-run")
+    assert "Nothing to be done" in planned.stdout + planned.stderr
+    assert (folder / f"results/demo/{PREEMPTED}/README.md").exists()
+
+
+@needs_slurm
+def test_short_jobs_run_where_snakemake_does_and_long_ones_on_nodes(cluster):
+    folder, _ = cluster
+    submitted = set(re.findall(r"/slurm_logs/rule_(\w+)/", (folder / "call.log").read_text()))
+    # a variable that is set on nodes alone
+    node = socket.gethostname().partition(".")[0]
+    assert len(list((folder / "disk of the node" / node).glob("*/*.h5"))) == 1
+    assert submitted == {"pack", "audit", "train", "detect", "evaluate", "draw"}

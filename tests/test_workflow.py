@@ -809,14 +809,16 @@ def test_every_command_of_a_rule_is_one_that_the_program_takes(tmp_path):
     assert on_gpu == {"train", "detect", "actions", "evaluate-released"}
 
 
-def test_help_of_every_command(tmp_path):
+def test_help_of_every_command(tmp_path, capsys):
     said = run_command(tmp_path, sys.executable, "-m", "actionformer", "--help").stdout
     commands = ["demo-data", *re.findall(r"^    ([a-z-]+) ", said, re.M)]
     assert {"fetch", "convert", "pack", "audit", "train", "detect", "evaluate", "tabulate"} <= set(
         commands
     )
     for name in commands:
-        assert "usage" in run_command(tmp_path, "actionformer", name, "--help").stdout
+        with pytest.raises(SystemExit, match="0"):
+            parser().parse_args([name, "--help"])
+        assert f"usage: actionformer {name} " in capsys.readouterr().out
 
 
 def test_sigterm_while_jobs_are_chosen_ends_the_call(tree):
