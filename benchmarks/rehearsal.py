@@ -185,13 +185,14 @@ def estimates_table(rows: Sequence[Experiment]) -> str:
             for folder in (row.name, f"{row.name}-*")
             for path in results.glob(f"{folder}/seed0/history.csv")
         ]
-        taken = read_history(run)[-1]["seconds"]
+        history = read_history(run)
+        taken = history[-1]["seconds"]
         batches = batches_of(row)
         assert batches is not None
         speed = speed_of(row, batches, "cpu", measure=False)
         if speed is None:
             sys.exit("first: actionformer status --edition paper --measure")
-        reckoned = speed[0].seconds(batches.training)
+        reckoned = speed[0].seconds(batches.training[len(history) - 1])
         difference = f"{reckoned / taken - 1:+.0%}"
         lines.append([row.name, f"{taken:.1f}", f"{reckoned:.1f}", difference])
     return table(["row", "took, s", "estimate, s", "difference"], lines)

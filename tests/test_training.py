@@ -9,6 +9,7 @@ import math
 import random
 import tempfile
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import oracle
 from actionformer import ActionFormer, load_experiment
 from actionformer.data.loader import Batch, padded, training_batches
-from actionformer.data.view import Sample
+from actionformer.data.view import Crop, Sample
 from actionformer.errors import InputError
 from actionformer.model.attention import MaskedSelfAttention, _around_blocks, windowed_attention
 from actionformer.model.backbone import Backbone, TransformerBlock
@@ -42,7 +43,7 @@ from actionformer.model.state_dict_adapter import from_published
 from actionformer.model.targets import assign_targets, decoded, points
 from actionformer.params.experiment import ModelParams
 from actionformer.params.files import published_rows
-from actionformer.training import checkpoint, loop
+from actionformer.training import checkpoint, cost, loop
 from actionformer.training.agreement import step_batch
 from actionformer.training.average import WeightAverage
 from actionformer.training.compiled import compile_network
@@ -266,6 +267,26 @@ def test_batches_are_the_same_bytes_however_many_threads_read_them_ahead(workers
         assert torch.equal(one.mask_BT, many.mask_BT)
         for ours, theirs in ((one.segments, many.segments), (one.labels, many.labels)):
             assert all(map(torch.equal, ours, theirs))
+
+
+@pytest.mark.parametrize("longest", [40, 10_000], ids=["cut", "whole"])
+def test_hours_are_reckoned_of_the_batches_that_training_has(longest, short_training):
+    """Of every epoch, whose order decides which videos are padded to which."""
+    experiment, training_views, _ = short_training
+    crop = Crop(longest, threshold=0.0, ratio=(1.0, 1.0))
+    training_views = [replace(view, crop=crop) for view in training_views]
+    lengths = [len(view.features[view.video]) for view in training_views]
+    truncation = {"length": longest, "crop_ratio": (1.0, 1.0)}
+    data = experiment.data.model_copy(
+        update={"random_trunc": experiment.data.random_trunc.model_copy(update=truncation)}
+    )
+    experiment = experiment.model_copy(update={"data": data})
+    reckoned = cost.batches_of(experiment, lengths, lengths).training
+    assert len(reckoned) == experiment.training.epochs > 1
+    for epoch, padded_to in enumerate(reckoned):
+        batch_size = experiment.training.batch_size
+        batches = training_batches(training_views, batch_size=batch_size, epoch=epoch, seed=0)
+        assert padded_to == [batch.mask_BT.shape[1] for batch in batches]
 
 
 def test_training_leaves_the_callers_random_numbers_alone(short_training, tmp_path):

@@ -121,8 +121,7 @@ def training_batches(
 
     The order depends on the epoch alone; the crops on seed, epoch and place in the database.
     """
-    # as published: the same order in every run, whatever its seed
-    order = torch.randperm(len(views), generator=torch.Generator().manual_seed(epoch)).tolist()
+    order = order_of(len(views), epoch)
 
     def load(places: Sequence[int]) -> Batch:
         samples = []
@@ -134,6 +133,17 @@ def training_batches(
     # the last batch may be smaller: it is used, as published
     firsts = range(0, len(order), batch_size)
     return _ahead(load, [order[first : first + batch_size] for first in firsts], workers)
+
+
+def order_of(count: int, epoch: int) -> list[int]:
+    """The order of so many training videos in an epoch: by their places in the database.
+
+    As published: the same in every run, whatever its seed.
+    """
+    order: list[int] = torch.randperm(
+        count, generator=torch.Generator().manual_seed(epoch)
+    ).tolist()
+    return order
 
 
 def ordered_batches(

@@ -394,15 +394,9 @@ def random_truncation(
     """
     T = len(features_TC)
     segments_G2, labels_G = np.asarray(segments_G2, np.float32), np.asarray(labels_G)
-    size = length
-    if length >= T:
-        # a short video is cropped, too, so that the network doesn't learn where videos end
-        size = T
-        if crop_ratio is not None:
-            shortest, longest = round(crop_ratio[0] * T), round(crop_ratio[1] * T)
-            size = rng.randint(max(shortest, 1), min(longest, T))
-        if size == T:
-            return features_TC, segments_G2, labels_G
+    size = steps_kept(T, length, crop_ratio, rng)
+    if size == T:
+        return features_TC, segments_G2, labels_G
     duration_G = segments_G2[:, 1] - segments_G2[:, 0]
     for _ in range(CROP_TRIALS):
         start = rng.randint(0, T - size)
@@ -414,6 +408,17 @@ def random_truncation(
             break
     cut_G2 = clipped_G2[kept_G] - np.float32(start)
     return features_TC[start : start + size], cut_G2, labels_G[kept_G]
+
+
+def steps_kept(T: int, length: int, crop_ratio: Sequence[float] | None, rng: random.Random) -> int:
+    """How many of T steps a crop to at most `length` keeps."""
+    if length < T:
+        return length
+    if crop_ratio is None:
+        return T
+    # a short video is cropped, too, so that the network doesn't learn where videos end
+    shortest, longest = round(crop_ratio[0] * T), round(crop_ratio[1] * T)
+    return rng.randint(max(shortest, 1), min(longest, T))
 
 
 def resized(features_TC: Floats, length: int, *, half_precision: bool) -> Floats:

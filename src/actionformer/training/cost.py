@@ -19,7 +19,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from actionformer import interrupts
-from actionformer.data.loader import Batch, padded
+from actionformer.data.loader import Batch, order_of, padded
+from actionformer.data.view import steps_kept
 from actionformer.model.actionformer import ActionFormer
 from actionformer.params.experiment import Experiment, ModelParams
 from actionformer.training.average import WeightAverage
@@ -60,23 +61,27 @@ class Line:
 
 @dataclass(frozen=True)
 class Batches:
-    """Padded lengths of all batches: of an epoch, and of an evaluation."""
+    """Padded lengths of all batches: of every epoch of a training, and of an evaluation."""
 
-    training: Sequence[int]
+    training: Sequence[Sequence[int]]
     test: Sequence[int]
 
 
 def batches_of(experiment: Experiment, train: Sequence[int], test: Sequence[int]) -> Batches:
-    """The batches of videos of so many steps, in a random order."""
+    """The batches of videos of so many steps, in the orders of a training.
+
+    Crops are drawn as training does, from other random numbers.
+    """
     data, rng = experiment.data, random.Random(0)
     if data.loader == "resize":
         assert data.resize_length is not None
         train, test = [data.resize_length] * len(train), [data.resize_length] * len(test)
-    crops = []
-    for length in train:
-        share = rng.uniform(*data.random_trunc.crop_ratio)
-        crops.append(max(int(min(length, data.random_trunc.length) * share), 1))
-    rng.shuffle(crops)
+    longest, crop_ratio = data.random_trunc.length, data.random_trunc.crop_ratio
+    epochs = []
+    for epoch in range(experiment.training.epochs):
+        order = order_of(len(train), epoch)
+        crops = [steps_kept(train[i], longest, crop_ratio, rng) for i in order]
+        epochs.append(_longest_of_each(crops, experiment.training.batch_size))
     inputs: list[int] = []
     for length in test:
         if data.loader == "sliding":
@@ -85,10 +90,7 @@ def batches_of(experiment: Experiment, train: Sequence[int], test: Sequence[int]
             inputs += [min(length, data.window_size)] * max(1, round(length / step))
         else:
             inputs.append(min(length, data.test_pad_length or length))
-    return Batches(
-        _longest_of_each(crops, experiment.training.batch_size),
-        _longest_of_each(inputs, experiment.inference.batch_size),
-    )
+    return Batches(epochs, _longest_of_each(inputs, experiment.inference.batch_size))
 
 
 def _longest_of_each(lengths: Sequence[int], batch_size: int) -> list[int]:
@@ -101,7 +103,7 @@ def training_seconds(experiment: Experiment, batches: Batches, step: Line, test:
     """Of one seed: all epochs, and an evaluation after each from `first_eval_epoch` on."""
     training = experiment.training
     evaluations = max(training.epochs - training.first_eval_epoch, 0)
-    trained = training.epochs * step.seconds(batches.training)
+    trained = sum(step.seconds(lengths) for lengths in batches.training)
     return trained + evaluations * test.seconds(batches.test)
 
 
@@ -158,7 +160,8 @@ def measured(experiment: Experiment, batches: Batches, device: str) -> tuple[Lin
             interrupts.check()
         return Line.through(chosen, seconds)
 
-    step = line(batches.training, experiment.training.batch_size, trainer.step)
+    lengths = [length for epoch in batches.training for length in epoch]
+    step = line(lengths, experiment.training.batch_size, trainer.step)
     network = trainer.model.eval()
 
     @torch.inference_mode()
