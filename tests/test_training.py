@@ -289,6 +289,25 @@ def test_hours_are_reckoned_of_the_batches_that_training_has(longest, short_trai
         assert padded_to == [batch.mask_BT.shape[1] for batch in batches]
 
 
+@given(st.lists(st.integers(1, 3000), min_size=3, max_size=3), st.data())
+def test_a_longer_batch_is_never_reckoned_quicker_nor_one_for_nothing(lengths, data):
+    """However few and near the lengths that were measured, and however slow a moment was."""
+    seconds = data.draw(st.lists(st.floats(0.01, 100), min_size=3, max_size=3))
+    line = cost.Line.through(lengths, seconds)
+    assert line.constant >= 0
+    assert line.per_step >= 0
+    assert min(seconds) <= line.seconds([max(lengths)]) * (1 + 1e-9)
+    assert line.seconds([min(lengths)]) <= max(seconds) * (1 + 1e-9)
+
+
+@given(st.sets(st.integers(1, 3000), min_size=2), st.floats(0, 10), st.floats(1e-6, 0.1))
+def test_times_that_grow_evenly_are_reckoned_as_they_are(lengths, constant, per_step):
+    ordered = sorted(lengths)
+    line = cost.Line.through(ordered, [constant + per_step * length for length in ordered])
+    for length in (1, 100, 5000):
+        assert line.seconds([length]) == pytest.approx(constant + per_step * length, rel=1e-3)
+
+
 def test_training_leaves_the_callers_random_numbers_alone(short_training, tmp_path):
     experiment, training_views, classes = short_training
     short = experiment.model_copy(

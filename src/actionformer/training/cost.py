@@ -52,10 +52,18 @@ class Line:
 
     @staticmethod
     def through(lengths: Sequence[int], seconds: Sequence[float]) -> Line:
-        """The line that fits best; level where all lengths are the same."""
+        """The line that fits best of those that neither fall nor begin below zero.
+
+        Where lengths are nearly the same, a slow moment of the machine would tilt it as it likes.
+        """
+        level = Line(statistics.fmean(seconds), 0.0)
         if len(set(lengths)) == 1:
-            return Line(statistics.fmean(seconds), 0.0)
+            return level
         slope, constant = np.polyfit(lengths, seconds, 1)
+        if slope < 0:
+            return level
+        if constant < 0:
+            return Line(0.0, float(np.dot(lengths, seconds) / np.dot(lengths, lengths)))
         return Line(float(constant), float(slope))
 
 
