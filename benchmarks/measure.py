@@ -294,8 +294,8 @@ def on_gpu(experiment: Experiment, repeats: int) -> OnGPU:
     used, held = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
     batches, hours = batches_of(experiment), None
     if batches is not None:
-        lines = cost.measured(experiment, batches, "cuda")
-        hours = cost.training_seconds(experiment, batches, *lines) / 3600
+        speed = cost.measured(experiment, batches, "cuda")
+        hours = cost.training_seconds(experiment, batches, speed) / 3600
     return OnGPU(taken, used, held, hours)
 
 

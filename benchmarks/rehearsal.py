@@ -50,7 +50,9 @@ is not read.
 
 ### An epoch against its estimate
 
-Seconds of training: what the last epoch took, and what some steps of the row's own say of it.
+Seconds of training: what the last epoch took, and what some steps of the row's own say of it. They
+were measured at different moments, of which a machine that others share has slow ones; and the
+steps of an epoch, each of another length, take some percent longer than one that is repeated.
 
 {estimates}
 
@@ -189,10 +191,10 @@ def estimates_table(rows: Sequence[Experiment]) -> str:
         taken = history[-1]["seconds"]
         batches = batches_of(row)
         assert batches is not None
-        speed = speed_of(row, batches, "cpu", measure=False)
+        speed = speed_of(row, "cpu")
         if speed is None:
             sys.exit("first: actionformer status --edition paper --measure")
-        reckoned = speed[0].seconds(batches.training[len(history) - 1])
+        reckoned = speed.step.seconds(batches.training[len(history) - 1])
         difference = f"{reckoned / taken - 1:+.0%}"
         lines.append([row.name, f"{taken:.1f}", f"{reckoned:.1f}", difference])
     return table(["row", "took, s", "estimate, s", "difference"], lines)

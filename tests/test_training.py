@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
+import json
 import math
 import random
 import tempfile
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import oracle
-from actionformer import ActionFormer, load_experiment
+from actionformer import ActionFormer, layout, load_experiment
 from actionformer.data.loader import Batch, padded, training_batches
 from actionformer.data.view import Crop, Sample
 from actionformer.errors import InputError
@@ -43,6 +44,7 @@ from actionformer.model.state_dict_adapter import from_published
 from actionformer.model.targets import assign_targets, decoded, points
 from actionformer.params.experiment import ModelParams
 from actionformer.params.files import published_rows
+from actionformer.stages import status
 from actionformer.training import checkpoint, cost, loop
 from actionformer.training.agreement import step_batch
 from actionformer.training.average import WeightAverage
@@ -287,6 +289,43 @@ def test_hours_are_reckoned_of_the_batches_that_training_has(longest, short_trai
         batch_size = experiment.training.batch_size
         batches = training_batches(training_views, batch_size=batch_size, epoch=epoch, seed=0)
         assert padded_to == [batch.mask_BT.shape[1] for batch in batches]
+
+
+def test_a_slow_moment_of_the_machine_changes_no_hours(short_training, monkeypatch):
+    """Every time counts at the rate of matrix products right then."""
+    experiment, _, _ = short_training
+    batches = cost.Batches([[40, 80, 120]], [40, 80, 120])
+
+    def measured(rates):
+        moments = itertools.cycle(rates)
+        monkeypatch.setattr(cost, "matrix_rate", lambda device: next(moments))
+        # a batch of 1e9 operations between two moments
+        monkeypatch.setattr(cost, "_typical", lambda work, warm: 1e9 / now.pop(0))
+        now = [(one + next_one) / 2 for one, next_one in itertools.pairwise([*rates, *rates])]
+        return cost.measured(experiment, batches, "cpu")
+
+    steady = measured([1e11] * 7)
+    shaken = measured([1e11, 1e11, 2e10, 5e10, 1e11, 3e10, 1e11])
+    assert steady.step.seconds([80]) == pytest.approx(0.01)
+    assert shaken.at(steady.rate).step.seconds([80]) == pytest.approx(0.01)
+    assert shaken.at(steady.rate / 2).test.seconds([80]) == pytest.approx(0.02)
+
+
+def test_rows_that_were_measured_at_other_moments_are_told_at_one_rate(tmp_path, monkeypatch):
+    """That which was usual; what an earlier version kept, without a rate, is measured again."""
+    monkeypatch.chdir(tmp_path)
+    line, speeds = {"constant": 1.0, "per_step": 0.0}, {}
+    rows = ("thumos14_i3d", "hacs_slowfast", "charades_i3d_rgb")
+    for name, rate in zip(rows, (1e11, 2e11, 1e11), strict=True):
+        key = status._speed_key(load_experiment(name), "cpu")
+        speeds[key] = {"step": line, "test": line, "rate": rate, "device": "cpu"}
+    old = load_experiment("activitynet_tsp")
+    speeds[status._speed_key(old, "cpu")] = [[1.0, 0.0], [1.0, 0.0]]
+    layout.SPEEDS.parent.mkdir()
+    layout.SPEEDS.write_text(json.dumps(speeds))
+    told = [status.speed_of(load_experiment(name), "cpu").step.constant for name in rows]
+    assert told == [1.0, 2.0, 1.0]
+    assert status.speed_of(old, "cpu") is None
 
 
 @given(st.lists(st.integers(1, 3000), min_size=3, max_size=3), st.data())

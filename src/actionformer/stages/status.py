@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from actionformer import layout, provenance
@@ -26,7 +27,7 @@ from actionformer.synthetic.statistics import STATISTICS
 from actionformer.training.history import read_history
 
 if TYPE_CHECKING:  # torch takes seconds, and most of what asks does without
-    from actionformer.training.cost import Batches, Line
+    from actionformer.training.cost import Batches, Speed
 
 # of the rate of matrix products, what a training reaches that nobody has measured here
 REACHED = 0.8
@@ -263,14 +264,18 @@ def hours_of(
     hours: dict[str, Hours | None] = {}
     for row in progress(rows, "reckon hours", unit="row"):
         batches = batches_of(row)
+        if batches is not None and measure and _speed_key(row, device) not in _speeds():
+            _measure(row, batches, device)
+    for row in rows:
+        batches = batches_of(row)
         if batches is None:
             hours[row.name] = None
             continue
-        lines = speed_of(row, batches, device, measure=measure)
-        is_measured = lines is not None
-        if lines is None:
-            lines = cost.reckoned(row, rate * REACHED)
-        taken = cost.training_seconds(row, batches, *lines) / 3600
+        speed = speed_of(row, device)
+        is_measured = speed is not None
+        if speed is None:
+            speed = cost.reckoned(row, rate * REACHED)
+        taken = cost.training_seconds(row, batches, speed) / 3600
         hours[row.name] = Hours(taken, is_measured)
     return device, rate, hours
 
@@ -283,26 +288,35 @@ def batches_of(row: Experiment) -> Batches | None:
     return None if lengths is None else cost.batches_of(row, *lengths)
 
 
-def speed_of(
-    row: Experiment, batches: Batches, device: str, *, measure: bool
-) -> tuple[Line, Line] | None:
-    """Seconds of a row's training and test batches on this machine, as they were measured."""
+def _measure(row: Experiment, batches: Batches, device: str) -> None:
+    """Measure how fast a row's batches are on this machine, and keep it."""
     from actionformer.training import cost
     from actionformer.training.device import prepare_cpu
 
-    key = _speed_key(row, device)
-    known = _speeds().get(key)
-    if known is None and measure:
-        prepare_cpu(row.training.threads)
-        lines = cost.measured(row, batches, device)
-        known = [list(astuple(line)) for line in lines]
-        write_json(layout.SPEEDS, _speeds() | {key: known})
-    return None if known is None else (cost.Line(*known[0]), cost.Line(*known[1]))
+    prepare_cpu(row.training.threads)
+    speed = asdict(cost.measured(row, batches, device))
+    write_json(layout.SPEEDS, _speeds() | {_speed_key(row, device): speed | {"device": device}})
+
+
+def speed_of(row: Experiment, device: str) -> Speed | None:
+    """How fast a row's batches are on this machine; None where nobody has measured it.
+
+    At the rate of matrix products that was usual when rows were measured here.
+    """
+    from actionformer.training.cost import Line, Speed
+
+    told = _speeds().get(_speed_key(row, device))
+    if told is None:
+        return None
+    rates = [one["rate"] for one in _speeds().values() if one["device"] == device]
+    return Speed(Line(**told["step"]), Line(**told["test"]), told["rate"]).at(median(rates))
 
 
 def _speeds() -> dict[str, Any]:
-    """What was measured on this machine: row's key -> seconds of batches, by their length."""
-    return dict(read_object(layout.SPEEDS)) if layout.SPEEDS.exists() else {}
+    """What was measured on this machine: row's key -> `Speed`, and the device."""
+    told = read_object(layout.SPEEDS) if layout.SPEEDS.exists() else {}
+    # earlier versions kept no rate
+    return {key: speed for key, speed in told.items() if isinstance(speed, dict)}
 
 
 def _speed_key(experiment: Experiment, device: str) -> str:

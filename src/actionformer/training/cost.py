@@ -50,6 +50,10 @@ class Line:
         """Of several batches, padded to these lengths."""
         return len(lengths) * self.constant + sum(lengths) * self.per_step
 
+    def times(self, factor: float) -> Line:
+        """As many times as long."""
+        return Line(factor * self.constant, factor * self.per_step)
+
     @staticmethod
     def through(lengths: Sequence[int], seconds: Sequence[float]) -> Line:
         """The line that fits best of those that neither fall nor begin below zero.
@@ -65,6 +69,20 @@ class Line:
         if constant < 0:
             return Line(0.0, float(np.dot(lengths, seconds) / np.dot(lengths, lengths)))
         return Line(float(constant), float(slope))
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of a training batch and of a test batch, at a rate of matrix products."""
+
+    step: Line
+    test: Line
+    rate: float
+
+    def at(self, rate: float) -> Speed:
+        """The same where the machine has another rate, as it has with other neighbours."""
+        slower = self.rate / rate
+        return Speed(self.step.times(slower), self.test.times(slower), rate)
 
 
 @dataclass(frozen=True)
@@ -107,12 +125,12 @@ def _longest_of_each(lengths: Sequence[int], batch_size: int) -> list[int]:
     return [max(lengths[first : first + batch_size]) for first in firsts]
 
 
-def training_seconds(experiment: Experiment, batches: Batches, step: Line, test: Line) -> float:
+def training_seconds(experiment: Experiment, batches: Batches, speed: Speed) -> float:
     """Of one seed: all epochs, and an evaluation after each from `first_eval_epoch` on."""
     training = experiment.training
     evaluations = max(training.epochs - training.first_eval_epoch, 0)
-    trained = sum(step.seconds(lengths) for lengths in batches.training)
-    return trained + evaluations * test.seconds(batches.test)
+    trained = sum(speed.step.seconds(lengths) for lengths in batches.training)
+    return trained + evaluations * speed.test.seconds(batches.test)
 
 
 # ---------------------------------------------------------------------------------------- measured
@@ -152,21 +170,29 @@ class Trainer:
         float(losses.total.detach()), float(norm)
 
 
-def measured(experiment: Experiment, batches: Batches, device: str) -> tuple[Line, Line]:
-    """Seconds of a training batch and of a test batch of this row on this device."""
+def measured(experiment: Experiment, batches: Batches, device: str) -> Speed:
+    """How fast this row's batches are on this device.
+
+    A machine that others share is half as fast for some seconds or minutes: every time is taken
+    between two looks at the rate of matrix products, and told at the one that is usual.
+    """
     trainer = Trainer(experiment, device)
     generator = torch.Generator().manual_seed(0)
+    rates = [matrix_rate(device)]
 
     def line(lengths: Sequence[int], batch_size: int, run: Callable[[Batch], None]) -> Line:
+        """Through what batches of some of these lengths take, in products of matrices."""
         ordered = sorted(lengths)
         chosen = sorted({ordered[int(place * (len(ordered) - 1))] for place in MEASURED_AT})
-        seconds = []
+        products = []
         for length in chosen:
             batch = batch_of(experiment, [length] * batch_size, generator)
             batch = batch.each(lambda tensor: tensor.to(device))
-            seconds.append(_typical(partial(run, batch), warm=1 if device == "cpu" else 2))
+            seconds = _typical(partial(run, batch), warm=1 if device == "cpu" else 2)
+            rates.append(matrix_rate(device))
+            products.append(seconds * statistics.fmean(rates[-2:]))
             interrupts.check()
-        return Line.through(chosen, seconds)
+        return Line.through(chosen, products)
 
     lengths = [length for epoch in batches.training for length in epoch]
     step = line(lengths, experiment.training.batch_size, trainer.step)
@@ -177,7 +203,9 @@ def measured(experiment: Experiment, batches: Batches, device: str) -> tuple[Lin
         levels = network(batch.features_BCT, batch.mask_BT)
         float(levels[-1].logits_BTK.sum())  # waits for a GPU
 
-    return step, line(batches.test, experiment.inference.batch_size, forward)
+    test = line(batches.test, experiment.inference.batch_size, forward)
+    rate = statistics.median(rates)
+    return Speed(step.times(1 / rate), test.times(1 / rate), rate)
 
 
 def _typical(work: Callable[[], object], warm: int) -> float:
@@ -202,12 +230,13 @@ def forward_flops(params: ModelParams, length: int) -> float:
     return float(counted.get_total_flops())
 
 
-def reckoned(experiment: Experiment, rate: float) -> tuple[Line, Line]:
+def reckoned(experiment: Experiment, rate: float) -> Speed:
     """The same as `measured`, from operations and how many there are a second."""
     length = experiment.model.max_seq_len
     one_step = forward_flops(experiment.model, length) / length / rate
     training = one_step * (1 + BACKWARD) * experiment.training.batch_size
-    return Line(0.0, training), Line(0.0, one_step * experiment.inference.batch_size)
+    test = one_step * experiment.inference.batch_size
+    return Speed(Line(0.0, training), Line(0.0, test), rate)
 
 
 def matrix_rate(device: str, repeats: int = 3) -> float:
