@@ -312,19 +312,23 @@ def test_a_slow_moment_of_the_machine_changes_no_hours(short_training, monkeypat
 
 
 def test_rows_that_were_measured_at_other_moments_are_told_at_one_rate(tmp_path, monkeypatch):
-    """That which was usual; what an earlier version kept, without a rate, is measured again."""
+    """That which was usual with as many threads; what an earlier version kept is measured again."""
     monkeypatch.chdir(tmp_path)
     line, speeds = {"constant": 1.0, "per_step": 0.0}, {}
-    rows = ("thumos14_i3d", "hacs_slowfast", "charades_i3d_rgb")
-    for name, rate in zip(rows, (1e11, 2e11, 1e11), strict=True):
-        key = status._speed_key(load_experiment(name), "cpu")
-        speeds[key] = {"step": line, "test": line, "rate": rate, "device": "cpu"}
+    rows = [load_experiment(name) for name in ("thumos14_i3d", "hacs_slowfast", "ego4d_slowfast")]
+    # its network is small, and has one thread
+    other = load_experiment("thumos14_i3d", "demo")
+    assert other.training.threads != rows[0].training.threads
+    for row, rate in zip([*rows, other], (1e11, 2e11, 1e11, 5e9), strict=True):
+        machine = status._machine(row, "cpu")
+        speed = {"step": line, "test": line, "rate": rate, "machine": machine}
+        speeds[status._speed_key(row, "cpu")] = speed
     old = load_experiment("activitynet_tsp")
     speeds[status._speed_key(old, "cpu")] = [[1.0, 0.0], [1.0, 0.0]]
     layout.SPEEDS.parent.mkdir()
     layout.SPEEDS.write_text(json.dumps(speeds))
-    told = [status.speed_of(load_experiment(name), "cpu").step.constant for name in rows]
-    assert told == [1.0, 2.0, 1.0]
+    told = [status.speed_of(row, "cpu").step.constant for row in [*rows, other]]
+    assert told == [1.0, 2.0, 1.0, 1.0]
     assert status.speed_of(old, "cpu") is None
 
 

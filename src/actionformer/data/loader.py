@@ -140,9 +140,8 @@ def order_of(count: int, epoch: int) -> list[int]:
 
     As published: the same in every run, whatever its seed.
     """
-    order: list[int] = torch.randperm(
-        count, generator=torch.Generator().manual_seed(epoch)
-    ).tolist()
+    generator = torch.Generator().manual_seed(epoch)
+    order: list[int] = torch.randperm(count, generator=generator).tolist()
     return order
 
 

@@ -262,12 +262,13 @@ def hours_of(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rate = cost.matrix_rate(device)
     hours: dict[str, Hours | None] = {}
+    batches_of_row = {}
     for row in progress(rows, "reckon hours", unit="row"):
-        batches = batches_of(row)
+        batches = batches_of_row[row.name] = batches_of(row)
         if batches is not None and measure and _speed_key(row, device) not in _speeds():
             _measure(row, batches, device)
     for row in rows:
-        batches = batches_of(row)
+        batches = batches_of_row[row.name]
         if batches is None:
             hours[row.name] = None
             continue
@@ -294,26 +295,27 @@ def _measure(row: Experiment, batches: Batches, device: str) -> None:
     from actionformer.training.device import prepare_cpu
 
     prepare_cpu(row.training.threads)
-    speed = asdict(cost.measured(row, batches, device))
-    write_json(layout.SPEEDS, _speeds() | {_speed_key(row, device): speed | {"device": device}})
+    speed = asdict(cost.measured(row, batches, device)) | {"machine": _machine(row, device)}
+    write_json(layout.SPEEDS, _speeds() | {_speed_key(row, device): speed})
 
 
 def speed_of(row: Experiment, device: str) -> Speed | None:
     """How fast a row's batches are on this machine; None where nobody has measured it.
 
-    At the rate of matrix products that was usual when rows were measured here.
+    At the matrix rate that was usual when rows were measured on it.
     """
     from actionformer.training.cost import Line, Speed
 
-    told = _speeds().get(_speed_key(row, device))
+    speeds, machine = _speeds(), _machine(row, device)
+    told = speeds.get(_speed_key(row, device))
     if told is None:
         return None
-    rates = [one["rate"] for one in _speeds().values() if one["device"] == device]
+    rates = [one["rate"] for one in speeds.values() if one["machine"] == machine]
     return Speed(Line(**told["step"]), Line(**told["test"]), told["rate"]).at(median(rates))
 
 
 def _speeds() -> dict[str, Any]:
-    """What was measured on this machine: row's key -> `Speed`, and the device."""
+    """What was measured in this folder: row's key -> `Speed`, and the machine."""
     told = read_object(layout.SPEEDS) if layout.SPEEDS.exists() else {}
     # earlier versions kept no rate
     return {key: speed for key, speed in told.items() if isinstance(speed, dict)}
@@ -322,12 +324,18 @@ def _speeds() -> dict[str, Any]:
 def _speed_key(experiment: Experiment, device: str) -> str:
     """What seconds of a batch depend on: the network, its batches, and the machine."""
     training = experiment.training.model_dump(
-        include={"batch_size", "threads", "precision", "compile", "cuda_graphs"}
+        include={"batch_size", "precision", "compile", "cuda_graphs"}
     )
+    model = experiment.model.model_dump(mode="json")
+    machine = _machine(experiment, device)
+    return digest([model, training, experiment.inference.batch_size, machine])
+
+
+def _machine(experiment: Experiment, device: str) -> str:
+    """What the rate of matrix products depends on, but for the moment."""
     environment = provenance.environment()
     machine = [environment[key] for key in ("processor", "cores", "gpus", "torch")]
-    model = experiment.model.model_dump(mode="json")
-    return digest([model, training, experiment.inference.batch_size, device, machine])
+    return digest([device, experiment.training.threads, machine])
 
 
 def _lengths(experiment: Experiment) -> tuple[list[int], list[int]] | None:

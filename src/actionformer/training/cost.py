@@ -73,10 +73,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of a training batch and of a test batch, at a rate of matrix products."""
+    """Seconds of a training batch and of a test batch, and the matrix rate that goes with them."""
 
     step: Line
     test: Line
+    # operations a second, of `matrix_rate`
     rate: float
 
     def at(self, rate: float) -> Speed:
