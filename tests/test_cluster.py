@@ -66,6 +66,8 @@ def under_way(request):
             yield running, beside.submit(preempt, workspace, running)
         finally:
             running.kill()
+            # where no test has waited for it, its jobs would go on
+            subprocess.run(["scancel", "--me"], check=True)
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,10 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
-import json
 import math
 import random
 import tempfile
 import textwrap
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +20,9 @@ from hypothesis import strategies as st
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import oracle
-from actionformer import ActionFormer, layout, load_experiment
+from actionformer import ActionFormer, load_experiment
 from actionformer.data.loader import Batch, padded, training_batches
-from actionformer.data.view import Crop, Sample
+from actionformer.data.view import Sample
 from actionformer.errors import InputError
 from actionformer.model.attention import MaskedSelfAttention, _around_blocks, windowed_attention
 from actionformer.model.backbone import Backbone, TransformerBlock
@@ -44,8 +42,7 @@ from actionformer.model.state_dict_adapter import from_published
 from actionformer.model.targets import assign_targets, decoded, points
 from actionformer.params.experiment import ModelParams
 from actionformer.params.files import published_rows
-from actionformer.stages import status
-from actionformer.training import checkpoint, cost, loop
+from actionformer.training import checkpoint, loop
 from actionformer.training.agreement import step_batch
 from actionformer.training.average import WeightAverage
 from actionformer.training.compiled import compile_network
@@ -269,86 +266,6 @@ def test_batches_are_the_same_bytes_however_many_threads_read_them_ahead(workers
         assert torch.equal(one.mask_BT, many.mask_BT)
         for ours, theirs in ((one.segments, many.segments), (one.labels, many.labels)):
             assert all(map(torch.equal, ours, theirs))
-
-
-@pytest.mark.parametrize("longest", [40, 10_000], ids=["cut", "whole"])
-def test_hours_are_reckoned_of_the_batches_that_training_has(longest, short_training):
-    """Of every epoch, whose order decides which videos are padded to which."""
-    experiment, training_views, _ = short_training
-    crop = Crop(longest, threshold=0.0, ratio=(1.0, 1.0))
-    training_views = [replace(view, crop=crop) for view in training_views]
-    lengths = [len(view.features[view.video]) for view in training_views]
-    truncation = {"length": longest, "crop_ratio": (1.0, 1.0)}
-    data = experiment.data.model_copy(
-        update={"random_trunc": experiment.data.random_trunc.model_copy(update=truncation)}
-    )
-    experiment = experiment.model_copy(update={"data": data})
-    reckoned = cost.batches_of(experiment, lengths, lengths).training
-    assert len(reckoned) == experiment.training.epochs > 1
-    for epoch, padded_to in enumerate(reckoned):
-        batch_size = experiment.training.batch_size
-        batches = training_batches(training_views, batch_size=batch_size, epoch=epoch, seed=0)
-        assert padded_to == [batch.mask_BT.shape[1] for batch in batches]
-
-
-def test_a_slow_moment_of_the_machine_changes_no_hours(short_training, monkeypatch):
-    """Every time counts at the rate of matrix products right then."""
-    experiment, _, _ = short_training
-    batches = cost.Batches([[40, 80, 120]], [40, 80, 120])
-
-    def measured(rates):
-        moments = itertools.cycle(rates)
-        monkeypatch.setattr(cost, "matrix_rate", lambda device: next(moments))
-        # a batch of 1e9 operations between two moments
-        monkeypatch.setattr(cost, "_typical", lambda work, warm: 1e9 / now.pop(0))
-        now = [(one + next_one) / 2 for one, next_one in itertools.pairwise([*rates, *rates])]
-        return cost.measured(experiment, batches, "cpu")
-
-    steady = measured([1e11] * 7)
-    shaken = measured([1e11, 1e11, 2e10, 5e10, 1e11, 3e10, 1e11])
-    assert steady.step.seconds([80]) == pytest.approx(0.01)
-    assert shaken.at(steady.rate).step.seconds([80]) == pytest.approx(0.01)
-    assert shaken.at(steady.rate / 2).test.seconds([80]) == pytest.approx(0.02)
-
-
-def test_rows_that_were_measured_at_other_moments_are_told_at_one_rate(tmp_path, monkeypatch):
-    """That which was usual with as many threads; what an earlier version kept is measured again."""
-    monkeypatch.chdir(tmp_path)
-    line, speeds = {"constant": 1.0, "per_step": 0.0}, {}
-    rows = [load_experiment(name) for name in ("thumos14_i3d", "hacs_slowfast", "ego4d_slowfast")]
-    # its network is small, and has one thread
-    other = load_experiment("thumos14_i3d", "demo")
-    assert other.training.threads != rows[0].training.threads
-    for row, rate in zip([*rows, other], (1e11, 2e11, 1e11, 5e9), strict=True):
-        machine = status._machine(row, "cpu")
-        speed = {"step": line, "test": line, "rate": rate, "machine": machine}
-        speeds[status._speed_key(row, "cpu")] = speed
-    old = load_experiment("activitynet_tsp")
-    speeds[status._speed_key(old, "cpu")] = [[1.0, 0.0], [1.0, 0.0]]
-    layout.SPEEDS.parent.mkdir()
-    layout.SPEEDS.write_text(json.dumps(speeds))
-    told = [status.speed_of(row, "cpu").step.constant for row in [*rows, other]]
-    assert told == [1.0, 2.0, 1.0, 1.0]
-    assert status.speed_of(old, "cpu") is None
-
-
-@given(st.lists(st.integers(1, 3000), min_size=3, max_size=3), st.data())
-def test_a_longer_batch_is_never_reckoned_quicker_nor_one_for_nothing(lengths, data):
-    """However few and near the lengths that were measured, and however slow a moment was."""
-    seconds = data.draw(st.lists(st.floats(0.01, 100), min_size=3, max_size=3))
-    line = cost.Line.through(lengths, seconds)
-    assert line.constant >= 0
-    assert line.per_step >= 0
-    assert min(seconds) <= line.seconds([max(lengths)]) * (1 + 1e-9)
-    assert line.seconds([min(lengths)]) <= max(seconds) * (1 + 1e-9)
-
-
-@given(st.sets(st.integers(1, 3000), min_size=2), st.floats(0, 10), st.floats(1e-6, 0.1))
-def test_times_that_grow_evenly_are_reckoned_as_they_are(lengths, constant, per_step):
-    ordered = sorted(lengths)
-    line = cost.Line.through(ordered, [constant + per_step * length for length in ordered])
-    for length in (1, 100, 5000):
-        assert line.seconds([length]) == pytest.approx(constant + per_step * length, rel=1e-3)
 
 
 def test_training_leaves_the_callers_random_numbers_alone(short_training, tmp_path):

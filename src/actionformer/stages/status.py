@@ -267,6 +267,7 @@ def hours_of(
         batches = batches_of_row[row.name] = batches_of(row)
         if batches is not None and measure and _speed_key(row, device) not in _speeds():
             _measure(row, batches, device)
+    # once all are measured: what rate is usual depends on every one
     for row in rows:
         batches = batches_of_row[row.name]
         if batches is None:

@@ -97,18 +97,18 @@ class Batches:
 def batches_of(experiment: Experiment, train: Sequence[int], test: Sequence[int]) -> Batches:
     """The batches of videos of so many steps, in the orders of a training.
 
-    Crops are drawn as training does, from other random numbers.
+    Crops are drawn as training does, but once: epochs differ in what is padded to what.
     """
     data, rng = experiment.data, random.Random(0)
     if data.loader == "resize":
         assert data.resize_length is not None
         train, test = [data.resize_length] * len(train), [data.resize_length] * len(test)
     longest, crop_ratio = data.random_trunc.length, data.random_trunc.crop_ratio
+    crops = [steps_kept(length, longest, crop_ratio, rng) for length in train]
     epochs = []
     for epoch in range(experiment.training.epochs):
-        order = order_of(len(train), epoch)
-        crops = [steps_kept(train[i], longest, crop_ratio, rng) for i in order]
-        epochs.append(_longest_of_each(crops, experiment.training.batch_size))
+        ordered = [crops[i] for i in order_of(len(train), epoch)]
+        epochs.append(_longest_of_each(ordered, experiment.training.batch_size))
     inputs: list[int] = []
     for length in test:
         if data.loader == "sliding":

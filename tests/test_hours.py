@@ -1,0 +1,97 @@
+"""How long a training will take, as `actionformer status` reckons it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actionformer import layout, load_experiment
+from actionformer.data.loader import training_batches
+from actionformer.data.view import Crop
+from actionformer.stages import status
+from actionformer.training import cost
+
+
+@pytest.mark.parametrize("longest", [40, 10_000], ids=["cut", "whole"])
+def test_hours_are_reckoned_of_the_batches_that_training_has(longest, short_training):
+    """Of every epoch, whose order decides which videos are padded to which."""
+    experiment, training_views, _ = short_training
+    crop = Crop(longest, threshold=0.0, ratio=(1.0, 1.0))
+    training_views = [replace(view, crop=crop) for view in training_views]
+    lengths = [len(view.features[view.video]) for view in training_views]
+    truncation = {"length": longest, "crop_ratio": (1.0, 1.0)}
+    data = experiment.data.model_copy(
+        update={"random_trunc": experiment.data.random_trunc.model_copy(update=truncation)}
+    )
+    experiment = experiment.model_copy(update={"data": data})
+    reckoned = cost.batches_of(experiment, lengths, lengths).training
+    assert len(reckoned) == experiment.training.epochs > 1
+    for epoch, padded_to in enumerate(reckoned):
+        batch_size = experiment.training.batch_size
+        batches = training_batches(training_views, batch_size=batch_size, epoch=epoch, seed=0)
+        assert padded_to == [batch.mask_BT.shape[1] for batch in batches]
+
+
+def test_a_slow_moment_of_the_machine_changes_no_hours(short_training, monkeypatch):
+    """Every time counts at the rate of matrix products right then."""
+    experiment, _, _ = short_training
+    batches = cost.Batches([[40, 80, 120]], [40, 80, 120])
+
+    def measured(rates):
+        """On a machine with these rates, where every batch has 1e9 operations."""
+        looks = iter(rates)
+        between = iter([(before + after) / 2 for before, after in itertools.pairwise(rates)])
+        monkeypatch.setattr(cost, "matrix_rate", lambda device: next(looks))
+        monkeypatch.setattr(cost, "_typical", lambda work, warm: 1e9 / next(between))
+        return cost.measured(experiment, batches, "cpu")
+
+    steady = measured([1e11] * 7)
+    shaken = measured([1e11, 1e11, 2e10, 5e10, 1e11, 3e10, 1e11])
+    assert steady.step.seconds([80]) == pytest.approx(0.01)
+    assert shaken.at(steady.rate).step.seconds([80]) == pytest.approx(0.01)
+    assert shaken.at(steady.rate / 2).test.seconds([80]) == pytest.approx(0.02)
+
+
+def test_rows_that_were_measured_at_other_moments_are_told_at_one_rate(tmp_path, monkeypatch):
+    """That which was usual with as many threads; what an earlier version kept is measured again."""
+    monkeypatch.chdir(tmp_path)
+    line, speeds = {"constant": 1.0, "per_step": 0.0}, {}
+    rows = [load_experiment(name) for name in ("thumos14_i3d", "hacs_slowfast", "ego4d_slowfast")]
+    # its network is small, and has one thread
+    other = load_experiment("thumos14_i3d", "demo")
+    assert other.training.threads != rows[0].training.threads
+    for row, rate in zip([*rows, other], (1e11, 2e11, 1e11, 5e9), strict=True):
+        machine = status._machine(row, "cpu")
+        speed = {"step": line, "test": line, "rate": rate, "machine": machine}
+        speeds[status._speed_key(row, "cpu")] = speed
+    old = load_experiment("activitynet_tsp")
+    speeds[status._speed_key(old, "cpu")] = [[1.0, 0.0], [1.0, 0.0]]
+    layout.SPEEDS.parent.mkdir()
+    layout.SPEEDS.write_text(json.dumps(speeds))
+    told = [status.speed_of(row, "cpu").step.constant for row in [*rows, other]]
+    assert told == [1.0, 2.0, 1.0, 1.0]
+    assert status.speed_of(old, "cpu") is None
+
+
+@given(st.lists(st.integers(1, 3000), min_size=3, max_size=3), st.data())
+def test_a_longer_batch_is_never_reckoned_quicker_nor_one_for_nothing(lengths, data):
+    """However few and near the lengths that were measured, and however slow a moment was."""
+    seconds = data.draw(st.lists(st.floats(0.01, 100), min_size=3, max_size=3))
+    line = cost.Line.through(lengths, seconds)
+    assert line.constant >= 0
+    assert line.per_step >= 0
+    assert min(seconds) <= line.seconds([max(lengths)]) * (1 + 1e-9)
+    assert line.seconds([min(lengths)]) <= max(seconds) * (1 + 1e-9)
+
+
+@given(st.sets(st.integers(1, 3000), min_size=2), st.floats(0, 10), st.floats(1e-6, 0.1))
+def test_times_that_grow_evenly_are_reckoned_as_they_are(lengths, constant, per_step):
+    ordered = sorted(lengths)
+    line = cost.Line.through(ordered, [constant + per_step * length for length in ordered])
+    for length in (1, 100, 5000):
+        assert line.seconds([length]) == pytest.approx(constant + per_step * length, rel=1e-3)
