@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from actionformer import layout, load_experiment
 from actionformer.data.loader import training_batches
 from actionformer.data.view import Crop
+from actionformer.errors import InputError
 from actionformer.stages import status
 from actionformer.training import cost
 
@@ -76,6 +77,17 @@ def test_rows_that_were_measured_at_other_moments_are_told_at_one_rate(tmp_path,
     told = [status.speed_of(row, "cpu").step.constant for row in [*rows, other]]
     assert told == [1.0, 2.0, 1.0, 1.0]
     assert status.speed_of(old, "cpu") is None
+
+
+@pytest.mark.parametrize("wrong", [{"rate": 0}, {"rate": None}, {"step": {}}, {"test": "quick"}])
+def test_a_damaged_file_of_speeds_is_one_line(wrong, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    row, line = load_experiment("thumos14_i3d"), {"constant": 1.0, "per_step": 0.0}
+    speed = {"step": line, "test": line, "rate": 1e11, "machine": status._machine(row, "cpu")}
+    layout.SPEEDS.parent.mkdir()
+    layout.SPEEDS.write_text(json.dumps({status._speed_key(row, "cpu"): speed | wrong}))
+    with pytest.raises(InputError, match=r"speeds.json: holds something else .* delete it"):
+        status.speed_of(row, "cpu")
 
 
 @given(st.lists(st.integers(1, 3000), min_size=3, max_size=3), st.data())

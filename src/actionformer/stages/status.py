@@ -304,6 +304,9 @@ def speed_of(row: Experiment, device: str) -> Speed | None:
     """How fast a row's batches are on this machine; None where nobody has measured it.
 
     At the matrix rate that was usual when rows were measured on it.
+
+    Raises:
+        InputError: `build/speeds.json` holds something else than `--measure` writes.
     """
     from actionformer.training.cost import Line, Speed
 
@@ -311,8 +314,12 @@ def speed_of(row: Experiment, device: str) -> Speed | None:
     told = speeds.get(_speed_key(row, device))
     if told is None:
         return None
-    rates = [one["rate"] for one in speeds.values() if one["machine"] == machine]
-    return Speed(Line(**told["step"]), Line(**told["test"]), told["rate"]).at(median(rates))
+    try:
+        rates = [one["rate"] for one in speeds.values() if one["machine"] == machine]
+        return Speed(Line(**told["step"]), Line(**told["test"]), told["rate"]).at(median(rates))
+    except (KeyError, TypeError, ZeroDivisionError):
+        wrong = "holds something else than `status --measure` writes"
+        raise InputError(f"{layout.SPEEDS}: {wrong}; delete it, then measure again") from None
 
 
 def _speeds() -> dict[str, Any]:
