@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from mlflow.store.tracking.dbmodels.models import SqlDataset, SqlExperiment
 from mlflow.tracking import MlflowClient
+from sqlalchemy import event
+from sqlalchemy.orm import Session
 
 from actionformer import files, layout, load_experiment
 from actionformer.errors import InputError
@@ -19,7 +24,7 @@ from actionformer.tracking.artifacts import upload
 from actionformer.tracking.models import log_model
 from actionformer.tracking.results import restore
 from actionformer.tracking.rows import summarise
-from actionformer.tracking.runs import DESCRIBED, TOKEN, _datasets, end, start
+from actionformer.tracking.runs import DESCRIBED, TOKEN, _datasets, end, experiment_of, start
 from actionformer.tracking.store import ADDRESSES, BESIDE, LOCK, open_store
 
 LINEAGE = {
@@ -243,6 +248,44 @@ def test_a_run_is_found_again_that_nobody_heard_the_id_of(store):
     assert start(experiment, lineage, None) == first
     assert start(experiment, LINEAGE | {TOKEN: "of another"}, None) != first
     assert store.get_run(first).data.params["training.lr"]
+
+
+def at_the_same_moment(made, call) -> list[str]:
+    """What two clients get that call at once, when each has found that there is no `made` yet."""
+    both_have_looked = threading.Barrier(2)
+
+    def before_flush(session, *_):
+        if any(isinstance(row, made) for row in session.new):
+            both_have_looked.wait(timeout=30)
+
+    event.listen(Session, "before_flush", before_flush)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(call, range(2)))
+    finally:
+        event.remove(Session, "before_flush", before_flush)
+
+
+def test_of_two_runs_that_name_the_same_data_first_at_once_both_have_it(store):
+    """MLflow looks for a data set and makes it then: a database refuses it the second time."""
+    experiment = load_experiment("thumos14_i3d", "demo")
+    experiment_of(store, experiment)
+    runs = at_the_same_moment(
+        SqlDataset, lambda seed: start(experiment, LINEAGE | {"seed": seed}, None)
+    )
+    assert len(set(runs)) == 2
+    for run_id in runs:
+        inputs = store.get_run(run_id).inputs.dataset_inputs
+        contexts = {given.tags[0].value for given in inputs}
+        assert contexts == {"train", "eval"}
+    with closing(sqlite3.connect(layout.TRACKING_FILE)) as database:
+        assert database.execute("SELECT count(*) FROM datasets").fetchone() == (2,)
+
+
+def test_of_two_clients_that_make_the_same_table_at_once_both_get_it(store):
+    experiment = load_experiment("thumos14_i3d", "demo")
+    first, second = at_the_same_moment(SqlExperiment, lambda _: experiment_of(store, experiment))
+    assert first == second
 
 
 def test_a_run_that_nobody_trains_any_more_is_ended(store, tmp_path):

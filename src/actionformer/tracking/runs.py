@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from actionformer import layout, provenance
@@ -27,6 +28,8 @@ from actionformer.tracking.store import (
     tag_of,
 )
 
+Result = TypeVar("Result")
+
 # tags: what a run was created for; that it has its params and data
 TOKEN, DESCRIBED = "token", "described"
 # what runs are compared by
@@ -34,6 +37,11 @@ SCORE = "mAP/average"
 # MLflow's limits
 LONGEST_PARAM, PARAMS_AT_ONCE, METRICS_AT_ONCE = 6000, 100, 1000
 LONGEST_DIGEST = 36
+# what MLflow answers to a client that another was quicker than: "exists" of an experiment, and a
+# database's refusal of a data set's second row
+LOST = ("RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
+# a call can lose once for each thing that it would make, and makes two at most
+TRIES = 3
 
 
 def start(experiment: Experiment, lineage: Mapping[str, Any], run_id: str | None) -> str:
@@ -92,11 +100,27 @@ def _describe(
         params.append(Param("seed", str(lineage["seed"])))
     for first in range(0, len(params), PARAMS_AT_ONCE):
         client.log_batch(run_id, params=params[first : first + PARAMS_AT_ONCE])
-    client.log_inputs(run_id, datasets=_datasets(experiment, lineage))
+    datasets = _datasets(experiment, lineage)
+    _beside_others(lambda: client.log_inputs(run_id, datasets=datasets))
     if lineage.get("kind") != "actions":
         # MLflow's comparison opens on the metric that was logged first; its value is not known yet
         client.log_batch(run_id, metrics=_metrics({SCORE: math.nan}, step=0))
     client.set_tag(run_id, DESCRIBED, "true")
+
+
+def _beside_others(call: Callable[[], Result]) -> Result:
+    """What a call returns, made again where another client has just made the same thing.
+
+    MLflow looks for an experiment or a data set first and makes it then, so that of two clients
+    that find none one is refused. No lock of ours helps: a server's clients are on many machines.
+    """
+    for _ in range(TRIES - 1):
+        try:
+            return call()
+        except MlflowException as error:
+            if error.error_code not in LOST:
+                raise
+    return call()
 
 
 def _datasets(experiment: Experiment, lineage: Mapping[str, Any]) -> list[DatasetInput]:
@@ -267,7 +291,12 @@ def finish(run_id: str) -> None:
 
 
 def experiment_of(client: MlflowClient, experiment: Experiment) -> str:
+    """The id of a row's table in MLflow, which is made where there is none."""
     name = f"{experiment.edition}/{experiment.table}"
+    return _beside_others(lambda: _table_called(client, name))
+
+
+def _table_called(client: MlflowClient, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
