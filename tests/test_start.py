@@ -45,6 +45,18 @@ def test_params_are_read_without_torch():
     assert found & {"torch", "numba", "mlflow"} == set()
 
 
+def test_a_command_that_ends_leaves_the_collector_nothing_to_look_through(tmp_path):
+    """After torch and MLflow it would take half a second."""
+    code = """
+import atexit, gc
+atexit.register(lambda: print(len(gc.get_objects())))
+from actionformer.commands.main import main
+main(["status"])
+"""
+    done = run_command(tmp_path, sys.executable, "-c", code)
+    assert int(done.stdout.splitlines()[-1]) < 1000
+
+
 # What a stage imports, every one of its jobs waits for: torch and MLflow together for longer than
 # all its work on the demo edition.
 @pytest.mark.parametrize(

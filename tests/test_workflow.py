@@ -821,6 +821,29 @@ def test_help_of_every_command(tmp_path, capsys):
         assert f"usage: actionformer {name} " in capsys.readouterr().out
 
 
+def test_jobs_that_wait_are_looked_at_only_when_one_ends(tree):
+    """Snakemake alone looks at them once more a second with every look."""
+    looks, jobs = looks_at_jobs(tree)
+    assert jobs <= looks <= jobs + 1
+
+
+def test_a_limit_of_jobs_a_second_that_was_asked_for_is_kept(tree):
+    looks, jobs = looks_at_jobs(tree, "--max-jobs-per-timespan", "1/1s")
+    assert looks > jobs + 1
+
+
+def looks_at_jobs(tree: Path, *options: str) -> tuple[int, int]:
+    """How often Snakemake looked for a job to start, and how many it started, one at a time."""
+    shutil.copy(CHECKOUT / "data.dvc", tree)
+    rows = "rows=[activitynet_tsp,thumos14_i3d,hacs_slowfast,multithumos_i3d]"
+    said = run_command(
+        tree,
+        *("snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "--cores", "1", "--verbose"),
+        *("--until", "convert", "pack", *options, "--config", rows),
+    ).stderr
+    return said.count("Ready jobs: "), len(re.findall(r"Finished jobid: ", said))
+
+
 def test_sigterm_while_jobs_are_chosen_ends_the_call(tree):
     """Snakemake alone would wait for itself: its answer takes a lock that is held meanwhile."""
     shutil.copy(CHECKOUT / "data.dvc", tree)

@@ -272,6 +272,7 @@ if TRACKING:
 
 onstart:
     count_attempts()
+    look_for_jobs_only_when_one_ends()
 
 
 onerror:

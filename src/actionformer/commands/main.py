@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 import os
 import signal
@@ -49,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
     # torch and MLflow bring hundreds of thousands of objects that stay: at Python's default the
     # collector goes through them again and again, a tenth of what a short command takes
     gc.set_threshold(100_000)
+    # nor has it to look for what can go when everything does
+    atexit.register(gc.freeze)
     parsed = parser().parse_args(arguments)
     interrupts.catch()
     spin_briefly(os.environ)
