@@ -57,6 +57,19 @@ main(["status"])
     assert int(done.stdout.splitlines()[-1]) < 1000
 
 
+def test_mlflow_tells_its_makers_nothing(tmp_path, monkeypatch):
+    """Nor does DVC, by .dvc/config. A test of MLflow's own, or of CI, tells nothing anyway."""
+    for name in ("CI", "GITHUB_ACTIONS", "GITLAB_CI", "PYTEST_CURRENT_TEST"):
+        monkeypatch.delenv(name, raising=False)
+    code = """
+from actionformer.commands.main import main
+main(["status"])
+from mlflow.telemetry.utils import is_telemetry_disabled
+print(is_telemetry_disabled())
+"""
+    assert run_command(tmp_path, sys.executable, "-c", code).stdout.splitlines()[-1] == "True"
+
+
 # What a stage imports, every one of its jobs waits for: torch and MLflow together for longer than
 # all its work on the demo edition.
 @pytest.mark.parametrize(

@@ -57,6 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
     spin_briefly(os.environ)
     # a failed job's own message should stand out on stderr
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    # like DVC (.dvc/config), MLflow tells its makers nothing of who computes what
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
         provenance.refuse_other_checkout()
         parsed.run(parsed)
