@@ -20,9 +20,10 @@ import yaml
 
 from actionformer import files, provenance
 from actionformer.commands.main import main
+from actionformer.data import checksums, download, partial_file, plan
 from actionformer.data import fetch as module
-from actionformer.data import plan
-from actionformer.data.fetch import Fetched, fetch, record_md5, record_source, recorded
+from actionformer.data.checksums import record_md5, record_source, recorded
+from actionformer.data.fetch import Fetched, fetch
 from actionformer.errors import InputError
 from actionformer.files import file_md5
 from actionformer.params.dataset import File, Source
@@ -104,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
 def pauses(monkeypatch) -> list[float]:
     """The pauses asked for, none of them taken."""
     asked: list[float] = []
-    monkeypatch.setattr(module.time, "sleep", asked.append)
+    monkeypatch.setattr(download.time, "sleep", asked.append)
     return asked
 
 
@@ -143,7 +144,7 @@ def test_pauses_grow_or_are_what_the_server_asks(server, tmp_path, pauses):
 
 
 def test_an_interrupted_download_goes_on_in_the_next_call(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "ATTEMPTS", 1)
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
     file = File(sources=[source(server + "/cut")], md5=MD5)
     for _ in range(2):
         with pytest.raises(InputError, match="no source gave it"):
@@ -159,7 +160,7 @@ def test_a_file_that_changes_between_two_attempts_is_not_stitched_together(
     server, tmp_path, monkeypatch, path
 ):
     """The server says so (ETag), or the size does; a part of another file is given up."""
-    monkeypatch.setattr(module, "ATTEMPTS", 1)
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
     file = File(sources=[source(server + path)])
     with pytest.raises(InputError):
         fetch(tmp_path / "f.bin", file)
@@ -231,7 +232,7 @@ def test_a_file_of_another_size_or_too_large_for_the_disk_is_refused(server, tmp
     with pytest.raises(InputError, match=f"has {len(CONTENT)} bytes, published are 5"):
         fetch(tmp_path / "f.bin", File(sources=[source(server + "/whole")], size=5))
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    monkeypatch.setattr(partial_file.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     for size in ("unknown", len(CONTENT)):
         with pytest.raises(InputError, match=r"needs 0\.0 GB more, 0\.0 GB are free"):
             fetch(tmp_path / "f.bin", File(sources=[source(server + "/whole")], size=size))
@@ -325,9 +326,9 @@ def test_a_mirrors_file_needs_the_room_that_it_has_itself(tmp_path, monkeypatch)
     bring = partial(
         fetch, file=File(estimate=10**12), mirror=str(tmp_path / "mirror"), name="set/f.bin"
     )
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage._replace(free=10**7))
+    monkeypatch.setattr(partial_file.shutil, "disk_usage", lambda path: usage._replace(free=10**7))
     assert bring(tmp_path / "f.bin").md5 == MD5
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    monkeypatch.setattr(partial_file.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(InputError, match=r"needs 0\.0 GB more"):
         bring(tmp_path / "g.bin")
 
@@ -352,7 +353,7 @@ def test_a_mirrors_file_goes_on_after_an_interruption(changed, tmp_path, monkeyp
     there.parent.mkdir(parents=True)
     there.write_bytes(CONTENT)
     monkeypatch.setattr(module, "BLOCK", 1000)
-    shown = module._shown
+    shown = partial_file.shown
 
     def interrupted(blocks, *args, **kwargs):
         for count, block in enumerate(shown(blocks, *args, **kwargs)):
@@ -364,7 +365,7 @@ def test_a_mirrors_file_goes_on_after_an_interruption(changed, tmp_path, monkeyp
         fetch, tmp_path / "f.bin", File(), mirror=str(tmp_path / "mirror"), name="set/f.bin"
     )
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_shown", interrupted)
+        patch.setattr(partial_file, "shown", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fetch_it()
     (part,) = tmp_path.glob("f.bin.*.part")
@@ -377,7 +378,7 @@ def test_a_mirrors_file_goes_on_after_an_interruption(changed, tmp_path, monkeyp
         begun.append(done)
         return shown(blocks, what, total=total, done=done)
 
-    monkeypatch.setattr(module, "_shown", noted)
+    monkeypatch.setattr(partial_file, "shown", noted)
     expected = there.read_bytes()
     assert fetch_it().md5 == hashlib.md5(expected).hexdigest()
     assert (tmp_path / "f.bin").read_bytes() == expected
@@ -457,7 +458,7 @@ def test_a_data_set_comes_through_a_misbehaving_server_with_the_right_bytes(
     assert main(["fetch", "hacs", *options]) == 0
     root = Path("data/served/hacs")
     fetched = contents(root)
-    fetched.pop(module.RECORD)
+    fetched.pop(checksums.RECORD)
     assert len(fetched) == 4
     for name, content in fetched.items():
         assert content == (demo_data / "hacs" / name).read_bytes(), name

@@ -19,7 +19,18 @@ from actionformer.params import keys
 from conftest import CHECKOUT, environment, run_command
 
 # each of these takes from a tenth of a second to some seconds to import
-HEAVY = {"torch", "numba", "mlflow", "pandas", "numpy", "h5py", "scipy", "onnx", "vl_convert"}
+HEAVY = {
+    "torch",
+    "numba",
+    "mlflow",
+    "pandas",
+    "numpy",
+    "h5py",
+    "scipy",
+    "onnx",
+    "vl_convert",
+    "requests",
+}
 
 
 def imported_by(code: str) -> set[str]:
@@ -81,14 +92,15 @@ print(MLFLOW_DISABLE_TELEMETRY.get())
 @pytest.mark.parametrize(
     ("stage", "does_without"),
     [
+        ("fetch", {"torch", "numba", "mlflow", "pandas"}),
         *(
-            (stage, {"torch", "numba", "mlflow", "pandas"})
-            for stage in ("fetch", "build", "status")
+            (stage, {"torch", "numba", "mlflow", "pandas", "requests"})
+            for stage in ("build", "status")
         ),
-        ("detect", {"mlflow", "pandas"}),
+        ("detect", {"mlflow", "pandas", "requests"}),
         ("evaluate", {"torch"}),
-        ("figures", {"torch", "mlflow", "pandas"}),
-        ("report", {"torch", "numba", "mlflow", "pandas", "scipy", "h5py"}),
+        ("figures", {"torch", "mlflow", "pandas", "requests"}),
+        ("report", {"torch", "numba", "mlflow", "pandas", "requests", "scipy", "h5py"}),
         ("export", {"mlflow"}),
     ],
 )

@@ -15,7 +15,6 @@ from snakemake.scheduling.job_scheduler import JobScheduler
 from actionformer import disks, gpus, layout, provenance
 from actionformer.data import annotations as databases
 from actionformer.data import features as stores
-from actionformer.data import fetch as fetching
 from actionformer.data import plan
 from actionformer.errors import InputError
 from actionformer.files import read_json, write_text
@@ -165,8 +164,11 @@ MISSING = [
 ]
 
 if MISSING and MIRROR:
+    # requests, which a call that fetches nothing does without
+    from actionformer.data.fetch import check_mirror
+
     try:
-        fetching.check_mirror(MIRROR)
+        check_mirror(MIRROR)
     except InputError as error:
         raise WorkflowError(str(error))
 elif MISSING and CHOSEN.origin == "mirror":

@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from actionformer import layout, provenance
+from actionformer.data import checksums
 from actionformer.data import fetch as fetching
 from actionformer.data import plan as plans
 from actionformer.errors import InputError
@@ -114,7 +115,7 @@ def fetch_weights(
 def _record(root: Path, file: str, fetched: fetching.Fetched) -> None:
     """Remember which source gave a file."""
     with layout.locked(root):  # several jobs may do so at once
-        fetching.record_source(root, file, fetched.source)
+        checksums.record_source(root, file, fetched.source)
 
 
 def pin(dataset: Dataset, name: str, edition: str, remote: str) -> str:

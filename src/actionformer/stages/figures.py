@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from actionformer import layout
@@ -52,7 +51,8 @@ def draw(
     drawn = _figures(experiment, database, runs, videos=videos, released=released)
     folder = layout.figures(experiment)
     for figure in progress(drawn, f"figures of {experiment.name}", unit="figure"):
-        write_json(folder / f"{figure.name}.json", asdict(figure), indent=None)
+        # not `asdict`, which copies every point of a plot one by one
+        write_json(folder / f"{figure.name}.json", vars(figure), indent=None)
         write_text(folder / f"{figure.name}.svg", primitives.svg(figure.spec))
     for run in progress(runs, f"figures of the seeds of {experiment.name}", unit="seed"):
         own = layout.figures_of_run(layout.run(experiment.edition, experiment.name, run.seed))

@@ -10,7 +10,7 @@ from typing import Any
 
 from actionformer import layout, provenance
 from actionformer.data import annotations as databases
-from actionformer.data import fetch as fetching
+from actionformer.data import checksums
 from actionformer.data.annotations import Database, load_database
 from actionformer.data.features import FeatureStore, read_manifest
 from actionformer.data.scratch import near
@@ -55,7 +55,7 @@ def raw_files(dataset: Dataset, paths: Sequence[Path]) -> Iterator[None]:
     # only what a stage could use is remembered: a broken file must not become the right one
     for root, file, path in used:
         with layout.locked(root):  # several jobs may do so at once
-            fetching.record_md5(root, file, provenance.source_md5(path))
+            checksums.record_md5(root, file, provenance.source_md5(path))
 
 
 def _name_of(dataset: Dataset, path: Path) -> str | None:
@@ -72,9 +72,9 @@ def known_md5s(root: Path, file: str) -> dict[str, str]:
     pinned = provenance.pinned_md5s().get((root / file).as_posix())
     if pinned is not None:
         known["pinned in data.dvc"] = pinned
-    entry = fetching.recorded(root).get(file)
+    entry = checksums.recorded(root).get(file)
     if entry is not None and "md5" in entry:
-        known[f"recorded in {root / fetching.RECORD} at its first use"] = entry["md5"]
+        known[f"recorded in {root / checksums.RECORD} at its first use"] = entry["md5"]
     return known
 
 

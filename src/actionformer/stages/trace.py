@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from actionformer import layout, provenance
-from actionformer.data import fetch as fetching
+from actionformer.data import checksums
 from actionformer.data.annotations import manifest_path
 from actionformer.data.features import read_manifest
 from actionformer.errors import InputError
@@ -268,7 +268,7 @@ def _source(path: Path, experiment: Experiment, *, is_pinned: bool) -> str:
     for name, file in experiment.dataset.files.items():
         if path.as_posix().endswith(f"/{name}"):
             root = Path(path.as_posix().removesuffix(f"/{name}"))
-            known = fetching.recorded(root).get(name, {}).get("source")
+            known = checksums.recorded(root).get(name, {}).get("source")
             if known:
                 return str(known)
             if is_pinned:
