@@ -32,7 +32,8 @@ from measure import THREADS, Grown
 from peers import PEERS
 
 from actionformer import load_experiment
-from actionformer.files import read_json, write_json, write_text
+from actionformer.files.reading import read_json
+from actionformer.files.writing import write_json, write_text
 from actionformer.params.files import published_rows
 from actionformer.progress import progress
 from actionformer.provenance import commit_text, environment, git_state

@@ -33,7 +33,7 @@ from actionformer.detection.decode import candidates, decode
 from actionformer.detection.nms import batched_nms, vote
 from actionformer.detection.predict import in_seconds, of_video
 from actionformer.evaluation import mean_average_precision, recall_at_kx
-from actionformer.files import write_text
+from actionformer.files.writing import write_text
 from actionformer.model.state_dict_adapter import (
     from_published,
     params_for_layout,

@@ -14,7 +14,7 @@ from actionformer.evaluation import mean_average_precision
 from actionformer.evaluation.bootstrap import chance, compare, weighted_ap
 from actionformer.evaluation.matching import match, true_positives
 from actionformer.evaluation.summary import diagnosis_of, metrics_of
-from actionformer.files import write_json
+from actionformer.files.writing import write_json
 from actionformer.params import keys
 from actionformer.params.experiment import EvaluationParams
 from actionformer.params.files import load_experiment

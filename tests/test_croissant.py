@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from actionformer.commands.main import main
-from actionformer.files import file_md5
+from actionformer.files.md5 import file_md5
 
 DATASETS = {
     "activitynet": "activitynet_tsp",

@@ -25,7 +25,7 @@ from actionformer.data.features import FeatureStore, pack
 from actionformer.data.publishers import convert
 from actionformer.data.view import resized, windows
 from actionformer.errors import InputError
-from actionformer.files import read_json
+from actionformer.files.reading import read_json
 from actionformer.params.files import load_dataset, names, published_rows, stored_experiment
 from conftest import CHECKOUT, REAL, contents
 

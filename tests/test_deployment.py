@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from actionformer import layout
-from actionformer.files import read_object
+from actionformer.files.reading import read_object
 from actionformer.params.files import read_yaml
 from conftest import CHECKOUT, environment, run_command
 from test_result_cache import SHORT

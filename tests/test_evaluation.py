@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracle
-from actionformer import files, load_experiment
+from actionformer import load_experiment
 from actionformer.data.annotations import load_database
 from actionformer.data.detections import DetectionArrays
 from actionformer.data.publishers import convert
@@ -22,6 +22,7 @@ from actionformer.evaluation.average_precision import (
     interpolated_precision,
 )
 from actionformer.evaluation.summary import metrics_of
+from actionformer.files import writing
 from actionformer.params.experiment import EvaluationParams
 from actionformer.params.files import names
 from actionformer.stages.evaluate import evaluate_files
@@ -255,8 +256,8 @@ def truth(**more):
 )
 def test_what_would_be_ignored_is_refused(tmp_path, annotations, detections, words):
     """By a line that names the file."""
-    files.write_json(tmp_path / "a.json", annotations)
-    files.write_json(tmp_path / "d.json", {"results": {"v": detections}})
+    writing.write_json(tmp_path / "a.json", annotations)
+    writing.write_json(tmp_path / "d.json", {"results": {"v": detections}})
     params = EvaluationParams(tiou=(0.5,))
     paths = tmp_path / "a.json", tmp_path / "d.json"
     with pytest.raises(InputError, match=words) as refused:
@@ -268,10 +269,10 @@ def test_what_would_be_ignored_is_refused(tmp_path, annotations, detections, wor
 def test_what_the_published_evaluation_takes_is_said(tmp_path):
     """How often, and how it counts."""
     late = TRUTH | {"segment": [8.0, 9.5]}
-    files.write_json(tmp_path / "a.json", truth(annotations=[TRUTH, late]))
+    writing.write_json(tmp_path / "a.json", truth(annotations=[TRUTH, late]))
     backwards, unknown = FOUND | {"segment": [2.0, 1.0]}, FOUND | {"label": "x"}
     results = {"v": [FOUND, backwards, unknown], "w": [FOUND]}
-    files.write_json(tmp_path / "d.json", {"results": results})
+    writing.write_json(tmp_path / "d.json", {"results": results})
     paths = tmp_path / "a.json", tmp_path / "d.json"
     params = EvaluationParams(tiou=(0.5,))
     said, _ = evaluate_files(*paths, params, subset="test", out=tmp_path / "out.json")
@@ -291,8 +292,8 @@ def test_two_files_score_what_the_row_scores(row, demo_data, tmp_path):
     content = convert(dataset, demo_data / experiment.data.dataset)
     database = load_database(content, experiment.data.label_field)
     results = noisy(database, dataset.eval_subset, database.classes, np.random.default_rng(0))
-    files.write_json(tmp_path / "database.json", content)
-    files.write_json(tmp_path / "detections.json", {"results": results})
+    writing.write_json(tmp_path / "database.json", content)
+    writing.write_json(tmp_path / "detections.json", {"results": results})
     paths = [tmp_path / "database.json", tmp_path / "detections.json"]
     options = {"subset": dataset.eval_subset, "out": tmp_path / "evaluation.json"}
     options["label_field"] = experiment.data.label_field
@@ -311,8 +312,8 @@ def test_what_is_said_of_blocked_videos_is_nothing_since_they_are_left_out(tmp_p
     content = {"database": {"kept": odd, "blocked": odd}, "blocked": ["blocked"]}
     backwards = {"label": "a", "segment": [5, 1], "score": 0.5}
     results = {"kept": [backwards], "blocked": [backwards, {"label": "no segment"}]}
-    files.write_json(tmp_path / "database.json", content)
-    files.write_json(tmp_path / "detections.json", {"results": results})
+    writing.write_json(tmp_path / "database.json", content)
+    writing.write_json(tmp_path / "detections.json", {"results": results})
     said, _ = evaluate_files(
         tmp_path / "database.json",
         tmp_path / "detections.json",
@@ -331,8 +332,8 @@ def test_a_diagnosis_of_two_files_leaves_out_the_blocked_videos_as_the_row_does(
     content = convert(experiment.dataset, demo_data / "activitynet")
     database = load_database(content)
     results = noisy(database, "validation", database.classes, np.random.default_rng(0))
-    files.write_json(tmp_path / "database.json", content)
-    files.write_json(tmp_path / "detections.json", {"results": results})
+    writing.write_json(tmp_path / "database.json", content)
+    writing.write_json(tmp_path / "detections.json", {"results": results})
     row = metrics_of(database, results, experiment.evaluation, "validation")
     paths = [tmp_path / "database.json", tmp_path / "detections.json"]
     options = {"subset": "validation", "label_field": "label", "out": tmp_path / "page.html"}
@@ -348,8 +349,8 @@ def test_the_command_scores_epic_and_recall(field, demo_data, tmp_path):
     content = convert(experiment.dataset, demo_data / "epic")
     database = load_database(content, field)
     results = noisy(database, "val", database.classes, np.random.default_rng(0))
-    files.write_json(tmp_path / "database.json", content)
-    files.write_json(tmp_path / "detections.json", {"results": results})
+    writing.write_json(tmp_path / "database.json", content)
+    writing.write_json(tmp_path / "detections.json", {"results": results})
     command = [
         "actionformer",
         "evaluate",

@@ -23,7 +23,7 @@ from actionformer import (
     predict,
 )
 from actionformer.errors import InputError
-from actionformer.files import write_text
+from actionformer.files.writing import write_text
 from actionformer.serving import Served
 from actionformer.stages import export
 from actionformer.training import weights

@@ -18,14 +18,15 @@ import pytest
 import requests
 import yaml
 
-from actionformer import files, provenance
+from actionformer import provenance
 from actionformer.commands.main import main
 from actionformer.data import checksums, download, partial_file, plan
 from actionformer.data import fetch as module
 from actionformer.data.checksums import record_md5, record_source, recorded
 from actionformer.data.fetch import Fetched, fetch
 from actionformer.errors import InputError
-from actionformer.files import file_md5
+from actionformer.files import md5
+from actionformer.files.md5 import file_md5
 from actionformer.params.dataset import File, Source
 from actionformer.params.files import load_experiment, published_rows
 from conftest import CHECKOUT, contents, run_command
@@ -530,7 +531,7 @@ def test_a_fetched_file_is_read_once(mirrored, monkeypatch):
     options = ["--edition", "mirrored", "--params", "params"]
     name = "features/slowfast101_15fps_stride8_len32_hacs.zip"
     assert main(["fetch", "hacs", *options, "--mirror", str(mirrored), "--files", name]) == 0
-    monkeypatch.setattr(files, "file_md5", lambda path: pytest.fail(f"reads {path} again"))
+    monkeypatch.setattr(md5, "file_md5", lambda path: pytest.fail(f"reads {path} again"))
     archive = Path("data/mirrored/hacs") / name
     expected = hashlib.md5(archive.read_bytes()).hexdigest()
     assert provenance.source_md5(archive) == expected

@@ -12,15 +12,16 @@ import warnings
 import zipfile
 from collections import namedtuple
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actionformer import files
 from actionformer.errors import InputError
-from actionformer.files import NoRoom
+from actionformer.files import archives, csv_files, reading, values, writing
+from actionformer.files.writing import NoRoom
 from actionformer.training import checkpoint
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -41,19 +42,19 @@ def test_a_device_is_written_to_and_stays_one(tmp_path):
     came = []
     reader = threading.Thread(target=lambda: came.append(pipe.read_text()), daemon=True)
     reader.start()
-    files.write_text(pipe, "text\n")
+    writing.write_text(pipe, "text\n")
     reader.join(timeout=10)
     assert came == ["text\n"]
     assert pipe.is_fifo()
-    files.write_text(files.Path("/dev/null"), "text\n")
-    assert files.Path("/dev/null").is_char_device()
+    writing.write_text(Path("/dev/null"), "text\n")
+    assert Path("/dev/null").is_char_device()
 
 
 def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path):
     target, link = tmp_path / "target", tmp_path / "link"
     target.write_text("precious")
     link.symlink_to(target)
-    files.write_text(link, "new")
+    writing.write_text(link, "new")
     assert target.read_text() == "precious"
     assert not link.is_symlink()
     assert link.read_text() == "new"
@@ -61,13 +62,13 @@ def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path):
 
 def test_a_folder_is_no_target(tmp_path):
     with pytest.raises(InputError, match="a folder, expected the name of a file"):
-        files.write_text(tmp_path, "text")
+        writing.write_text(tmp_path, "text")
 
 
 def test_file_and_folder_are_synced_before_and_after_the_rename(tmp_path, monkeypatch):
     """A power loss leaves the old file or the new one, under its name."""
     steps = []
-    fsync, replace = os.fsync, files.Path.replace
+    fsync, replace = os.fsync, Path.replace
 
     def synced(handle):
         kind = "folder" if os.path.isdir(f"/proc/self/fd/{handle}") else "file"
@@ -79,8 +80,8 @@ def test_file_and_folder_are_synced_before_and_after_the_rename(tmp_path, monkey
         return replace(path, target)
 
     monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(files.Path, "replace", replaced)
-    files.write_text(tmp_path / "a", "text")
+    monkeypatch.setattr(Path, "replace", replaced)
+    writing.write_text(tmp_path / "a", "text")
     assert steps == ["sync file", "rename", "sync folder"]
 
 
@@ -92,11 +93,11 @@ def test_what_killed_processes_left_goes_and_what_another_writes_stays(tmp_path,
         path.write_text("half")
     with parts[busy].open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        files.write_json(tmp_path / "a.json", 1)
+        writing.write_json(tmp_path / "a.json", 1)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"a.json", parts[busy].name, other.name}
     assert parts[busy].read_text() == "half"
-    files.write_json(tmp_path / "a.json", 2)
+    writing.write_json(tmp_path / "a.json", 2)
     assert {path.name for path in tmp_path.iterdir()} == {"a.json", other.name}
 
 
@@ -105,7 +106,7 @@ def test_a_link_in_the_place_of_a_temporary_file_is_never_written_through(tmp_pa
     victim = tmp_path / "victim"
     victim.write_text("precious")
     link(victim, tmp_path / ".a.json.0.part")
-    files.write_json(tmp_path / "a.json", 1)
+    writing.write_json(tmp_path / "a.json", 1)
     assert victim.read_text() == "precious"
     assert (tmp_path / "a.json").read_text() == "1\n"
     assert not (tmp_path / "a.json").is_symlink()
@@ -114,8 +115,8 @@ def test_a_link_in_the_place_of_a_temporary_file_is_never_written_through(tmp_pa
 def test_many_may_write_one_file_at_once_and_each_writes_its_own_whole(tmp_path):
     """More than there are names for temporary files: the last one's text, and nothing beside."""
     with ExitStack() as stack:
-        for number in range(2 * files.AT_ONCE):
-            part = stack.enter_context(files.atomic_path(tmp_path / "a"))
+        for number in range(2 * writing.AT_ONCE):
+            part = stack.enter_context(writing.atomic_path(tmp_path / "a"))
             part.write_text(f"text {number} " * 1000)
     assert (tmp_path / "a").read_text() == "text 0 " * 1000
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
@@ -124,7 +125,7 @@ def test_many_may_write_one_file_at_once_and_each_writes_its_own_whole(tmp_path)
 def test_a_writer_that_ends_leaves_the_file_of_the_next_one_alone(tmp_path, monkeypatch):
     """The name of a temporary file is free again as soon as that has moved into its place."""
     target, begun = tmp_path / "a", []
-    second = files.atomic_path(target)
+    second = writing.atomic_path(target)
 
     def meanwhile(folder):
         monkeypatch.undo()
@@ -132,8 +133,8 @@ def test_a_writer_that_ends_leaves_the_file_of_the_next_one_alone(tmp_path, monk
         begun[0].write_text("second")
 
     # what comes right after the move
-    monkeypatch.setattr(files, "sync_folder", meanwhile)
-    files.write_text(target, "first")
+    monkeypatch.setattr(writing, "sync_folder", meanwhile)
+    writing.write_text(target, "first")
     assert target.read_text() == "first"
     second.__exit__(None, None, None)
     assert target.read_text() == "second"
@@ -144,8 +145,8 @@ def test_where_files_cannot_be_locked_they_are_written_all_the_same(tmp_path, mo
     def unsupported(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(files.fcntl, "flock", unsupported)
-    files.write_json(tmp_path / "a.json", 1)
+    monkeypatch.setattr(writing.fcntl, "flock", unsupported)
+    writing.write_json(tmp_path / "a.json", 1)
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
@@ -154,7 +155,7 @@ def test_a_write_looks_at_no_other_file_of_its_folder(tmp_path, monkeypatch):
     listed = []
     for name in ("listdir", "scandir"):
         monkeypatch.setattr(os, name, lambda *given: listed.append(given))
-    files.write_json(tmp_path / "a.json", 1)
+    writing.write_json(tmp_path / "a.json", 1)
     assert not listed
 
 
@@ -162,19 +163,19 @@ def test_a_full_disk_is_one_line_and_the_old_file_stays(tmp_path, monkeypatch):
     path = tmp_path / "a"
     path.write_text("old")
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda place: usage(9, 9, 2_000_000))
+    monkeypatch.setattr(writing.shutil, "disk_usage", lambda place: usage(9, 9, 2_000_000))
     with pytest.raises(NoRoom, match=r"a: needs 5\.0 MB, 2\.0 MB are free there; free some"):
-        files.write_bytes(path, bytes(5_000_000))
+        writing.write_bytes(path, bytes(5_000_000))
     # and where the size is not known before
     refused = pytest.raises(NoRoom, match=r"a: not written .No space left on device; 2\.0 MB are")
-    with refused, files.atomic_path(path):
+    with refused, writing.atomic_path(path):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert [item.name for item in tmp_path.iterdir()] == ["a"]
     assert path.read_text() == "old"
 
 
 def test_an_error_about_another_file_stays_what_it_is(tmp_path):
-    with pytest.raises(FileNotFoundError, match="elsewhere"), files.atomic_path(tmp_path / "a"):
+    with pytest.raises(FileNotFoundError, match="elsewhere"), writing.atomic_path(tmp_path / "a"):
         (tmp_path / "elsewhere").read_text()
 
 
@@ -186,13 +187,13 @@ def test_a_checkpoint_on_a_full_disk_is_one_line(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     path = tmp_path / "model.pt"
-    monkeypatch.setattr(files.Path, "open", _opening(Full))
+    monkeypatch.setattr(Path, "open", _opening(Full))
     with pytest.raises(NoRoom, match=r"model\.pt: not written"):
         checkpoint.save(path, {"weights": torch.zeros(4)})
 
 
 def _opening(kind):
-    open_file = files.Path.open
+    open_file = Path.open
 
     def opened(path, mode="r", *more, **named):
         return kind() if mode == "wb" else open_file(path, mode, *more, **named)
@@ -207,7 +208,7 @@ def _opening(kind):
 def test_json_is_read_as_python_reads_it(tmp_path_factory, value):
     path = tmp_path_factory.mktemp("json") / "a.json"
     path.write_text(json.dumps(value))
-    assert files.read_json(path) == value
+    assert reading.read_json(path) == value
 
 
 @pytest.mark.parametrize(
@@ -228,7 +229,7 @@ def test_damaged_json_is_one_line(tmp_path, text, words):
     path = tmp_path / "a.json"
     path.write_text(text)
     with pytest.raises(InputError, match=words) as caught:
-        files.read_json(path)
+        reading.read_json(path)
     assert str(path) in str(caught.value)
     assert len(str(caught.value)) < 2200
 
@@ -236,21 +237,21 @@ def test_damaged_json_is_one_line(tmp_path, text, words):
 def test_a_value_that_looks_like_a_key_is_none(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('{"a": ":", "b": "\\":"}')
-    assert files.read_json(path) == {"a": ":", "b": '":'}
+    assert reading.read_json(path) == {"a": ":", "b": '":'}
 
 
 @pytest.mark.parametrize("value", [[1], None, "a", 3, True])
 def test_what_is_no_object_is_no_object(tmp_path, value):
     path = tmp_path / "a.json"
-    files.write_json(path, value)
+    writing.write_json(path, value)
     with pytest.raises(InputError, match="expected a JSON object"):
-        files.read_object(path)
+        reading.read_object(path)
 
 
 def test_an_object_that_lacks_a_key_says_which(tmp_path):
-    files.write_json(tmp_path / "a.json", {"a": 1})
+    writing.write_json(tmp_path / "a.json", {"a": 1})
     with pytest.raises(InputError, match="lacks the key 'md5'"):
-        files.read_object(tmp_path / "a.json", "a", "md5")
+        reading.read_object(tmp_path / "a.json", "a", "md5")
 
 
 @pytest.mark.parametrize(
@@ -268,12 +269,12 @@ def test_an_object_that_lacks_a_key_says_which(tmp_path):
 def test_a_damaged_csv_says_where(tmp_path, text, words):
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(InputError, match=words):
-        files.read_table(tmp_path / "a.csv", ("a", "b"))
+        csv_files.read_table(tmp_path / "a.csv", ("a", "b"))
 
 
 @pytest.mark.parametrize("value", [3, 3.5, -1, "3", " 3.5 ", "-1e3", ".5"])
 def test_numbers_and_their_texts_are_numbers(value):
-    assert files.number(value) == float(value)
+    assert values.number(value) == float(value)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +282,7 @@ def test_numbers_and_their_texts_are_numbers(value):
 )
 def test_what_is_no_number_is_refused(value):
     with pytest.raises(ValueError, match=r"expected a (finite )?number"):
-        files.number(value)
+        values.number(value)
 
 
 def zip_of(path, *members):
@@ -296,13 +297,13 @@ def test_a_member_that_occurs_twice_is_refused(tmp_path):
     """Its instances would count twice."""
     path = zip_of(tmp_path / "a.zip", ("a.txt", "one"), ("a.txt", "two"))
     with pytest.raises(InputError, match=r"a\.txt occurs twice"):
-        list(files.read_zip(path, lambda name: True))
+        list(archives.read_zip(path, lambda name: True))
 
 
 def test_a_bomb_is_refused_by_what_it_says_of_its_size(tmp_path):
-    path = zip_of(tmp_path / "a.zip", ("a.txt", bytes(files.LARGEST_TEXT + 1)))
+    path = zip_of(tmp_path / "a.zip", ("a.txt", bytes(archives.LARGEST_TEXT + 1)))
     with pytest.raises(InputError, match=r"holds 200\.0 MB of text, expected at most"):
-        list(files.read_zip(path, lambda name: True))
+        list(archives.read_zip(path, lambda name: True))
 
 
 @pytest.mark.parametrize(("place", "value"), [(8, 1), (10, 77)])
@@ -312,19 +313,19 @@ def test_an_encrypted_member_and_an_unknown_compression_are_one_line(tmp_path, p
     content[content.rindex(b"PK\x01\x02") + place] = value
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"a\.zip: corrupt, truncated or encrypted"):
-        list(files.read_zip(path, lambda name: True))
+        list(archives.read_zip(path, lambda name: True))
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "@cmd", "@x", "\tx"])
 def test_a_cell_that_a_spreadsheet_would_run_is_a_text(text):
     """But for "-", with which the names of many videos begin: -0r0HEwAYiQ of ActivityNet."""
-    assert files.csv_cell("-0r0HEwAYiQ") == "-0r0HEwAYiQ"
-    assert files.csv_cell(text) == f"'{text}"
+    assert csv_files.csv_cell("-0r0HEwAYiQ") == "-0r0HEwAYiQ"
+    assert csv_files.csv_cell(text) == f"'{text}"
 
 
 @pytest.mark.parametrize("cell", ["LongJump", -1.5, 3, None, ""])
 def test_other_cells_stay(cell):
-    assert files.csv_cell(cell) == cell
+    assert csv_files.csv_cell(cell) == cell
 
 
 def test_a_message_keeps_its_beginning_and_its_end():

@@ -15,7 +15,8 @@ from mlflow.tracking import MlflowClient
 import lab
 from actionformer import load_experiment
 from actionformer.commands.main import main
-from actionformer.files import file_md5, read_object
+from actionformer.files.md5 import file_md5
+from actionformer.files.reading import read_object
 from actionformer.tracking.artifacts import upload
 from actionformer.tracking.runs import end, log_epochs, start
 from test_tracking import LINEAGE

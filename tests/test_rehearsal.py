@@ -14,7 +14,7 @@ import yaml
 from actionformer import load_experiment
 from actionformer.commands.main import main
 from actionformer.data.features import FeatureStore
-from actionformer.files import file_md5
+from actionformer.files.md5 import file_md5
 from actionformer.params.files import published_rows
 from actionformer.synthetic import rehearsal
 from actionformer.synthetic.statistics import STATISTICS, at

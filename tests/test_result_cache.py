@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 import lab
-from actionformer import files, provenance
+from actionformer import provenance
 from actionformer.commands.main import main
 from actionformer.data.features import manifest_path
-from actionformer.files import file_md5, read_object
+from actionformer.files import writing
+from actionformer.files.md5 import file_md5
+from actionformer.files.reading import read_object
 from actionformer.result_cache import ResultCache
 from actionformer.training import checkpoint, loop
 from conftest import contents, run_command
@@ -117,7 +119,7 @@ def test_a_fetched_run_is_a_trained_one_to_the_next_call(machine, lab_folder, no
 def test_a_fetch_that_is_killed_half_way_is_made_again(
     machine, lab_folder, no_training, monkeypatch
 ):
-    put = files.put_in_place
+    put = writing.put_in_place
 
     def stop(part: Path, target: Path) -> None:
         if target.name == "model.pt":
@@ -125,7 +127,7 @@ def test_a_fetch_that_is_killed_half_way_is_made_again(
         put(part, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "put_in_place", stop)
+        patch.setattr(writing, "put_in_place", stop)
         assert main(["train", *ROW, "--cache", str(lab_folder)]) == 130
     assert not (run_of(machine) / "model.pt").exists()
     assert main(["train", *ROW, "--cache", str(lab_folder)]) == 0

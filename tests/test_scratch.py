@@ -13,7 +13,7 @@ import pytest
 from actionformer.commands.main import main
 from actionformer.data.scratch import near
 from actionformer.errors import InputError
-from actionformer.files import file_md5
+from actionformer.files.md5 import file_md5
 
 ROW = (
     *("thumos14_i3d", "--set", "data.videos=4"),

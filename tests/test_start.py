@@ -14,7 +14,7 @@ import pytest
 import actionformer
 from actionformer import layout, load_experiment
 from actionformer.commands.main import COMMANDS, main, parser
-from actionformer.files import write_json
+from actionformer.files.writing import write_json
 from actionformer.params import keys
 from conftest import CHECKOUT, environment, run_command
 

@@ -15,9 +15,9 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
-from actionformer import files, layout, load_experiment
+from actionformer import layout, load_experiment
 from actionformer.errors import InputError
-from actionformer.files import write_bytes, write_text
+from actionformer.files.writing import write_bytes, write_text
 from actionformer.run_log import RunLog
 from actionformer.tracking import artifacts
 from actionformer.tracking.artifacts import upload
@@ -233,7 +233,7 @@ def test_the_database_appears_whole(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files.Path, "replace", killed)
+    monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         open_store()
     assert not layout.TRACKING_FILE.exists()
@@ -322,7 +322,7 @@ def test_a_model_that_a_killed_process_has_begun_goes_with_the_next_that_is_logg
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(files.Path, "replace", killed)
+        patched.setattr(Path, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             log_model(store, run_id, run, experiment)
     assert list(tmp_path.rglob("*.link"))

@@ -24,7 +24,7 @@ from actionformer.detection.from_files import detect_in_array, detect_in_files, 
 from actionformer.detection.timing import Timing
 from actionformer.errors import InputError
 from actionformer.evaluation.summary import metrics_of
-from actionformer.files import write_bytes
+from actionformer.files.writing import write_bytes
 from actionformer.model.actionformer import ActionFormer as Network
 from actionformer.params.experiment import EvaluationParams, Experiment, ModelParams, Precision
 from actionformer.reporting.figures import primitives

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from actionformer.errors import InputError
-from actionformer.files import read_object
+from actionformer.files.reading import read_object
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from actionformer import layout
 from actionformer.errors import InputError
-from actionformer.files import cached_md5, read_json, read_object, remember
+from actionformer.files.md5 import cached_md5, remember
+from actionformer.files.reading import read_json, read_object
 from actionformer.params.files import CHECKOUT, IS_CHECKOUT, read_yaml
 
 LOCK_FILE = CHECKOUT / "requirements.lock"

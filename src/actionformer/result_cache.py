@@ -22,7 +22,8 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from actionformer.errors import InputError, first_line
-from actionformer.files import atomic_path, file_md5
+from actionformer.files.md5 import file_md5
+from actionformer.files.writing import atomic_path
 from actionformer.params import keys
 
 ENTRY = "entry.json"

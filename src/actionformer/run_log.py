@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from actionformer import layout
-from actionformer.files import read_object, write_json
+from actionformer.files.reading import read_object
+from actionformer.files.writing import write_json
 from actionformer.params.experiment import Experiment
 from actionformer.progress import clock, now_and_then
 from actionformer.tracking import runs

@@ -19,7 +19,7 @@ from typing import Any
 import mlflow  # noqa: F401  # before anything forks
 
 from actionformer import provenance
-from actionformer.files import write_json, write_text
+from actionformer.files.writing import write_json, write_text
 from actionformer.synthetic import demo
 from campaign import crowds, disks, fuzz, sandbox
 from campaign.kills import STAGES, Campaign

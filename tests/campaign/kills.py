@@ -24,7 +24,7 @@ import torch
 
 from actionformer import layout
 from actionformer.commands.main import main
-from actionformer.files import file_md5
+from actionformer.files.md5 import file_md5
 from actionformer.tracking.store import BESIDE
 from campaign import sandbox
 from videos import growing_bar, tiny_extractor, write_video

@@ -17,7 +17,8 @@ from actionformer.data import annotations as databases
 from actionformer.data import features as stores
 from actionformer.data import plan
 from actionformer.errors import InputError
-from actionformer.files import read_json, write_text
+from actionformer.files.reading import read_json
+from actionformer.files.writing import write_text
 from actionformer.params import keys
 from actionformer.params.experiment import OWN
 from actionformer.params.files import PARAMS as PACKAGE_PARAMS

@@ -23,7 +23,7 @@ from actionformer.commands import (
     train,
 )
 from actionformer.errors import InputError, first_line, is_out_of_memory
-from actionformer.files import NO_ROOM
+from actionformer.files.writing import NO_ROOM
 from actionformer.threads import spin_briefly
 
 # packages whose exceptions come from MLflow's store

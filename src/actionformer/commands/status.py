@@ -13,7 +13,7 @@ from actionformer.commands.options import (
     row_options,
     rows_options,
 )
-from actionformer.files import write_text
+from actionformer.files.writing import write_text
 from actionformer.params.experiment import OWN, Experiment
 from actionformer.params.files import PARAMS, as_yaml, load_edition, published_rows, schemas
 

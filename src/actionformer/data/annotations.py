@@ -20,7 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionformer.errors import InputError
-from actionformer.files import file_md5, items_of, number, read_object, text_of, write_json
+from actionformer.files.md5 import file_md5
+from actionformer.files.reading import read_object
+from actionformer.files.values import items_of, number, text_of
+from actionformer.files.writing import write_json
 
 # THUMOS-14's label for stretches that the challenge leaves out; no published row counts it
 AMBIGUOUS = "Ambiguous"

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from actionformer.files import read_object, write_json
+from actionformer.files.reading import read_object
+from actionformer.files.writing import write_json
 
 RECORD = "checksums.json"
 

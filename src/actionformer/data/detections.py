@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionformer.errors import InputError
-from actionformer.files import read_json
+from actionformer.files.reading import read_json
 
 # {"segment": [start, end] in seconds, "label", "score"}; of actions with "verb" and "noun" for
 # label

@@ -12,7 +12,7 @@ import requests
 
 from actionformer.data import partial_file
 from actionformer.errors import InputError
-from actionformer.files import write_json
+from actionformer.files.writing import write_json
 from actionformer.params.dataset import Source
 
 ATTEMPTS = 5

@@ -20,7 +20,7 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from actionformer.errors import InputError
-from actionformer.files import atomic_path
+from actionformer.files.writing import atomic_path
 
 FEATURES, DESCRIPTION = "features", "actionformer"
 # of a description, what features of one model have in common

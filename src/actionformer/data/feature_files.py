@@ -28,7 +28,9 @@ from numpy.typing import NDArray
 
 from actionformer.data.extracted import DESCRIPTION, Description, parsed
 from actionformer.errors import InputError, first_line
-from actionformer.files import BROKEN_ZIP, brings, check_sums, decoded, files_of
+from actionformer.files.archives import BROKEN_ZIP, check_sums
+from actionformer.files.md5 import files_of
+from actionformer.files.reading import brings, decoded
 
 MISSING_LIST = "missing_files.txt"
 # keys of arrays in npz and pt files that hold more than one

@@ -41,15 +41,9 @@ from actionformer.data.feature_files import (
     refuse_huge,
 )
 from actionformer.errors import InputError
-from actionformer.files import (
-    NoRoom,
-    files_of,
-    needs_room,
-    not_written,
-    put_in_place,
-    read_object,
-    write_json,
-)
+from actionformer.files.md5 import files_of
+from actionformer.files.reading import read_object
+from actionformer.files.writing import NoRoom, needs_room, not_written, put_in_place, write_json
 from actionformer.progress import progress
 
 # A crop reads whole chunks: smaller ones are more calls, larger ones more bytes that nobody wants.

@@ -25,7 +25,8 @@ from actionformer.data.feature_files import (
     shapes_in,
 )
 from actionformer.errors import InputError
-from actionformer.files import files_of, read_json
+from actionformer.files.md5 import files_of
+from actionformer.files.reading import read_json
 
 # files that hold the arrays of several videos
 SEVERAL = (*ARCHIVES, *HDF5)

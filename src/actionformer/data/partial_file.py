@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from actionformer.errors import InputError
-from actionformer.files import read_object
+from actionformer.files.reading import read_object
 from actionformer.params.dataset import Source
 
 LINE_SECONDS = 30.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actionformer import layout
-from actionformer.files import files_of
+from actionformer.files.md5 import files_of
 from actionformer.params.dataset import Dataset, File, Source
 from actionformer.params.experiment import OWN, Experiment
 from actionformer.params.files import PARAMS, load_dataset, load_edition

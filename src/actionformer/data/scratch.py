@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from actionformer.errors import InputError
-from actionformer.files import NoRoom, atomic_path
+from actionformer.files.writing import NoRoom, atomic_path
 
 
 def near(store: Path, md5: str, scratch: Path) -> tuple[Path, str]:

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionformer.errors import InputError
-from actionformer.files import items_of, read_object, text_of
+from actionformer.files.reading import read_object
+from actionformer.files.values import items_of, text_of
 
 Kind = Literal["cuhk", "tcanet", "standard"]
 

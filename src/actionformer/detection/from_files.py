@@ -32,7 +32,8 @@ from actionformer.detection.classifiers import VideoClassifier, load_classifier
 from actionformer.detection.predict import predict
 from actionformer.detection.timing import Timing, told_by, with_grid
 from actionformer.errors import InputError
-from actionformer.files import number, read_object
+from actionformer.files.reading import read_object
+from actionformer.files.values import number
 from actionformer.model.actionformer import ActionFormer
 from actionformer.params.dataset import FeatureSet
 from actionformer.params.experiment import Experiment

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from actionformer.errors import InputError
-from actionformer.files import atomic_path
+from actionformer.files.writing import atomic_path
 from actionformer.model.actionformer import ActionFormer
 
 OPSET = 18

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from actionformer.files import digest
+from actionformer.files.md5 import digest
 
 # how the name of a params file ends, by which it is told from the name of a row or a data set
 YAML = (".yaml", ".yml")

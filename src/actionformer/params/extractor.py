@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from actionformer.files import digest
+from actionformer.files.md5 import digest
 from actionformer.params.dataset import File, Params, Within
 
 # raised where the code makes other features of the same frames and weights: they are made again

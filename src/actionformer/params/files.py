@@ -23,7 +23,8 @@ import yaml
 from pydantic import ValidationError
 
 from actionformer.errors import InputError
-from actionformer.files import digest, read_text
+from actionformer.files.md5 import digest
+from actionformer.files.reading import read_text
 from actionformer.params.dataset import YAML, Dataset, Params, check_name
 from actionformer.params.experiment import OWN, OWN_EDITION, DataParams, Edition, Experiment
 from actionformer.params.extractor import Extractor

@@ -25,7 +25,8 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from actionformer.errors import InputError
-from actionformer.files import digest, read_object
+from actionformer.files.md5 import digest
+from actionformer.files.reading import read_object
 from actionformer.params.dataset import Classifier, Dataset, FeatureSet, Params
 from actionformer.params.experiment import (
     DataParams,

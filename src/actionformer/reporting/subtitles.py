@@ -10,7 +10,7 @@ import io
 from collections.abc import Sequence
 
 from actionformer.data.detections import Detection, Results
-from actionformer.files import csv_cell
+from actionformer.files.csv_files import csv_cell
 
 
 def as_csv(results: Results) -> str:

@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Sequence
 
-from actionformer.files import csv_cell
+from actionformer.files.csv_files import csv_cell
 from actionformer.reporting.tables import OWN_FILES, Code, Grid, Row, Strong, Table, records
 
 # of the csv; the names of `tables.records`

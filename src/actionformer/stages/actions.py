@@ -13,7 +13,9 @@ from actionformer.data.view import View, views
 from actionformer.detection.actions import predict_actions
 from actionformer.errors import InputError
 from actionformer.evaluation.summary import action_metrics_of
-from actionformer.files import digest, read_object, write_json
+from actionformer.files.md5 import digest
+from actionformer.files.reading import read_object
+from actionformer.files.writing import write_json
 from actionformer.model.precision import effective
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment

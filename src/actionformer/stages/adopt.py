@@ -25,7 +25,9 @@ from actionformer.data import features as stores
 from actionformer.data.detections import read_results
 from actionformer.errors import InputError
 from actionformer.evaluation.summary import metrics_of
-from actionformer.files import digest, file_md5, read_object, write_json
+from actionformer.files.md5 import digest, file_md5
+from actionformer.files.reading import read_object
+from actionformer.files.writing import write_json
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import CHECKOUT, stored_experiment

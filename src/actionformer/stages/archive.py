@@ -23,16 +23,10 @@ from urllib.parse import unquote
 
 from actionformer import layout, provenance
 from actionformer.errors import InputError
-from actionformer.files import (
-    BROKEN_ZIP,
-    NO_ROOM,
-    atomic_path,
-    file_md5,
-    needs_room,
-    not_written,
-    read_object,
-    write_text,
-)
+from actionformer.files.archives import BROKEN_ZIP
+from actionformer.files.md5 import file_md5
+from actionformer.files.reading import read_object
+from actionformer.files.writing import NO_ROOM, atomic_path, needs_room, not_written, write_text
 from actionformer.metrics_file import whole_metrics
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import CHECKOUT, evaluated_experiment, load_dataset, load_edition

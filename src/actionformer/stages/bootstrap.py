@@ -12,7 +12,8 @@ from actionformer.data.annotations import Database
 from actionformer.data.detections import read_results
 from actionformer.evaluation.bootstrap import DRAWS, Interval, chance
 from actionformer.evaluation.matching import Matched, match
-from actionformer.files import file_md5, write_json
+from actionformer.files.md5 import file_md5
+from actionformer.files.writing import write_json
 from actionformer.metrics_file import read_metrics
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment

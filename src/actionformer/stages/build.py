@@ -18,7 +18,8 @@ from actionformer.data.features import FeatureStore, read_manifest
 from actionformer.data.publishers import class_list, convert_folder
 from actionformer.data.publishers import convert as convert_files
 from actionformer.errors import InputError
-from actionformer.files import read_object, write_json
+from actionformer.files.reading import read_object
+from actionformer.files.writing import write_json
 from actionformer.params import keys
 from actionformer.params.dataset import Dataset, FeatureSet
 from actionformer.params.experiment import Experiment

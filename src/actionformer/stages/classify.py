@@ -14,7 +14,7 @@ from actionformer.data.features import FeatureStore
 from actionformer.detection.from_files import features_of, refuse_other_extractor
 from actionformer.detection.probe import LinearProbe, fit, pooled
 from actionformer.errors import InputError
-from actionformer.files import write_json
+from actionformer.files.writing import write_json
 from actionformer.params.experiment import Experiment
 from actionformer.progress import progress
 from actionformer.stages import inputs

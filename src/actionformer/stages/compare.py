@@ -12,7 +12,8 @@ from actionformer.errors import InputError
 from actionformer.evaluation.bootstrap import Comparison
 from actionformer.evaluation.bootstrap import compare as bootstrapped
 from actionformer.evaluation.matching import Matched, match
-from actionformer.files import read_object, write_text
+from actionformer.files.reading import read_object
+from actionformer.files.writing import write_text
 from actionformer.metrics_file import read_metrics
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import evaluated_experiment

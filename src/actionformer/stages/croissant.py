@@ -11,7 +11,8 @@ from pathlib import Path
 from actionformer import layout, provenance
 from actionformer.data.annotations import Database, load_database
 from actionformer.data.plan import page_of
-from actionformer.files import file_md5, write_json, write_text
+from actionformer.files.md5 import file_md5
+from actionformer.files.writing import write_json, write_text
 from actionformer.params.dataset import Dataset, File
 from actionformer.params.experiment import OWN, Experiment
 from actionformer.params.files import load_dataset, load_edition

@@ -11,7 +11,9 @@ from actionformer.data.annotations import Database, load_database
 from actionformer.data.detections import Results, read_results
 from actionformer.errors import InputError
 from actionformer.evaluation.summary import diagnosis_of, evaluated_text, metrics_of, oddities
-from actionformer.files import file_md5, read_object, write_json
+from actionformer.files.md5 import file_md5
+from actionformer.files.reading import read_object
+from actionformer.files.writing import write_json
 from actionformer.params import keys
 from actionformer.params.experiment import EvaluationParams, Experiment
 from actionformer.stages import inputs

@@ -12,7 +12,8 @@ from pathlib import Path
 from actionformer import layout
 from actionformer.data.detections import Results, read_results
 from actionformer.errors import InputError
-from actionformer.files import read_object, write_json, write_text
+from actionformer.files.reading import read_object
+from actionformer.files.writing import write_json, write_text
 from actionformer.model import onnx_export
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import as_yaml

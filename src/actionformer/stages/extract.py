@@ -19,7 +19,8 @@ from actionformer import layout, provenance
 from actionformer.data.extracted import Description
 from actionformer.data.feature_files import VIDEOS, described
 from actionformer.errors import InputError
-from actionformer.files import files_of, write_json
+from actionformer.files.md5 import files_of
+from actionformer.files.writing import write_json
 from actionformer.params.dataset import Dataset
 from actionformer.params.extractor import Extractor
 from actionformer.params.files import EXTRACTORS, load_extractor

@@ -16,7 +16,7 @@ from actionformer.data import checksums
 from actionformer.data import fetch as fetching
 from actionformer.data import plan as plans
 from actionformer.errors import InputError
-from actionformer.files import write_text
+from actionformer.files.writing import write_text
 from actionformer.params.dataset import Dataset
 from actionformer.params.experiment import Experiment
 from actionformer.params.extractor import Extractor

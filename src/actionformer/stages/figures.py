@@ -10,7 +10,9 @@ from actionformer.data.annotations import Database, load_database
 from actionformer.data.detections import read_results
 from actionformer.errors import InputError
 from actionformer.evaluation.summary import diagnosis_of, evaluated_text, metrics_of
-from actionformer.files import file_md5, read_object, write_bytes, write_json, write_text
+from actionformer.files.md5 import file_md5
+from actionformer.files.reading import read_object
+from actionformer.files.writing import write_bytes, write_json, write_text
 from actionformer.metrics_file import read_metrics
 from actionformer.params import keys
 from actionformer.params.experiment import EvaluationParams, Experiment

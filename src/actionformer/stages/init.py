@@ -13,7 +13,7 @@ from actionformer.data.annotations import load_database
 from actionformer.data.guess import Guess, guess, guess_files
 from actionformer.data.suggestion import Advice, Suggestion, suggest
 from actionformer.errors import InputError
-from actionformer.files import write_bytes, write_text
+from actionformer.files.writing import write_bytes, write_text
 from actionformer.params.dataset import YAML
 from actionformer.params.files import PARAMS, load_experiment, load_extractor, names
 from actionformer.reporting.figures import primitives

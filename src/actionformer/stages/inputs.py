@@ -15,7 +15,9 @@ from actionformer.data.annotations import Database, load_database
 from actionformer.data.features import FeatureStore, read_manifest
 from actionformer.data.scratch import near
 from actionformer.errors import InputError
-from actionformer.files import digest, file_md5, read_object, write_json
+from actionformer.files.md5 import digest, file_md5
+from actionformer.files.reading import read_object
+from actionformer.files.writing import write_json
 from actionformer.params import keys
 from actionformer.params.dataset import Dataset
 from actionformer.params.experiment import Experiment

@@ -15,7 +15,7 @@ from actionformer.detection.from_files import Detector, detect_in_files, refuse_
 from actionformer.detection.from_files import load_detector as load_detector
 from actionformer.detection.timing import OF_A_VIDEO, timed_as
 from actionformer.errors import InputError
-from actionformer.files import write_bytes, write_json, write_text
+from actionformer.files.writing import write_bytes, write_json, write_text
 from actionformer.params.experiment import Experiment
 from actionformer.params.extractor import Extractor
 from actionformer.params.files import PARAMS, load_extractor

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from actionformer.data.publishers import convert_folder, found_in
 from actionformer.errors import InputError
-from actionformer.files import atomic_path
+from actionformer.files.writing import atomic_path
 from actionformer.params.dataset import Dataset
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import load_dataset

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from actionformer import layout, provenance
 from actionformer.data.detections import Results, read_results
 from actionformer.errors import InputError
-from actionformer.files import digest, read_object, write_json
+from actionformer.files.md5 import digest
+from actionformer.files.reading import read_object
+from actionformer.files.writing import write_json
 from actionformer.model.precision import effective
 from actionformer.model.state_dict_adapter import published_model, why_not_fitting
 from actionformer.params import keys

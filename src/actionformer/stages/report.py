@@ -8,7 +8,8 @@ from typing import Any
 
 from actionformer import layout, provenance
 from actionformer.errors import InputError
-from actionformer.files import read_object, write_json, write_text
+from actionformer.files.reading import read_object
+from actionformer.files.writing import write_json, write_text
 from actionformer.metrics_file import read_metrics, whole_metrics
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment

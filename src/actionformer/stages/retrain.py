@@ -15,7 +15,8 @@ import torch
 from actionformer import layout, provenance
 from actionformer.data.view import views
 from actionformer.errors import InputError
-from actionformer.files import file_md5, read_object
+from actionformer.files.md5 import file_md5
+from actionformer.files.reading import read_object
 from actionformer.model.precision import effective
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from actionformer import layout, provenance
 from actionformer.errors import InputError
-from actionformer.files import file_md5, read_object
+from actionformer.files.md5 import file_md5
+from actionformer.files.reading import read_object
 from actionformer.params import keys
 from actionformer.progress import progress
 from actionformer.stages import inputs

@@ -14,7 +14,8 @@ from typing import Any
 
 from actionformer import layout
 from actionformer.errors import InputError
-from actionformer.files import file_md5, read_object
+from actionformer.files.md5 import file_md5
+from actionformer.files.reading import read_object
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import stored_experiment, why_not_comparable
 

@@ -14,7 +14,9 @@ from actionformer.data import features as stores
 from actionformer.data import plan
 from actionformer.data.features import FeatureStore
 from actionformer.errors import InputError
-from actionformer.files import digest, read_object, write_json
+from actionformer.files.md5 import digest
+from actionformer.files.reading import read_object
+from actionformer.files.writing import write_json
 from actionformer.metrics_file import read_metrics
 from actionformer.params import keys
 from actionformer.params.experiment import OWN, Experiment

@@ -18,7 +18,8 @@ from actionformer.data import checksums
 from actionformer.data.annotations import manifest_path
 from actionformer.data.features import read_manifest
 from actionformer.errors import InputError
-from actionformer.files import file_md5, read_object
+from actionformer.files.md5 import file_md5
+from actionformer.files.reading import read_object
 from actionformer.metrics_file import whole_metrics
 from actionformer.params import keys
 from actionformer.params.dataset import Params

@@ -15,7 +15,8 @@ from torch import nn
 from actionformer import layout, provenance
 from actionformer.data.view import views
 from actionformer.errors import InputError
-from actionformer.files import read_object, write_json, write_text
+from actionformer.files.reading import read_object
+from actionformer.files.writing import write_json, write_text
 from actionformer.model.precision import effective
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment

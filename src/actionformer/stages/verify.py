@@ -22,7 +22,8 @@ from actionformer.data.annotations import Database, load_database
 from actionformer.data.detections import read_results
 from actionformer.errors import InputError
 from actionformer.evaluation.summary import action_metrics_of
-from actionformer.files import file_md5, read_object
+from actionformer.files.md5 import file_md5
+from actionformer.files.reading import read_object
 from actionformer.metrics_file import read_metrics, whole_metrics
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import evaluated_experiment

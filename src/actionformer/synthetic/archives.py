@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from actionformer.files import atomic_path, write_text
+from actionformer.files.writing import atomic_path, write_text
 from actionformer.progress import progress
 from actionformer.synthetic.recordings import Array, Recording
 from actionformer.synthetic.release import Extractor, Release

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from actionformer.files import atomic_path
+from actionformer.files.writing import atomic_path
 from actionformer.params.experiment import ModelParams
 
 # name, shape and kind of a tensor

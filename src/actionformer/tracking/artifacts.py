@@ -9,7 +9,7 @@ from urllib.parse import urlparse
 
 from mlflow.tracking import MlflowClient
 
-from actionformer.files import file_md5
+from actionformer.files.md5 import file_md5
 from actionformer.tracking.store import tag_of
 
 # bytes from which an artifact is a hard link, where the store lies here

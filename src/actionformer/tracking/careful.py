@@ -13,7 +13,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from actionformer import layout
 from actionformer.errors import first_line
-from actionformer.files import write_text
+from actionformer.files.writing import write_text
 from actionformer.tracking.store import store_address
 
 # between two system metrics, unless MLflow's own variable says otherwise

@@ -20,7 +20,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from actionformer.detection.timing import AS_TRAINED, OF_A_VIDEO
-from actionformer.files import file_md5
+from actionformer.files.md5 import file_md5
 from actionformer.params.experiment import Experiment
 from actionformer.tracking.artifacts import linked
 from actionformer.tracking.store import (

@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from actionformer import layout
 from actionformer.errors import InputError
-from actionformer.files import read_object
+from actionformer.files.reading import read_object
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import as_yaml, evaluated_experiment
 from actionformer.progress import progress

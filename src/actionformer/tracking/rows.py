@@ -11,7 +11,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from actionformer import layout
-from actionformer.files import read_object
+from actionformer.files.reading import read_object
 from actionformer.params.experiment import Experiment
 from actionformer.reporting.tables import best_of_seeds, intervals
 from actionformer.reporting.verdict import verdict

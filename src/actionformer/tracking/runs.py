@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from actionformer import layout, provenance
-from actionformer.files import read_object
+from actionformer.files.reading import read_object
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import evaluated_experiment
 from actionformer.tracking.store import (

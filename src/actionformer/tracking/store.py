@@ -21,7 +21,7 @@ from mlflow.tracking import MlflowClient
 
 from actionformer import disks, layout
 from actionformer.errors import InputError
-from actionformer.files import atomic_path
+from actionformer.files.writing import atomic_path
 
 LOCK = Path("build/mlflow.lock")
 # of MLflow's database, table and column: where an artifact's address stands

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from actionformer.errors import InputError, first_line
-from actionformer.files import atomic_path, check_sums
+from actionformer.files.archives import check_sums
+from actionformer.files.writing import atomic_path
 from actionformer.model.actionformer import ActionFormer
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import stored_experiment

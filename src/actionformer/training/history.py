@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from actionformer.errors import InputError
-from actionformer.files import read_table, write_text
+from actionformer.files.csv_files import read_table
+from actionformer.files.writing import write_text
 from actionformer.training.observer import Record
 
 

@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from actionformer.errors import InputError
-from actionformer.files import read_object, write_bytes, write_json
+from actionformer.files.reading import read_object
+from actionformer.files.writing import write_bytes, write_json
 from actionformer.model.actionformer import ActionFormer
 from actionformer.params.experiment import Experiment
 from actionformer.params.files import stored_experiment

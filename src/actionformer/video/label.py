@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from actionformer.data.detections import Detection
 from actionformer.errors import InputError, first_line
-from actionformer.files import atomic_path
+from actionformer.files.writing import atomic_path
 from actionformer.progress import progress
 from actionformer.video.decode import VideoFrames
 from actionformer.video.readers import upright

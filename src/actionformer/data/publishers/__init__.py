@@ -19,7 +19,7 @@ from actionformer.data.publishers import (
     thumos14,
 )
 from actionformer.errors import InputError
-from actionformer.files import brings, read_json
+from actionformer.files.reading import brings, read_json
 from actionformer.params.dataset import Dataset
 
 VIDEO_INFO = "*video_info*.csv"

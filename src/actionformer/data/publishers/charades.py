@@ -17,7 +17,9 @@ from typing import Any
 
 from actionformer.data.publishers import database_json
 from actionformer.errors import InputError
-from actionformer.files import number, read_table, read_text
+from actionformer.files.csv_files import read_table
+from actionformer.files.reading import read_text
+from actionformer.files.values import number
 
 COLUMNS = ("id", "actions", "length")
 SUBSETS = {"_train": "training", "_test": "testing"}

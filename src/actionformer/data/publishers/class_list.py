@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 from actionformer.errors import InputError
-from actionformer.files import read_text
+from actionformer.files.reading import read_text
 
 
 def read(path: Path) -> list[str]:

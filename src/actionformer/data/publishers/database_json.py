@@ -27,7 +27,8 @@ from typing import Any
 
 from actionformer.data.annotations import annotations_of
 from actionformer.errors import InputError
-from actionformer.files import as_given, items_of, number, read_object, text_of
+from actionformer.files.reading import read_object
+from actionformer.files.values import as_given, items_of, number, text_of
 
 
 def convert(

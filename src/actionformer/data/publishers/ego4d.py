@@ -22,7 +22,8 @@ from typing import Any
 
 from actionformer.data.publishers import database_json
 from actionformer.errors import InputError
-from actionformer.files import as_given, items_of, read_object, text_of
+from actionformer.files.reading import read_object
+from actionformer.files.values import as_given, items_of, text_of
 
 
 def convert(paths: list[Path]) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from typing import Any
 
 from actionformer.data.publishers import database_json
 from actionformer.errors import InputError
-from actionformer.files import number, read_table
+from actionformer.files.csv_files import read_table
+from actionformer.files.values import number
 
 SUBSETS = {"train": "train", "validation": "val"}
 JSON_SUBSETS = {"training": "train", "validation": "val"}

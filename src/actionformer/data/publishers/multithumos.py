@@ -20,7 +20,8 @@ from typing import Any
 
 from actionformer.data.publishers import class_list, thumos14
 from actionformer.errors import InputError
-from actionformer.files import items_of, number, read_object, text_of
+from actionformer.files.reading import read_object
+from actionformer.files.values import items_of, number, text_of
 
 # as the JSON with class numbers calls them -> as the published rows do
 SUBSETS = {"training": "training", "testing": "validation"}

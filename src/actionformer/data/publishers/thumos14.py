@@ -22,7 +22,10 @@ from typing import Any
 from actionformer.data.annotations import AMBIGUOUS
 from actionformer.data.publishers import database_json
 from actionformer.errors import InputError
-from actionformer.files import number, read_object, read_table, read_text, read_zip
+from actionformer.files.archives import read_zip
+from actionformer.files.csv_files import read_table
+from actionformer.files.reading import read_object, read_text
+from actionformer.files.values import number
 
 SUBSETS = {"video_validation": "training", "video_test": "validation"}
 INFO_COLUMNS = ("video_id", "duration_s", "frames")

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from actionformer.files import write_text
+from actionformer.files.writing import write_text
 from actionformer.synthetic import archives
 from actionformer.synthetic.recordings import (
     Content,
