@@ -21,8 +21,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actionformer.data import feature_files
 from actionformer.data import features as stores
+from actionformer.data import members
 from actionformer.data.feature_files import Form
 from actionformer.data.features import FeatureStore, pack
 from actionformer.errors import InputError
@@ -250,7 +250,7 @@ def test_what_is_no_feature_array_is_named(members, words, tmp_path):
 
 def test_a_member_of_a_tar_that_nobody_reads_is_bounded_too(tmp_path, monkeypatch):
     """It is decompressed on the way to the next one: 1.9 GB of zeros cost a minute."""
-    monkeypatch.setattr(feature_files, "LARGEST", 1000)
+    monkeypatch.setattr(members, "LARGEST", 1000)
     source = tmp_path / "f.tar.gz"
     with tarfile.open(source, "w:gz") as archive:
         for name, content in (("notes.txt", bytes(2000)), ("v.npy", as_npy(np.ones((2, 3), "f4")))):

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from actionformer.commands import main as main_module
 from actionformer.commands.main import COMMANDS, main
+from actionformer.data.described import described
 from actionformer.data.extracted import Description, as_text, parsed
-from actionformer.data.feature_files import described
 from actionformer.errors import InputError, first_line
 from actionformer.params.extractor import I3D, Decoder, Extractor
 from actionformer.stages.extract import extract

@@ -20,8 +20,8 @@ import yaml
 
 from actionformer import predict
 from actionformer.commands.main import main
+from actionformer.data.described import described, description_in, descriptions_in
 from actionformer.data.extracted import Description, as_text
-from actionformer.data.feature_files import described, description_in, descriptions_in
 from actionformer.errors import InputError
 from actionformer.params.files import load_dataset, load_experiment, load_extractor
 from actionformer.stages.status import run_status

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from actionformer import layout
 from actionformer.data.annotations import Database, load_database
 from actionformer.data.detections import Results, read_results
-from actionformer.data.feature_files import holds_videos
+from actionformer.data.members import holds_videos
 from actionformer.detection.from_files import detect_in_array, detect_in_files, load_detector
 from actionformer.detection.timing import Timing
 from actionformer.errors import InputError

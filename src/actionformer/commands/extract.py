@@ -155,7 +155,7 @@ def predict(args: argparse.Namespace) -> None:
     for path in [*args.videos, *(args.features or [])]:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder")
-    from actionformer.data.feature_files import description_in
+    from actionformer.data.described import description_in
 
     beside = args.weights.with_name("params.yaml")
     if beside.exists() and args.features and description_in(args.features[0]) is None:

@@ -31,15 +31,8 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from actionformer.data.extracted import DESCRIPTION, Description, agreed, as_text, parsed
-from actionformer.data.feature_files import (
-    MISSING_LIST,
-    Form,
-    Loaded,
-    features_in,
-    members,
-    missing_list,
-    refuse_huge,
-)
+from actionformer.data.feature_files import MISSING_LIST, Form, Loaded, features_in, missing_list
+from actionformer.data.members import members, refuse_huge
 from actionformer.errors import InputError
 from actionformer.files.md5 import files_of
 from actionformer.files.reading import read_object

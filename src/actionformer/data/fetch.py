@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actionformer.data import download, partial_file
-from actionformer.data.feature_files import members
+from actionformer.data.members import members
 from actionformer.errors import InputError
 from actionformer.files.md5 import file_md5, files_of
 from actionformer.files.writing import NO_ROOM, atomic_path, not_written, put_in_place, write_json

@@ -15,15 +15,9 @@ from pathlib import Path
 
 from actionformer.data.annotations import Database, load_database
 from actionformer.data.audit import LOOKED_AT, affixes
-from actionformer.data.feature_files import (
-    ARCHIVES,
-    ARRAYS,
-    HDF5,
-    Form,
-    description_in,
-    descriptions_in,
-    shapes_in,
-)
+from actionformer.data.described import description_in, descriptions_in
+from actionformer.data.feature_files import Form, shapes_in
+from actionformer.data.members import ARCHIVES, ARRAYS, HDF5
 from actionformer.errors import InputError
 from actionformer.files.md5 import files_of
 from actionformer.files.reading import read_json

@@ -16,17 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actionformer.data.annotations import Database, Video
-from actionformer.data.feature_files import (
-    ARRAYS,
-    Features,
-    Form,
-    Loaded,
-    Member,
-    checked,
-    features_in,
-    members,
-)
+from actionformer.data.feature_files import Features, Form, Loaded, checked, features_in
 from actionformer.data.features import FeatureStore
+from actionformer.data.members import ARRAYS, Member, members
 from actionformer.data.view import views
 from actionformer.detection.classifiers import VideoClassifier, load_classifier
 from actionformer.detection.predict import predict

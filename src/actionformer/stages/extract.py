@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from actionformer import layout, provenance
+from actionformer.data.described import described
 from actionformer.data.extracted import Description
-from actionformer.data.feature_files import VIDEOS, described
+from actionformer.data.members import VIDEOS
 from actionformer.errors import InputError
 from actionformer.files.md5 import files_of
 from actionformer.files.writing import write_json

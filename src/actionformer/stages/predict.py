@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from actionformer.data.annotations import Video
+from actionformer.data.described import description_in
 from actionformer.data.detections import Detection
-from actionformer.data.feature_files import description_in
 from actionformer.detection.from_files import Detector, detect_in_files, refuse_other_extractor
 from actionformer.detection.from_files import load_detector as load_detector
 from actionformer.detection.timing import OF_A_VIDEO, timed_as
