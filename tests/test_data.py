@@ -26,7 +26,8 @@ from actionformer.data.publishers import convert
 from actionformer.data.view import resized, windows
 from actionformer.errors import InputError
 from actionformer.files.reading import read_json
-from actionformer.params.files import load_dataset, names, published_rows, stored_experiment
+from actionformer.params.files import load_dataset, names, published_rows
+from actionformer.params.stored import stored_experiment
 from conftest import CHECKOUT, REAL, contents
 
 

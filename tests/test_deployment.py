@@ -21,7 +21,7 @@ import pytest
 
 from actionformer import layout
 from actionformer.files.reading import read_object
-from actionformer.params.files import read_yaml
+from actionformer.params.yaml_files import read_yaml
 from conftest import CHECKOUT, environment, run_command
 from test_result_cache import SHORT
 

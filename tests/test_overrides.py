@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from actionformer import layout, load_experiment
 from actionformer.errors import InputError
 from actionformer.params import keys
-from actionformer.params.files import differences, parsed_yaml
+from actionformer.params.files import differences
+from actionformer.params.yaml_files import parsed_yaml
 from conftest import CHECKOUT
 
 PARAMS = CHECKOUT / "params"

@@ -110,10 +110,12 @@ def test_a_new_param_that_a_row_sets_plans_that_row(place):
 def test_a_renamed_param_plans_nothing(place):
     """The list of migrations knows its old name."""
     place.edit("src/actionformer/params/experiment.py", "soft_nms_sigma", "decay_sigma")
-    files = "src/actionformer/params/files.py"
+    validation = "src/actionformer/params/validation.py"
     known = '    DataParams: {"protocol": "loading"},\n'
-    place.edit(files, known, f'{known}    InferenceParams: {{"soft_nms_sigma": "decay_sigma"}},\n')
-    place.edit(files, "OWN_EDITION, DataParams, ", "OWN_EDITION, DataParams, InferenceParams, ")
+    place.edit(
+        validation, known, f'{known}    InferenceParams: {{"soft_nms_sigma": "decay_sigma"}},\n'
+    )
+    place.edit(validation, "import DataParams\n", "import DataParams, InferenceParams\n")
     for path in (place.copy / "params").rglob("*.yaml"):
         path.write_text(path.read_text().replace("soft_nms_sigma", "decay_sigma"))
     assert place.planned() == {}

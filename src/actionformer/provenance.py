@@ -19,7 +19,8 @@ from actionformer import layout
 from actionformer.errors import InputError
 from actionformer.files.md5 import cached_md5, remember
 from actionformer.files.reading import read_json, read_object
-from actionformer.params.files import CHECKOUT, IS_CHECKOUT, read_yaml
+from actionformer.params.files import CHECKOUT, IS_CHECKOUT
+from actionformer.params.yaml_files import read_yaml
 
 LOCK_FILE = CHECKOUT / "requirements.lock"
 

@@ -17,7 +17,9 @@ from actionformer.commands.options import (
 )
 from actionformer.detection.timing import Timing, timed_as
 from actionformer.errors import InputError
-from actionformer.params.files import PARAMS, load_extractor, read_yaml, stored_experiment
+from actionformer.params.files import PARAMS, load_extractor
+from actionformer.params.stored import stored_experiment
+from actionformer.params.yaml_files import read_yaml
 
 
 def extract_options(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Params files: found, merged key by key, validated strictly, and written.
+"""Params files: found, merged key by key, and written.
 
     params/workflow.yaml             the rows of all tables, and what a call of Snakemake can change
     params/experiments/ROW.yaml      what a row changes against the defaults
@@ -6,8 +6,7 @@
     params/editions/EDITION.yaml     what the edition overrides in both
     params/extractors/NAME.yaml      how frames of a video become its features
 
-An unknown key is an error that names the file. Params that a run has stored are read here, too,
-also those that an earlier version has written.
+How they are read is `params.yaml_files`, what is said of a wrong key `params.validation`.
 """
 
 from __future__ import annotations
@@ -17,120 +16,25 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
-from pydantic import ValidationError
 
 from actionformer.errors import InputError
 from actionformer.files.md5 import digest
-from actionformer.files.reading import read_text
-from actionformer.params.dataset import YAML, Dataset, Params, check_name
+from actionformer.params.dataset import YAML, Dataset, check_name
 from actionformer.params.experiment import OWN, OWN_EDITION, DataParams, Edition, Experiment
 from actionformer.params.extractor import Extractor
+from actionformer.params.validation import validated
+from actionformer.params.yaml_files import parsed_yaml, read_yaml
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 # false where the package was installed from a wheel
 IS_CHECKOUT = (CHECKOUT / "Snakefile").exists()
 PACKAGED_PARAMS = Path(__file__).resolve().parents[1] / "published"
 PARAMS = CHECKOUT / "params" if IS_CHECKOUT else PACKAGED_PARAMS
-
-try:
-    # libyaml's: every command reads params, and the one in Python takes ten times as long
-    from yaml import CSafeLoader as SafeLoader
-except ImportError:  # PyYAML was built without it
-    from yaml import SafeLoader  # type: ignore[assignment]
-
-# levels of a params file
-DEEPEST = 100
 # where weights of extractors lie
 EXTRACTORS = Path("data/extractors")
-
-AnyParams = TypeVar("AnyParams", bound=Params)
-
-# ----------------------------------------------------------------------------------------- reading
-
-
-class _PlainYaml(SafeLoader):
-    """YAML without what surprises: a key that stands twice, of which PyYAML takes the last; a time
-    of day that is a number to it (1:30 is 90), an octal number, a date.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            where = f"line {key_node.start_mark.line + 1}"
-            if isinstance(key, bool) or not isinstance(key, str | int | float):
-                raise yaml.YAMLError(f"{where}: a key that is no text")
-            if key in seen:
-                raise yaml.YAMLError(f"{where}: the key {key} stands there a second time")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-# what a value without quotes may be beside text: kind -> (pattern, what it begins with)
-_KINDS = {
-    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    "int": (r"[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
-    "float": (
-        r"[-+]?(([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)",
-        list("-+.0123456789"),
-    ),
-}
-
-
-def _use_plain_kinds() -> None:
-    """Let the loader know these kinds alone: `yes` and `no` are texts, too."""
-    _PlainYaml.yaml_implicit_resolvers = {}
-    for kind, (pattern, first) in _KINDS.items():
-        regex = re.compile(f"^(?:{pattern})$")
-        _PlainYaml.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", regex, first)
-
-
-_use_plain_kinds()
-
-
-def parsed_yaml(text: str, where: str) -> Any:
-    """What a YAML text says, or one line that says why nothing."""
-    try:
-        _refuse_deep_nesting(text)
-        return yaml.load(text, _PlainYaml)
-    except RecursionError:
-        reason = "a value that holds itself"
-    # ValueError: also of a number of 5,000 digits
-    except (yaml.YAMLError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-    raise InputError(f"{where}: not readable as YAML ({reason})")
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping, or one line that says why not."""
-    content = parsed_yaml(read_text(path), str(path))
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        found = type(content).__name__
-        raise InputError(f"{path}: expected a mapping of keys, found {found}")
-    return content
-
-
-def _refuse_deep_nesting(text: str) -> None:
-    """Deeper than any params file is: libyaml would run out of stack, and the process die.
-
-    Aliases, too: a value that holds itself would have no end.
-    """
-    depth = 0
-    for event in yaml.parse(text, SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            raise yaml.YAMLError("an alias (*), which params do without")
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > DEEPEST:
-            raise yaml.YAMLError(f"nested more than {DEEPEST} deep")
 
 
 def _refuse_odd_name(name: str, what: str) -> None:
@@ -151,38 +55,6 @@ def merged(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
         result[key] = merged(result[key], value) if both else value
     return result
-
-
-def validated(kind: type[AnyParams], content: dict[str, Any], origin: str) -> AnyParams:
-    """Params of a kind, or one line that names every key that is wrong."""
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        problems = []
-        for item in error.errors():
-            key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
-            reason = item["msg"]
-            if item["type"] == "extra_forbidden":
-                reason = "unknown key"
-                today = RENAMED.get(kind, {}).get(key)
-                known = _known_keys(kind, item["loc"])
-                if today is not None:
-                    reason += f" (called {today} now)"
-                elif known:
-                    reason += f" (there are {', '.join(known)})"
-            problems.append(f"{key}: {reason}")
-        raise InputError(f"{origin}: {'; '.join(problems)}") from None
-
-
-def _known_keys(kind: type[Params], place: Sequence[int | str]) -> list[str]:
-    """What could stand where an unknown key does; nothing in the midst of a list or mapping."""
-    for part in place[:-1]:
-        field = kind.model_fields.get(str(part))
-        inner = None if field is None else field.annotation
-        if not isinstance(inner, type) or not issubclass(inner, Params):
-            return []
-        kind = inner
-    return sorted(kind.model_fields)
 
 
 Kind = Literal["experiments", "datasets", "editions", "extractors"]
@@ -529,81 +401,6 @@ def seeds_of(experiment: Experiment, params: Path = PARAMS) -> tuple[int, ...]:
 def why_not_comparable(experiment: Experiment, params: Path = PARAMS) -> str:
     """The sentence that tables of an edition print; empty where numbers are comparable."""
     return load_edition(experiment.edition, params).why_not_comparable
-
-
-# ------------------------------------------------------------------------ params that a run stored
-
-# kind of params -> name in an earlier version -> today's; the only place that knows old names
-RENAMED: dict[type[Params], dict[str, str]] = {
-    DataParams: {"protocol": "loading"},
-    Dataset: {"protocol": "remark"},
-}
-
-# what `data.loading` was, in effect, before there was such a param
-BEFORE_LOADING = "published"
-
-
-def renamed(kind: type[Params], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Params of one kind as an earlier version wrote them, under today's names."""
-    today = RENAMED.get(kind, {})
-    return {today.get(key, key): value for key, value in values.items()}
-
-
-def migrated(kind: type[Params], content: Mapping[str, Any]) -> dict[str, Any]:
-    """Resolved params as an earlier version wrote them, under today's names."""
-    result = renamed(kind, content)
-    if kind is not Experiment:
-        return result
-    for part, field in Experiment.model_fields.items():
-        schema = field.annotation
-        if not isinstance(schema, type) or not issubclass(schema, Params):
-            continue
-        if isinstance(result.get(part), Mapping):
-            result[part] = renamed(schema, result[part])
-    if isinstance(result.get("data"), dict) and "loading" not in result["data"]:
-        # its windows alone had a param then, everything else was as published
-        result["data"].pop("window_protocol", None)
-        result["data"]["loading"] = BEFORE_LOADING
-    return result
-
-
-def stored_experiment(content: Any, origin: str) -> Experiment:
-    """An experiment from a file of ours, written by this or an earlier version.
-
-    A param that did not exist then counts as its default, a renamed one by its new name; what is a
-    param no longer is left out.
-
-    Raises:
-        InputError: what today's schema cannot read at all.
-    """
-    if not isinstance(content, Mapping):
-        raise InputError(f"{origin}: expected params, found {type(content).__name__}")
-    current = migrated(Experiment, content)
-    try:
-        return Experiment.model_validate(current)
-    except ValidationError as error:
-        for item in error.errors():
-            if item["type"] == "extra_forbidden":
-                _remove(current, item["loc"])
-    return validated(Experiment, current, origin)
-
-
-def _remove(content: Any, location: Sequence[Any]) -> None:
-    """Remove a key that lies deep in mappings and lists, in a copy of each of those above it."""
-    for part in location[:-1]:
-        inner = content[part]
-        content[part] = dict(inner) if isinstance(inner, Mapping) else list(inner)
-        content = content[part]
-    del content[location[-1]]
-
-
-def evaluated_experiment(metrics: Mapping[str, Any], origin: str) -> Experiment:
-    """The experiment of a metrics.json; earlier versions kept it under 'experiment'."""
-    made = metrics.get("made_with")
-    return stored_experiment(made["params"] if made else metrics.get("experiment"), origin)
-
-
-# ----------------------------------------------------------------------------------------- writing
 
 
 def as_yaml(experiment: Experiment) -> str:

@@ -37,7 +37,8 @@ from actionformer.params.experiment import (
     Released,
     TrainingParams,
 )
-from actionformer.params.files import differences, renamed
+from actionformer.params.files import differences
+from actionformer.params.validation import renamed
 
 Values = dict[str, Any]
 Record = dict[str, Any]

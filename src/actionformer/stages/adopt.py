@@ -30,7 +30,8 @@ from actionformer.files.reading import read_object
 from actionformer.files.writing import write_json
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment
-from actionformer.params.files import CHECKOUT, stored_experiment
+from actionformer.params.files import CHECKOUT
+from actionformer.params.stored import stored_experiment
 from actionformer.stages import inputs
 from actionformer.stages.actions import actions_inputs, actions_lineage
 from actionformer.stages.detect import detection_inputs, write_detections_manifest

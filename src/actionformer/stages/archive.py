@@ -29,7 +29,8 @@ from actionformer.files.reading import read_object
 from actionformer.files.writing import NO_ROOM, atomic_path, needs_room, not_written, write_text
 from actionformer.metrics_file import whole_metrics
 from actionformer.params.experiment import Experiment
-from actionformer.params.files import CHECKOUT, evaluated_experiment, load_dataset, load_edition
+from actionformer.params.files import CHECKOUT, load_dataset, load_edition
+from actionformer.params.stored import evaluated_experiment
 from actionformer.progress import progress
 from actionformer.reporting.crate import METADATA, WORKFLOW, RunAction, Terms, metadata
 from actionformer.reporting.table_forms import in_cell

@@ -16,7 +16,7 @@ from actionformer.files.reading import read_object
 from actionformer.files.writing import write_text
 from actionformer.metrics_file import read_metrics
 from actionformer.params.experiment import Experiment
-from actionformer.params.files import evaluated_experiment
+from actionformer.params.stored import evaluated_experiment
 from actionformer.reporting import report
 from actionformer.reporting.figures import side_by_side
 from actionformer.reporting.figures.primitives import EvaluatedRun

@@ -17,7 +17,8 @@ from actionformer.errors import InputError
 from actionformer.files.md5 import file_md5
 from actionformer.files.reading import read_object
 from actionformer.params.experiment import Experiment
-from actionformer.params.files import stored_experiment, why_not_comparable
+from actionformer.params.files import why_not_comparable
+from actionformer.params.stored import stored_experiment
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ from actionformer.params.experiment import (
     InferenceParams,
     TrainingParams,
 )
-from actionformer.params.files import differences, evaluated_experiment, load_experiment
+from actionformer.params.files import differences, load_experiment
+from actionformer.params.stored import evaluated_experiment
 from actionformer.progress import progress
 from actionformer.reporting import tables
 from actionformer.reporting.lineage_tree import CHANGED, GONE, HERE, SAME, Node

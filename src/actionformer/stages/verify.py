@@ -26,7 +26,7 @@ from actionformer.files.md5 import file_md5
 from actionformer.files.reading import read_object
 from actionformer.metrics_file import read_metrics, whole_metrics
 from actionformer.params.experiment import Experiment
-from actionformer.params.files import evaluated_experiment
+from actionformer.params.stored import evaluated_experiment
 from actionformer.progress import progress
 from actionformer.stages import inputs
 from actionformer.stages.bootstrap import row_chance

@@ -15,7 +15,8 @@ from actionformer import layout
 from actionformer.errors import InputError
 from actionformer.files.reading import read_object
 from actionformer.params.experiment import Experiment
-from actionformer.params.files import as_yaml, evaluated_experiment
+from actionformer.params.files import as_yaml
+from actionformer.params.stored import evaluated_experiment
 from actionformer.progress import progress
 from actionformer.tracking.artifacts import upload
 from actionformer.tracking.models import log_model

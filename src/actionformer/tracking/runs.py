@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 from actionformer import layout, provenance
 from actionformer.files.reading import read_object
 from actionformer.params.experiment import Experiment
-from actionformer.params.files import evaluated_experiment
+from actionformer.params.stored import evaluated_experiment
 from actionformer.tracking.store import (
     LOCK,
     filter_of,

@@ -21,7 +21,7 @@ from actionformer.files.archives import check_sums
 from actionformer.files.writing import atomic_path
 from actionformer.model.actionformer import ActionFormer
 from actionformer.params.experiment import Experiment
-from actionformer.params.files import stored_experiment
+from actionformer.params.stored import stored_experiment
 
 # of numbers in weights
 KINDS = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool)

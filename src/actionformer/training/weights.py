@@ -18,7 +18,7 @@ from actionformer.files.reading import read_object
 from actionformer.files.writing import write_bytes, write_json
 from actionformer.model.actionformer import ActionFormer
 from actionformer.params.experiment import Experiment
-from actionformer.params.files import stored_experiment
+from actionformer.params.stored import stored_experiment
 from actionformer.training.checkpoint import class_names, network_with
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
