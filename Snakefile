@@ -32,6 +32,8 @@ if config["results"]:
 else:
 
     include: "workflow/rules/common.smk"
+    include: "workflow/rules/jobs.smk"
+    include: "workflow/rules/checks.smk"
     include: "workflow/rules/fetch.smk"
     include: "workflow/rules/extract.smk"
     include: "workflow/rules/build.smk"
