@@ -244,11 +244,11 @@ def _local(origin: Path, part: Path) -> str:
 def _copied(origin: Path, part: Path) -> str:
     """Copy a file, going on from where `part` ends; its md5, of what is read on the way."""
     status = origin.stat()
-    told = {"size": status.st_size, "mtime": status.st_mtime_ns}
+    stamp = {"size": status.st_size, "mtime": status.st_mtime_ns}
     validator = partial_file.validator(part)
-    if partial_file.told(part) != told:
+    if partial_file.told(part) != stamp:
         part.unlink(missing_ok=True)
-        write_json(validator, told)
+        write_json(validator, stamp)
     digest = hashlib.md5(usedforsecurity=False)
     with origin.open("rb") as there, part.open("a+b") as here:
         here.seek(0)
@@ -277,9 +277,3 @@ def _keep_member(part: Path, member: str) -> None:
             return
     partial_file.give_up(part)
     raise InputError(f"the archive holds no {member}")
-
-
-# ------------------------------------------------------------------------------------ Google Drive
-
-
-# -------------------------------------------------------------------------------------------- http

@@ -27,8 +27,8 @@ def part_of(target: Path, source: Source) -> Path:
 
 
 def name_of(part: Path) -> str:
-    """The name of the file that a partial file becomes."""
-    return part.name.rsplit(".", 2)[0]
+    """The name of the file that a partial file becomes; of a file in a partial folder, its own."""
+    return part.name.rsplit(".", 2)[0] if part.suffix == ".part" else part.name
 
 
 def validator(part: Path) -> Path:
