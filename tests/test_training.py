@@ -7,6 +7,7 @@ import inspect
 import itertools
 import math
 import random
+import shutil
 import tempfile
 import textwrap
 from pathlib import Path
@@ -217,6 +218,51 @@ def test_interrupted_training_ends_with_the_same_weights_bit_for_bit(
     columns = ["epoch", "loss/total", "learning_rate", "gradient_norm"]
     tables = [pd.read_csv(run / "history.csv")[columns] for run in (cut, whole)]
     pd.testing.assert_frame_equal(*tables)
+
+
+def edited(path, edit):
+    """Changes what a checkpoint holds, and writes it as torch does: its checksums are right."""
+    content = checkpoint.load(path)
+    edit(content)
+    checkpoint.save(path, content)
+
+
+def moments_of(content, place=0):
+    return content["optimizer"]["state"][place]
+
+
+@pytest.fixture(scope="module")
+def interrupted(short_training, tmp_path_factory):
+    """The checkpoint of a training that was interrupted after its first epoch."""
+    run = tmp_path_factory.mktemp("interrupted")
+    with pytest.raises(Cut):
+        train(*short_training, seed=3, run=run, observer=Interrupting(after=0))
+    return run / "checkpoint.pt"
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        # torch would write outside of it, and the process die
+        (lambda c: moments_of(c).update(exp_avg=torch.zeros(3, 3)), "exp_avg of weight 0"),
+        (lambda c: moments_of(c).pop("exp_avg_sq"), "exp_avg_sq of weight 0"),
+        (lambda c: moments_of(c).update(exp_avg=moments_of(c)["exp_avg"].half()), "of float32"),
+        (lambda c: moments_of(c)["exp_avg"].fill_(math.nan), "no finite number"),
+        (lambda c: c["optimizer"]["state"].pop(1), "moments of"),
+        (lambda c: c["optimizer"].update(state={}), "without the optimiser's moments"),
+        (lambda c: c.update(history=[{}]), "a record of history lacks"),
+        (lambda c: c.update(history=4 * c["history"]), "4 epochs, the training has 3"),
+        (lambda c: c.update(trained_by=[{}]), "a record of trained_by lacks"),
+    ],
+)
+def test_a_checkpoint_that_no_training_has_written_is_refused(
+    interrupted, short_training, tmp_path, edit, words
+):
+    """With most of these it would have gone on to other weights, without a word."""
+    shutil.copy(interrupted, tmp_path)
+    edited(tmp_path / "checkpoint.pt", edit)
+    with pytest.raises(InputError, match=f"not a checkpoint of this network .*{words}"):
+        train(*short_training, seed=3, run=tmp_path)
 
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)

@@ -6,11 +6,12 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 from actionformer import layout
+from actionformer.errors import InputError
 from actionformer.files.reading import read_object
 from actionformer.files.writing import write_json
 from actionformer.params.experiment import Experiment
@@ -94,8 +95,10 @@ class RunLog(Observer):
 
     def _known_token(self) -> str | None:
         """The token of the process that began this training."""
-        path = self._run / layout.PROGRESS
-        return read_object(path).get(runs.TOKEN) if path.exists() else None
+        # absent or damaged: MLflow gets a run of its own
+        with suppress(InputError):
+            return read_object(self._run / layout.PROGRESS).get(runs.TOKEN)
+        return None
 
     def watching(self) -> AbstractContextManager[None]:
         return self._careful.watching(self.run_id)

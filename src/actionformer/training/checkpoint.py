@@ -80,15 +80,44 @@ def load(path: Path, *, maker: str = "train", tensors: bool = True) -> dict[str,
     return content
 
 
-def refuse_odd_state(state: Mapping[str, Any]) -> None:
-    """Raise `ValueError` where a checkpoint says something else than a training has written."""
-    lists_of_records = ("history", "trained_by")
-    for name in lists_of_records:
+def refuse_odd_state(state: Mapping[str, Any], epochs: int) -> None:
+    """Raise `ValueError` where a checkpoint says something else than a training has written.
+
+    Args:
+        epochs: of the whole training.
+    """
+    keys = {"history": {"loss/total", "seconds"}, "trained_by": {"first_epoch", "last_epoch"}}
+    for name, expected in keys.items():
         records = state[name]
         if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
             raise ValueError(f"{name} is no list of records")
+        for record in records:
+            if not all(isinstance(record.get(key), int | float) for key in expected):
+                raise ValueError(f"a record of {name} lacks {' or '.join(sorted(expected))}")
+    if len(state["history"]) > epochs:
+        raise ValueError(f"{len(state['history'])} epochs, the training has {epochs}")
     if not isinstance(state["run_id"], str | None):
         raise ValueError("run_id is no text")
+
+
+def refuse_odd_moments(state: Any, optimizer: torch.optim.Optimizer) -> None:
+    """Raise `ValueError` for moments that aren't the optimiser's, which torch takes as they are.
+
+    It would go on with other weights, or write outside of a tensor that is too small. An optimiser
+    that has not taken a step has none.
+    """
+    moments = state["state"]
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    if moments and set(moments) != set(range(len(parameters))):
+        raise ValueError(f"moments of {len(moments)} weights, there are {len(parameters)}")
+    for place, kept in moments.items():
+        shape = parameters[place].shape
+        for name, expected in {"step": (), "exp_avg": shape, "exp_avg_sq": shape}.items():
+            tensor = kept.get(name)
+            if not torch.is_tensor(tensor) or tensor.dtype != torch.float32:
+                raise ValueError(f"{name} of weight {place} is no tensor of float32")
+            if tensor.shape != expected or not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"{name} of weight {place} has another shape, or no finite number")
 
 
 def _any_part(name: str) -> bool:

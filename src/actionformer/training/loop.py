@@ -65,18 +65,21 @@ class _Training:
     trained_by: list[dict[str, Any]] = field(default_factory=list)
     run_id: str | None = None
 
-    def go_on(self, path: Path, origin: Origin) -> None:
-        """Take over a checkpoint of the same weights, if there is one."""
+    def go_on(self, path: Path, origin: Origin, epochs: int) -> None:
+        """Take over a checkpoint of the same weights, if there is one; they take so many epochs."""
         state = checkpoint.load(path) if path.exists() else {}
         if state.get("identity") != origin.weights:
             return
         try:
-            checkpoint.refuse_odd_state(state)
+            checkpoint.refuse_odd_state(state, epochs)
             _refuse_other_kinds(state["ema"], self.ema)
             self.ema.load_state_dict(state["ema"])
             if "optimizer" in state:  # else the training has ended
                 _refuse_other_kinds(state["model"], self.model)
                 self.model.load_state_dict(state["model"])
+                checkpoint.refuse_odd_moments(state["optimizer"], self.optimizer)
+                if state["history"] and not state["optimizer"]["state"]:
+                    raise ValueError("epochs without the optimiser's moments")
                 self.optimizer.load_state_dict(state["optimizer"])
             self.history, self.trained_by = state["history"], state["trained_by"]
             self.run_id = state["run_id"]
@@ -148,7 +151,7 @@ def train(
         ema = WeightAverage(model, params.ema_decay)
         optimizer = adamw(model, params)
         training = _Training(model, ema, optimizer, *step_of(model, ema, optimizer, params))
-        training.go_on(path, origin)
+        training.go_on(path, origin, params.epochs)
         history = training.history
         training.run_id = observer.started(training.run_id, history, training.trained_by)
         if not history:
