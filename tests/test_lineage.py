@@ -146,6 +146,21 @@ def test_another_score_in_the_detections_shows_in_everything_computed_from_them(
     assert any("percent.mAP/average is" in line for line in wrong)
 
 
+@pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: content[::-1]])
+def test_nothing_is_detected_with_other_weights_than_the_manifest_tells_of(results, capsys, damage):
+    """What is made of them would be said to be made of the others."""
+    model = Path(RUN) / "model.pt"
+    before = (Path(RUN) / "detections.json").read_bytes()
+    model.write_bytes(damage(model.read_bytes()))
+    assert main(["detect", *ROW]) == 1
+    assert "beside it tells of; delete it and train again" in capsys.readouterr().err
+    assert (Path(RUN) / "detections.json").read_bytes() == before
+    model.unlink()
+    assert main(["train", *ROW]) == 0
+    assert main(["detect", *ROW]) == 0
+    assert (Path(RUN) / "detections.json").read_bytes() == before
+
+
 def test_a_digit_of_mlflows_has_a_line_and_a_run_that_it_lacks_a_remark(results, capsys):
     with closing(sqlite3.connect("mlflow.db")) as database, database:
         database.execute("UPDATE latest_metrics SET value = 12.34 WHERE key = 'mAP/average'")

@@ -105,6 +105,10 @@ def test_a_long_difference_is_a_digest():
         ("dataset.num_classes=3", "KEY one of data.*, model.*"),
         ("training.lr=[", "not readable as YAML"),
         ("data.videos=0", "greater than 0"),
+        # which the first evaluation would find, after hours of training
+        ("evaluation.tiou=[0.3,1.4]", "expected one or more numbers above 0, at most 1"),
+        ("evaluation.tiou=[]", "expected one or more numbers above 0, at most 1"),
+        ("evaluation.recall_top_k=[0]", "expected whole numbers from 1 on"),
     ],
 )
 def test_a_value_that_cannot_be_set_is_said_in_one_line(override, words):

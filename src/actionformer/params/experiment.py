@@ -304,6 +304,14 @@ class Experiment(Params):
             raise ValueError(
                 f"data.random_trunc.length {data.random_trunc.length} is above model.max_seq_len"
             )
+        # said now, and not by the first evaluation, after hours of training
+        tiou = self.evaluation.tiou
+        if not tiou or not all(0 < threshold <= 1 for threshold in tiou):
+            wanted = "expected one or more numbers above 0, at most 1"
+            raise ValueError(f"evaluation.tiou {list(tiou)}: {wanted}")
+        if not all(k > 0 for k in self.evaluation.recall_top_k):
+            ks = list(self.evaluation.recall_top_k)
+            raise ValueError(f"evaluation.recall_top_k {ks}: expected whole numbers from 1 on")
         return self
 
     @property

@@ -81,6 +81,8 @@ def _detected(
 ) -> tuple[Results, dict[str, Any]]:
     """The actions that two runs find together in these videos, and who found them."""
     noun_run, verb_run = _fused(experiment, seed).values()
+    for run in (noun_run, verb_run):
+        inputs.refuse_other_weights(run / "model.pt")
     noun, _, nouns = load_model(noun_run / "model.pt")
     verb, _, verbs = load_model(verb_run / "model.pt")
     noun, verb = noun.to(device), verb.to(device)

@@ -95,6 +95,7 @@ def detect(
     if cache is not None and entry is not None:
         write_detections_manifest(experiment, seed, made, detected_by=entry.made_by[0])
         return f"{path}: {share.fetched_text(cache, entry)}"
+    inputs.refuse_other_weights(model)
     network, _, classes = load_model(model)
     with leased_device(device, gpu_slots) as chosen:
         run_detector = detector(experiment, *inputs.opened(experiment, scratch))

@@ -154,6 +154,15 @@ def recorded_md5(product: Path) -> str:
     return str(read_object(manifest, "md5")["md5"]) if manifest.exists() else file_md5(product)
 
 
+def refuse_other_weights(model: Path) -> None:
+    """What is made from weights says which they were: those that their manifest tells of."""
+    if file_md5(model) != recorded_md5(model):
+        wrong = f"not the file that {layout.manifest(model).name} beside it tells of"
+        raise InputError(
+            f"{model}: {wrong}; delete it and train again (checkpoint.pt has the weights)"
+        )
+
+
 def write_manifest(product: Path, made_with: Mapping[str, Any], **facts: Any) -> None:
     """The small file beside a product of any size, by which the next stage knows its content."""
     content = {"md5": file_md5(product), "made_with": made_with, **facts}
