@@ -115,7 +115,17 @@ def test_a_place_of_a_job_that_fails_is_free_again(tmp_path):
 
 @pytest.mark.parametrize(
     ("told", "visible", "places"),
-    [("81559\n24000\n", None, 13), ("81559\n24000\n", "1", 10), ("81559\n", "", 0), ("?", None, 2)],
+    [
+        ("81559\n24000\n", None, 13),
+        ("81559\n24000\n", "1", 3),
+        ("81559\n24000\n", "1,0", 13),
+        # the first that is none ends the list
+        ("81559\n24000\n", "0,-1,1", 10),
+        ("81559\n24000\n", "-1", 0),
+        ("81559\n24000\n", "GPU-5d1a,GPU-77c0", 13),
+        ("81559\n", "", 0),
+        ("?", None, 2),
+    ],
 )
 def test_places_follow_the_driver_and_what_this_process_may_use(
     told, visible, places, tmp_path, monkeypatch

@@ -21,7 +21,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actionformer import (
-    files,
     layout,
     load_experiment,
     predict,
@@ -33,6 +32,7 @@ from actionformer.data.features import pack
 from actionformer.detection.actions import BEST_PER_POINT, fuse
 from actionformer.detection.timing import Timing, timed_as
 from actionformer.errors import InputError
+from actionformer.files import writing
 from actionformer.params import keys
 from actionformer.params.experiment import InferenceParams
 from actionformer.params.files import as_yaml
@@ -44,6 +44,8 @@ from actionformer.stages import status
 from actionformer.training import checkpoint
 from conftest import run_command
 from weights_files import weights_file
+
+NO_MPS = pytest.mark.skipif(torch.backends.mps.is_available(), reason="has a GPU of Apple's")
 
 
 def each(detections, key):
@@ -275,7 +277,13 @@ def test_a_video_in_which_nothing_is_sure_enough_says_so_and_has_a_picture(thumo
 
 @pytest.mark.parametrize(
     ("device", "words"),
-    [("gpu", "expected auto, cpu, cuda, cuda:N or mps"), ("cuda:99", "torch sees")],
+    [
+        ("gpu", "expected auto, cpu, cuda, cuda:N or mps"),
+        ("meta", "expected auto, cpu, cuda, cuda:N or mps"),
+        ("cpu:1", "expected auto, cpu, cuda, cuda:N or mps"),
+        ("cuda:99", "torch sees"),
+        pytest.param("mps", "torch sees no GPU", marks=NO_MPS),
+    ],
 )
 def test_a_device_that_is_not_there_is_one_line(thumos, device, words):
     folder, path, _ = thumos
@@ -469,13 +477,13 @@ def ego4d(tmp_path, monkeypatch):
         "annotations": [{"segment": [1.0, 2.0], "label": "jump"}],
     }
     content = {"database": {"v": clip, "w": clip, "t": clip | {"subset": "test"}}}
-    files.write_json(layout.database_of(experiment), content)
+    writing.write_json(layout.database_of(experiment), content)
     found = [
         {"label": "jump", "score": 0.5, "segment": [1.0, 2.5]},
         {"label": "jump", "score": 0.4, "segment": [1.0, 1.0]},
     ]
     run = layout.run("demo", experiment.name, 0)
-    files.write_json(run / "detections.json", {"results": {"v": found}})
+    writing.write_json(run / "detections.json", {"results": {"v": found}})
     return experiment
 
 
@@ -608,9 +616,9 @@ def test_status_tells_missing_running_stopped_trained_done_and_outdated_apart(eg
 
     assert state() == ("missing", 0, "fetch")
     for path in [*layout.annotation_files_of(ego4d), layout.features_of(ego4d)]:
-        files.write_text(path, "")
+        writing.write_text(path, "")
     assert state() == ("missing", 0, "pack ego4d slowfast")
-    files.write_json(run / layout.PROGRESS, {"epoch": 3, "epochs": 14, "seconds": 30.0})
+    writing.write_json(run / layout.PROGRESS, {"epoch": 3, "epochs": 14, "seconds": 30.0})
     with FileLock(run / ".lock"):
         assert state() == ("running", 3, "train")
         assert status.run_status(ego4d, 0).seconds_left == pytest.approx(110)
@@ -621,29 +629,29 @@ def test_status_tells_missing_running_stopped_trained_done_and_outdated_apart(eg
     assert status.run_status(ego4d, 0).why == ["training.lr: 0.5 -> 0.002"]
     checkpoint.save(run / "checkpoint.pt", {"made_with": keys.record("train", ego4d, {"seed": 0})})
     assert state()[:2] == ("stopped", 3)
-    files.write_text(layout.store_of(ego4d), "")
-    files.write_json(layout.audit(ego4d), {})
-    files.write_text(run / "model.pt", "")
+    writing.write_text(layout.store_of(ego4d), "")
+    writing.write_json(layout.audit(ego4d), {})
+    writing.write_text(run / "model.pt", "")
     rows = [f"{epoch},10\n" for epoch in range(14)]
-    files.write_text(run / "history.csv", "epoch,seconds\n" + "".join(rows))
+    writing.write_text(run / "history.csv", "epoch,seconds\n" + "".join(rows))
     assert state() == ("trained", 14, "detect")
-    files.write_json(run / "detections.json", {"results": {}})
+    writing.write_json(run / "detections.json", {"results": {}})
     assert state() == ("trained", 14, "evaluate")
 
     def made(stage, experiment=ego4d, **inputs):
         return {"md5": stage, "made_with": keys.record(stage, experiment, inputs)}
 
-    files.write_json(run / "metrics.json", {"percent": {"mAP/average": 50.0}})
+    writing.write_json(run / "metrics.json", {"percent": {"mAP/average": 50.0}})
     assert state() == ("outdated", 14, "train")  # it does not say what it was made with
-    files.write_json(run / "model.manifest.json", made("train", seed=0))
-    files.write_json(run / "detections.manifest.json", made("detect", model="train"))
+    writing.write_json(run / "model.manifest.json", made("train", seed=0))
+    writing.write_json(run / "detections.manifest.json", made("detect", model="train"))
     metrics = {"percent": {"mAP/average": 50.0}}
-    files.write_json(run / "metrics.json", metrics | made("evaluate", detections="detect"))
+    writing.write_json(run / "metrics.json", metrics | made("evaluate", detections="detect"))
     assert state() == ("done", 14, "")
-    files.write_json(run / "model.manifest.json", made("train", other, seed=0))
+    writing.write_json(run / "model.manifest.json", made("train", other, seed=0))
     assert state() == ("outdated", 14, "train")
     assert status.run_status(ego4d, 0).why == ["training.lr: 0.5 -> 0.002"]
-    files.write_json(run / "model.manifest.json", made("train", seed=0) | {"md5": "another"})
+    writing.write_json(run / "model.manifest.json", made("train", seed=0) | {"md5": "another"})
     assert state() == ("outdated", 14, "detect")
 
 

@@ -87,6 +87,24 @@ print(MLFLOW_DISABLE_TELEMETRY.get())
     assert said.splitlines()[-1] == str(disabled)
 
 
+@pytest.mark.parametrize(("set_before", "tries"), [(None, 4), ("9", 9)])
+def test_a_server_that_does_not_answer_is_given_up_after_half_a_minute(
+    tmp_path, monkeypatch, set_before, tries
+):
+    """By MLflow's default of 7 every command waited for four minutes, before it began."""
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    if set_before is not None:
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", set_before)
+    code = """
+from actionformer.commands.main import main
+main(["status"])
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
+print(MLFLOW_HTTP_REQUEST_MAX_RETRIES.get())
+"""
+    said = run_command(tmp_path, sys.executable, "-c", code).stdout
+    assert said.splitlines()[-1] == str(tries)
+
+
 # What a stage imports, every one of its jobs waits for: torch and MLflow together for longer than
 # all its work on the demo edition.
 @pytest.mark.parametrize(

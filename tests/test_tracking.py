@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -145,6 +146,15 @@ def test_epochs_that_follow_each_other_quickly_reach_mlflow_together_and_whole(s
     history = store.get_metric_history(log.run_id, "loss/total")
     assert [(metric.step, metric.value) for metric in history] == [(e, float(e)) for e in range(5)]
     assert store.get_run(log.run_id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"epoch"'])
+def test_a_damaged_note_of_progress_keeps_no_training_from_going_on(store, tmp_path, content):
+    """It is a view of the checkpoint: what it tells is told anew."""
+    (tmp_path / "progress.json").write_text(content)
+    log = RunLog(load_experiment("thumos14_i3d", "demo"), tmp_path, {"seed": 0}, {}, print)
+    log.started(None, [{"seconds": 2.0, "loss/total": 1.0}], [])
+    assert json.loads((tmp_path / "progress.json").read_text())["epoch"] == 1
 
 
 def test_a_file_is_uploaded_once_and_again_when_it_has_changed(store, tmp_path, monkeypatch):

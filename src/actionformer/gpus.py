@@ -9,7 +9,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,17 +36,30 @@ def _memories_mb() -> list[int]:
     devices = _devices()
     if not devices:
         return []
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        named = [name for name in visible.split(",") if name.strip()]
-        devices = min(devices, len(named))
     query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         told = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
         memories = [int(line) for line in told.stdout.split()]
     except (OSError, subprocess.SubprocessError, ValueError):
         memories = []
-    return (memories + [0] * devices)[:devices]
+    memories = (memories + [0] * devices)[:devices]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return memories if visible is None else _visible(memories, visible)
+
+
+def _visible(memories: Sequence[int], named: str) -> list[int]:
+    """Of the memories of all GPUs those that CUDA_VISIBLE_DEVICES names, by number or UUID.
+
+    As CUDA reads it: the first name of none ends the list. Which one a UUID is isn't asked.
+    """
+    chosen: dict[int, int] = {}
+    for place, name in enumerate(named.split(",")):
+        is_uuid = name.strip().startswith(("GPU-", "MIG-"))
+        number = str(place) if is_uuid else name.strip()
+        if not number.isdecimal() or int(number) >= len(memories) or int(number) in chosen:
+            break
+        chosen[int(number)] = memories[int(number)]
+    return list(chosen.values())
 
 
 def _devices() -> int:

@@ -151,7 +151,7 @@ def predict(args: argparse.Namespace) -> None:
     if args.weights.is_dir():
         raise InputError(f"{args.weights}: a folder; expected the model.pt of a run in it")
     if bool(args.videos) == bool(args.features):
-        raise InputError("name videos, or files of features with --features")
+        raise InputError("name videos, or files of features with --features, and not both")
     if args.features and args.extractor is not None:
         raise InputError("--extractor goes with videos; features are made already")
     for path in [*args.videos, *(args.features or [])]:

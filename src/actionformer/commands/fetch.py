@@ -88,7 +88,7 @@ def fetch(args: argparse.Namespace) -> None:
     from actionformer.stages import fetch as stage
 
     if (args.dataset is None) == (args.extractor is None):
-        raise InputError("name a data set, or an extractor with --extractor")
+        raise InputError("name a data set, or an extractor with --extractor, and not both")
     if args.extractor is not None:
         stage.fetch_weights(
             *load_extractor(args.extractor, args.params),

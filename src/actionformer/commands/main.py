@@ -59,6 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     # like DVC (.dvc/config), MLflow tells its makers nothing of who computes what
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # a server that answers nobody is given up after half a minute; by MLflow's default after four
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
     try:
         provenance.refuse_other_checkout()
         parsed.run(parsed)

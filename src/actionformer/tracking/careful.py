@@ -25,7 +25,7 @@ class Careful:
 
     The run folder is the record, MLflow a view of it: what goes wrong there is said once, on stderr
     and in the folder, nothing more is tried by this process, and `actionformer track` brings the
-    run in later.
+    run in once it is evaluated.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,7 +56,7 @@ class Careful:
     def _say(self, error: Exception) -> None:
         self._failed = True
         reason = first_line(error)
-        brings = f"`actionformer track` brings {self._note.parent} in"
+        brings = f"`actionformer track` brings {self._note.parent} in once it is evaluated"
         text = f"MLflow failed ({reason}); nothing else is lost, {brings}"
         print(text, file=sys.stderr, flush=True)
         with suppress(OSError):  # a full disk, which may be why MLflow failed

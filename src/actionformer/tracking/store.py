@@ -111,7 +111,7 @@ def _refuse_damaged_database() -> None:
     """One line of a database that MLflow would only give a traceback of."""
     wrong = _damage()
     if wrong:
-        todo = "move it away, then `actionformer track` brings every run in again"
+        todo = "move it away, then `actionformer track` brings every evaluated run in again"
         raise InputError(f"{layout.TRACKING_FILE}: damaged ({' '.join(wrong.split())}); {todo}")
 
 

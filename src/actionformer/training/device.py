@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -101,12 +102,13 @@ def _agrees(device: str, say: Callable[[str], None]) -> bool:
 
 
 def _refuse_absent(wanted: str) -> None:
-    """One line for a device that torch doesn't know, or that this machine doesn't have."""
-    try:
-        device = torch.device(wanted)
-    except RuntimeError:
-        raise InputError(f"device '{wanted}': expected auto, cpu, cuda, cuda:N or mps") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    """One line for a device that isn't for this, or that this machine doesn't have."""
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]{1,3})?", wanted):
+        raise InputError(f"device '{wanted}': expected auto, cpu, cuda, cuda:N or mps")
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device 'mps': torch sees no GPU of Apple's here")
+    index = int(wanted.partition(":")[2] or 0)
+    if wanted.startswith("cuda") and index >= torch.cuda.device_count():
         raise InputError(
             f"device '{wanted}': torch sees {torch.cuda.device_count()} CUDA devices here"
         )
