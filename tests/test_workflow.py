@@ -795,6 +795,17 @@ def test_a_mistyped_config_is_said_in_one_clear_line(tmp_path, config, words):
     assert words in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("given", ["rows=thumos14_i3d", "edition=paper"])
+def test_a_row_of_ours_beside_an_experiment_of_ones_own_is_refused(tmp_path, given):
+    """It would be left out without a word."""
+    config = ["experiment=my.yaml", given]
+    command = ["snakemake", "--snakefile", f"{CHECKOUT}/Snakefile", "-n", "--config", *config]
+    done = run_command(tmp_path, *command, check=False)
+    assert done.returncode != 0
+    key = given.partition("=")[0]
+    assert f"{key}= and experiment= exclude each other" in done.stdout + done.stderr
+
+
 def test_every_command_of_a_rule_is_one_that_the_program_takes(tmp_path):
     """With options that a call hands on to jobs: no rule gives a command what it does not know."""
     config = ["rows=[thumos14_i3d,epic_noun_slowfast,epic_verb_slowfast]", "gpu_slots=2"]

@@ -52,6 +52,14 @@ def planned():
         )
     if DATASET and not config.get("experiment"):
         raise InputError("--config: dataset= goes with experiment=")
+    # their defaults stand in the config, too: what was asked for is looked at
+    asked = [
+        key for key in ("rows", "edition") if key in workflow.config_settings.config
+    ]
+    if config.get("experiment") and asked:
+        raise InputError(
+            f"--config: {asked[0]}= and experiment= exclude each other; an experiment of one's own is a row by itself"
+        )
     params = Path(str(config["params"]))
     if not params.exists() and config["params"] == "params":
         params = PACKAGE_PARAMS
