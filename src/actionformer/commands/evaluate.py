@@ -103,8 +103,9 @@ def _refuse_of_files(args: argparse.Namespace) -> None:
     wrong = [option for option, is_given in given.items() if is_given]
     if wrong:
         raise InputError(
-            f"{', '.join(wrong)}: of --annotations; a row's own stand in its params "
-            "(--set evaluation.tiou='[0.5]')"
+            f"{', '.join(wrong)}: of --annotations; a row's own stand in its params. To score "
+            "its detections otherwise, name the files: --annotations build/EDITION/DATASET/"
+            "annotations.json --detections RUN/detections.json --subset SUBSET"
         )
 
 
