@@ -249,7 +249,7 @@ def interrupted(short_training, tmp_path_factory):
         (lambda c: moments_of(c).update(exp_avg=moments_of(c)["exp_avg"].half()), "of float32"),
         (lambda c: moments_of(c)["exp_avg"].fill_(math.nan), "no finite number"),
         (lambda c: c["optimizer"]["state"].pop(1), "moments of"),
-        (lambda c: c["optimizer"].update(state={}), "without the optimiser's moments"),
+        (lambda c: c["optimizer"].update(state={}), "moments of 0 weights"),
         (lambda c: c.update(history=[{}]), "a record of history lacks"),
         (lambda c: c.update(history=4 * c["history"]), "4 epochs, the training has 3"),
         (lambda c: c.update(trained_by=[{}]), "a record of trained_by lacks"),

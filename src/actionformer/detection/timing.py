@@ -92,12 +92,11 @@ def with_grid(trained: Experiment, timing: Timing) -> Experiment:
         # features that span a video of known duration have no time grid
         stride, fps = stride or 1.0, fps or 1.0
     if stride is None or fps is None:
-        lacking, option = "frames between two steps (stride)", "--stride"
+        lacking = "frames between two steps (stride)"
         if fps is None:
-            lacking, option = "frames per second (fps)", "--fps"
+            lacking = "frames per second (fps)"
         raise InputError(
-            f"the weights of {trained.name} don't fix the {lacking} of their videos; "
-            f"give them ({option})"
+            f"the weights of {trained.name} don't fix the {lacking} of their videos; give them"
         )
     if not (0 < fps < math.inf and 0 < stride < math.inf):
         raise InputError(f"fps {fps:g}, stride {stride:g}: expected numbers above 0")

@@ -100,16 +100,19 @@ def refuse_odd_state(state: Mapping[str, Any], epochs: int) -> None:
         raise ValueError("run_id is no text")
 
 
-def refuse_odd_moments(state: Any, optimizer: torch.optim.Optimizer) -> None:
+def refuse_odd_moments(state: Any, optimizer: torch.optim.Optimizer, *, stepped: bool) -> None:
     """Raise `ValueError` for moments that aren't the optimiser's, which torch takes as they are.
 
-    It would go on with other weights, or write outside of a tensor that is too small. An optimiser
-    that has not taken a step has none.
+    It would go on with other weights, or write outside of a tensor that is too small.
+
+    Args:
+        stepped: has it taken a step? Before its first it has no moments, then those of all weights.
     """
     moments = state["state"]
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
-    if moments and set(moments) != set(range(len(parameters))):
-        raise ValueError(f"moments of {len(moments)} weights, there are {len(parameters)}")
+    count = len(parameters) if stepped else 0
+    if set(moments) != set(range(count)):
+        raise ValueError(f"moments of {len(moments)} weights, expected those of {count}")
     for place, kept in moments.items():
         shape = parameters[place].shape
         for name, expected in {"step": (), "exp_avg": shape, "exp_avg_sq": shape}.items():

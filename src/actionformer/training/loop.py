@@ -77,9 +77,8 @@ class _Training:
             if "optimizer" in state:  # else the training has ended
                 _refuse_other_kinds(state["model"], self.model)
                 self.model.load_state_dict(state["model"])
-                checkpoint.refuse_odd_moments(state["optimizer"], self.optimizer)
-                if state["history"] and not state["optimizer"]["state"]:
-                    raise ValueError("epochs without the optimiser's moments")
+                stepped = bool(state["history"])
+                checkpoint.refuse_odd_moments(state["optimizer"], self.optimizer, stepped=stepped)
                 self.optimizer.load_state_dict(state["optimizer"])
             self.history, self.trained_by = state["history"], state["trained_by"]
             self.run_id = state["run_id"]
