@@ -348,6 +348,14 @@ def test_a_mirrors_file_can_be_linked_to_and_is_never_written_to(tmp_path):
     assert there.read_bytes() == CONTENT
 
 
+def test_a_partial_file_is_called_as_what_it_becomes():
+    assert partial_file.name_of(Path("set/f.bin.0a1b2c3d.part")) == "f.bin"
+    # of a partial folder
+    assert (
+        partial_file.name_of(Path("f.0a1b2c3d.part/video.test.0001.npy")) == "video.test.0001.npy"
+    )
+
+
 @pytest.mark.parametrize("changed", [False, True], ids=["the same", "another one meanwhile"])
 def test_a_mirrors_file_goes_on_after_an_interruption(changed, tmp_path, monkeypatch):
     there = tmp_path / "mirror/set/f.bin"

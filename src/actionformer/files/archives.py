@@ -10,6 +10,7 @@ from typing import IO
 
 from actionformer.errors import InputError
 from actionformer.files.reading import decoded
+from actionformer.files.writing import megabytes
 
 # a text of an archive of annotations: the largest published one has 4 MB
 LARGEST_TEXT = 200_000_000
@@ -74,5 +75,5 @@ def _refuse_unusual(path: Path, members: Iterable[zipfile.ZipInfo]) -> None:
         seen.add(info.filename)
         total += info.file_size
     if total > LARGEST_TEXT:
-        size = f"{total / 1e6:,.1f} MB of text, expected at most {LARGEST_TEXT / 1e6:,.1f} MB"
+        size = f"{megabytes(total)} of text, expected at most {megabytes(LARGEST_TEXT)}"
         raise InputError(f"{path}: holds {size}; get the archive again")

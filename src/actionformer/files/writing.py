@@ -106,7 +106,7 @@ def needs_room(target: Path, size: int) -> None:
     free = shutil.disk_usage(target.parent).free
     if size > free:
         raise NoRoom(
-            f"{target}: needs {_megabytes(size)}, {_megabytes(free)} are free there; "
+            f"{target}: needs {megabytes(size)}, {megabytes(free)} are free there; "
             "free some, then run the same command again"
         )
 
@@ -118,11 +118,12 @@ def not_written(target: Path, error: OSError) -> OSError | NoRoom:
     reason, todo = os.strerror(error.errno), "see to the disk"
     if error.errno in NO_ROOM:
         free = shutil.disk_usage(target.parent).free
-        reason, todo = f"{reason}; {_megabytes(free)} are free there", "free some"
+        reason, todo = f"{reason}; {megabytes(free)} are free there", "free some"
     return NoRoom(f"{target}: not written ({reason}); {todo}, then run the same command again")
 
 
-def _megabytes(size: int) -> str:
+def megabytes(size: int) -> str:
+    """How messages name a size."""
     return f"{size / 1e6:,.1f} MB"
 
 

@@ -159,7 +159,7 @@ def refuse_other_weights(model: Path) -> None:
     if file_md5(model) != recorded_md5(model):
         wrong = f"not the file that {layout.manifest(model).name} beside it tells of"
         raise InputError(
-            f"{model}: {wrong}; delete it and train again (checkpoint.pt has the weights)"
+            f"{model}: {wrong}; delete it and train again (from checkpoint.pt, where that is)"
         )
 
 
