@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from actionformer import ActionFormer, load_experiment
 from actionformer.model.attention import windowed_attention
-from actionformer.model.layers import ScaledDropPath
+from actionformer.model.layers import ScaledDropPath, max_pooled
 from actionformer.model.precision import convolutions_in, effective
 from actionformer.params.experiment import ModelParams
 
@@ -131,6 +131,37 @@ def test_windowed_attention_equals_full_attention_under_a_band_mask(length, reac
     )
     found = windowed_attention(q, k, v, mask, reach)
     torch.testing.assert_close(found[:, :, :valid], expected[:, :, :valid], atol=1e-5, rtol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 20), st.booleans(), st.integers(0, 2**31))
+def test_the_skip_of_a_branch_block_is_a_max_pool_with_every_bit_in_training_or_not(
+    T, trained, seed
+):
+    """Its result lies in memory like its input: what comes after needs no copy."""
+    generator = torch.Generator().manual_seed(seed)
+    x_BTC = torch.randint(-2, 3, (2, T, 3), generator=generator).float().requires_grad_(trained)
+    found_BTC = max_pooled(x_BTC)
+    pool = torch.nn.MaxPool1d(3, stride=2, padding=1)
+    expected_BTC = pool(x_BTC.transpose(1, 2)).transpose(1, 2)
+    assert torch.equal(found_BTC, expected_BTC)
+    assert found_BTC.is_contiguous()
+    if trained:  # the first of equals is given all
+        gradients = []
+        for result_BTC in (found_BTC, expected_BTC):
+            gradients += torch.autograd.grad((result_BTC**2).sum(), x_BTC)
+        assert torch.equal(*gradients)
+
+
+def test_keys_out_of_sight_get_no_gradient():
+    """What a softmax weighs with 0 has none, whatever was added before it."""
+    q, k, v = (torch.randn(1, 2, 40, 4, requires_grad=True) for _ in range(3))
+    mask_BT = torch.arange(40)[None] < 30
+    out = windowed_attention(q, k, v, mask_BT, 3)
+    for gradient in torch.autograd.grad(out[:, :, 10:12].square().sum(), [k, v]):
+        assert gradient.isfinite().all()
+        assert gradient[:, :, :7].count_nonzero() == gradient[:, :, 15:].count_nonzero() == 0
+        assert gradient[:, :, 7:15].count_nonzero() > 0
 
 
 def test_a_window_far_longer_than_the_sequence_costs_no_more_than_the_sequence():

@@ -37,6 +37,7 @@ from actionformer.model.layers import (
     LearnedScale,
     ScaledDropPath,
     downsampled,
+    max_pooled,
 )
 from actionformer.model.losses import diou_loss, focal_loss
 from actionformer.model.state_dict_adapter import from_published
@@ -155,7 +156,8 @@ STEP = [
     *(Backbone.forward, Backbone._positions, TransformerBlock.forward, Head.forward, _one_sequence),
     *(MaskedSelfAttention.forward, windowed_attention, _around_blocks),
     *(Conv1.forward, Conv3.forward, Dropout.forward),
-    *(ConvNormReLU.forward, ScaledDropPath.forward, LearnedScale.forward, convolved, downsampled),
+    *(ConvNormReLU.forward, ScaledDropPath.forward, LearnedScale.forward),
+    *(convolved, downsampled, max_pooled),
     *(assign_targets, decoded, points, focal_loss, diou_loss),
 ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -82,10 +84,12 @@ def windowed_attention(
     query_W1 = torch.arange(W, device=q_BHTD.device)[:, None]
     distance_WY = torch.arange(2 * W, device=q_BHTD.device) - query_W1 - reach
     near_WY = distance_WY.abs() <= reach
-    visible_B1JWY = near_WY & valid_B1JY1.transpose(-1, -2) | (distance_WY == 0)
+    hidden_B1JWY = ~(near_WY & valid_B1JY1.transpose(-1, -2) | (distance_WY == 0))
 
     scores_BHJWY = (q_BHJWD * D**-0.5) @ k_BHJYD.transpose(-1, -2)
-    weights_BHJWY = scores_BHJWY.masked_fill(~visible_B1JWY, float("-inf")).softmax(-1)
+    # a sum passes gradients on as they are, and those of weights that are 0 are 0 by themselves
+    mask_B1JWY = scores_BHJWY.new_zeros(hidden_B1JWY.shape).masked_fill_(hidden_B1JWY, -math.inf)
+    weights_BHJWY = scores_BHJWY.add_(mask_B1JWY).softmax(-1)
     return (weights_BHJWY @ v_BHJYD).flatten(2, 3)[:, :, :T]
 
 

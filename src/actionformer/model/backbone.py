@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from actionformer.model.attention import MaskedSelfAttention
 from actionformer.model.dropout import Dropout
-from actionformer.model.layers import Conv1, ConvNormReLU, ScaledDropPath
+from actionformer.model.layers import Conv1, ConvNormReLU, ScaledDropPath, max_pooled
 from actionformer.params.experiment import ModelParams
 
 
@@ -38,7 +38,7 @@ class TransformerBlock(nn.Module):
         skip_BTC = x_BTC
         if self.stride == 2:
             # padded steps hold zeros here and can win the maximum, as in the published network
-            skip_BTC = F.max_pool1d(x_BTC.transpose(1, 2), 3, 2, 1).transpose(1, 2)
+            skip_BTC = max_pooled(x_BTC)
         x_BTC = skip_BTC * mask_BT1 + self.drop_path_attention(out_BTC)
         hidden = self.dropout(F.gelu(self.expand(self.norm_mlp(x_BTC))))
         out_BTC = self.dropout(self.contract(hidden)) * mask_BT1
