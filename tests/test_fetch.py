@@ -349,11 +349,9 @@ def test_a_mirrors_file_can_be_linked_to_and_is_never_written_to(tmp_path):
 
 
 def test_a_partial_file_is_called_as_what_it_becomes():
-    assert partial_file.name_of(Path("set/f.bin.0a1b2c3d.part")) == "f.bin"
-    # of a partial folder
-    assert (
-        partial_file.name_of(Path("f.0a1b2c3d.part/video.test.0001.npy")) == "video.test.0001.npy"
-    )
+    file, in_a_folder = Path("set/f.bin.0a1b2c3d.part"), Path("f.0a1b2c3d.part/video.0001.npy")
+    assert partial_file.name_of(file) == "f.bin"
+    assert partial_file.name_of(in_a_folder) == "video.0001.npy"
 
 
 @pytest.mark.parametrize("changed", [False, True], ids=["the same", "another one meanwhile"])

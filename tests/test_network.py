@@ -135,9 +135,7 @@ def test_windowed_attention_equals_full_attention_under_a_band_mask(length, reac
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 20), st.booleans(), st.integers(0, 2**31))
-def test_the_skip_of_a_branch_block_is_a_max_pool_with_every_bit_in_training_or_not(
-    T, trained, seed
-):
+def test_the_skip_of_a_branch_block_is_pytorchs_max_pool_bit_for_bit(T, trained, seed):
     """Its result lies in memory like its input: what comes after needs no copy."""
     generator = torch.Generator().manual_seed(seed)
     x_BTC = torch.randint(-2, 3, (2, T, 3), generator=generator).float().requires_grad_(trained)

@@ -127,11 +127,9 @@ class LearnedScale(nn.Module):
 
 
 def max_pooled(x_BTC: Tensor) -> Tensor:
-    """The largest of three steps, at half the rate: of every second step and its neighbours.
-
-    As an image of height 1, like a convolution: `max_pool1d` copies into another memory order where
-    no gradient is wanted, and leaves its result in that.
-    """
+    """The largest of every second step and its neighbours: (B, T / 2, C)."""
+    # As an image of height 1, like a convolution: where no gradient is wanted, max_pool1d copies
+    # into another memory order and leaves its result in that.
     image = x_BTC.transpose(1, 2).unsqueeze(2)
     return F.max_pool2d(image, (1, 3), (1, 2), (0, 1)).squeeze(2).transpose(1, 2)
 
