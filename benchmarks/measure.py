@@ -30,6 +30,7 @@ from actionformer.detection.decode import candidates
 from actionformer.detection.nms import batched_nms
 from actionformer.detection.predict import in_seconds, of_video
 from actionformer.evaluation import mean_average_precision
+from actionformer.model.layers import weights_stay
 from actionformer.params.experiment import Experiment
 from actionformer.stages.status import batches_of
 from actionformer.training import cost
@@ -189,7 +190,7 @@ def full_length(row: str, repeats: int) -> FullLength:
     one_step()
     step = beside_products(one_step, repeats)
     model, one = trainer.model.eval(), batch_of(experiment, [T], generator)
-    with torch.inference_mode():
+    with torch.inference_mode(), weights_stay(model):
         one_pass = partial(model, one.features_BCT, one.mask_BT)
         one_pass()
         forward = beside_products(one_pass, 2 * repeats)
@@ -231,7 +232,7 @@ def real_lengths(row: str, batches: int) -> RealLengths | None:
     chosen = [min(test[i], limit) for i in order]
     together = experiment.inference.batch_size
     groups = [chosen[k : k + together] for k in range(0, len(chosen), together)]
-    with torch.inference_mode():
+    with torch.inference_mode(), weights_stay(model):
         for lengths in [groups[0], *groups]:
             some = batch_of(experiment, lengths, generator)
             passes.append(beside_products(partial(model, some.features_BCT, some.mask_BT)))
@@ -265,7 +266,7 @@ def latency(row: str, device: str, repeats: int) -> dict[str, float]:
         "backbone": partial(model.backbone, x_BTC, video.mask_BT, T),
     }
     found = {}
-    with torch.inference_mode():
+    with torch.inference_mode(), weights_stay(model):
         for name, work in works.items():
             found[name] = seconds(partial(_finished, work, device), repeats=repeats, warm=3)
     return found

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from actionformer import ActionFormer
 from actionformer.model import convolution
 from actionformer.model.convolution import LONG, WIDE, convolved
-from actionformer.model.layers import Conv1, Conv3
+from actionformer.model.layers import Conv1, Conv3, weights_stay
 from actionformer.params.experiment import ModelParams
 
 WAYS = pytest.mark.parametrize("in_tiles", [False, True], ids=["tap by tap", "in tiles"])
@@ -20,6 +20,7 @@ WAYS = pytest.mark.parametrize("in_tiles", [False, True], ids=["tap by tap", "in
 
 def choose(monkeypatch, in_tiles):
     """Every convolution in tiles, or none."""
+    monkeypatch.setattr(convolution, "_wide", lambda weight_OC3: in_tiles)
     monkeypatch.setattr(convolution, "_in_tiles", lambda x_BTC, weight_OC3: in_tiles)
 
 
@@ -51,6 +52,9 @@ def test_results_and_gradients_are_those_of_pytorch(in_tiles, shape, bias, at_on
         found_BTO = ours(x_BTC)
         with torch.no_grad():
             predicted_BTO = ours(x_BTC)
+        with torch.no_grad(), weights_stay(ours):
+            again_BTO = ours(x_BTC)
+        assert torch.equal(again_BTO, predicted_BTO)
         found = torch.autograd.grad(found_BTO, [x_BTC, *ours.parameters()], upstream_BTO)
     out_BTO = theirs(x_BTC.transpose(1, 2)).transpose(1, 2)
     expected = torch.autograd.grad(out_BTO, [x_BTC, *theirs.parameters()], upstream_BTO)
@@ -98,6 +102,8 @@ def test_a_training_s_forward_pass_keeps_its_bits():
     layer, x_BTC = Conv3(WIDE, WIDE), torch.randn(1, LONG, WIDE)
     plain_BTO = convolved(x_BTC, layer.weight, None)
     assert torch.equal(layer(x_BTC), plain_BTO)
+    with weights_stay(layer):
+        assert torch.equal(layer(x_BTC), plain_BTO)
     with torch.no_grad():
         assert not torch.equal(layer(x_BTC), plain_BTO)
 
@@ -110,6 +116,34 @@ def test_only_wide_convolutions_over_many_steps_go_in_tiles():
         wanted = (C, O, T) == (WIDE, WIDE, LONG // 2)
         x_BTC, weight_OC3 = torch.empty(2, T, C), torch.empty(O, C, 3)
         assert convolution._in_tiles(x_BTC, weight_OC3) is wanted
+
+
+def test_where_weights_stay_what_tiles_need_of_them_is_made_once(monkeypatch):
+    """And a wide convolution over few steps goes in tiles, too."""
+    made = []
+    sums_of_taps = convolution._sums_of_taps
+    monkeypatch.setattr(convolution, "_sums_of_taps", lambda w: made.append(w) or sums_of_taps(w))
+    torch.manual_seed(0)
+    wide, narrow = Conv3(WIDE, WIDE), Conv3(WIDE, WIDE - 1)
+    videos = [torch.randn(1, T, WIDE) for T in (1, 32, LONG)]
+    with torch.no_grad(), weights_stay(wide, narrow):
+        for x_BTC in videos:
+            plain_BTO = convolved(x_BTC, wide.weight, None)
+            assert 0 < relative_error(wide(x_BTC), plain_BTO) < 3e-6
+            narrow_BTO = convolved(x_BTC, narrow.weight, None)
+            assert torch.equal(narrow(x_BTC), narrow_BTO)
+    assert len(made) == 1
+
+
+def test_weights_may_change_again_afterwards():
+    """However it ended."""
+    torch.manual_seed(0)
+    layer, x_BTC = Conv3(WIDE, WIDE), torch.randn(1, LONG, WIDE)
+    with pytest.raises(RuntimeError), torch.no_grad(), weights_stay(torch.nn.Sequential(layer)):
+        layer(x_BTC[..., :-1])  # a channel too few
+    with torch.no_grad():
+        layer.weight.mul_(2)
+        torch.testing.assert_close(layer(x_BTC), convolved(x_BTC, layer.weight, None))
 
 
 WIDE_NETWORK = ModelParams(

@@ -15,7 +15,10 @@ from actionformer.detection.decode import candidates, decode
 from actionformer.detection.levels import levels_of_views
 from actionformer.detection.nms import batched_nms, vote
 from actionformer.detection.predict import rounded
+from actionformer.model import convolution
 from actionformer.model.actionformer import Level
+from actionformer.model.convolution import WIDE
+from actionformer.model.layers import Conv3
 
 
 @settings(max_examples=50, deadline=None)
@@ -181,6 +184,23 @@ def test_lengths_have_a_millionth_more_in_the_union():
     )
     assert len(two_tiny_ones(method="hard", iou_threshold=0.99 * TINY_TIOU)) == 1
     assert len(two_tiny_ones(method="hard", iou_threshold=1.01 * TINY_TIOU)) == 2
+
+
+def test_what_tiles_need_of_weights_is_made_once_a_detection(short_training, monkeypatch):
+    """Not once a video, of which there are thousands; and not by what comes after."""
+    experiment, training_views, _ = short_training
+    network = ActionFormer(experiment.model.model_copy(update={"channels": WIDE})).eval()
+    tiled = [module for module in network.modules() if isinstance(module, Conv3)]
+    tiled = [conv for conv in tiled if min(conv.weight.shape[:2]) >= WIDE]
+    made = []
+    sums_of_taps = convolution._sums_of_taps
+    monkeypatch.setattr(convolution, "_sums_of_taps", lambda w: made.append(w) or sums_of_taps(w))
+    views = [replace(view, crop=None) for view in training_views[:3]]
+    for detections in (1, 2):
+        with torch.inference_mode():
+            for _ in levels_of_views([network], views, batch_size=1, device="cpu", what="detect"):
+                pass
+        assert len(made) == detections * len(tiled) > 0
 
 
 @pytest.mark.parametrize("size", [2, 5, 100])

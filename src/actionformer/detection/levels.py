@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from actionformer.data.loader import ordered_batches, sent
 from actionformer.data.view import View
 from actionformer.model.actionformer import Level
+from actionformer.model.layers import weights_stay
 from actionformer.progress import progress
 
 
@@ -18,7 +19,8 @@ def levels_of_views(
 ) -> Iterator[tuple[View, list[list[Level]]]]:
     """Every view in order, with the levels of each network: batches of one.
 
-    A GPU computes a batch while the caller works on the one before.
+    A GPU computes a batch while the caller works on the one before. The networks' weights have to
+    stay as they are until the last view has come.
 
     Args:
         what: stands beside the bar that shows how far it is.
@@ -27,12 +29,13 @@ def levels_of_views(
     batches = sent(ordered_batches(views, batch_size=batch_size), device)
     shown = progress(batches, what, unit="batch", total=len(groups))
     before: _OnTheWay | None = None
-    for group, batch in zip(groups, shown, strict=True):
-        levels = [network(batch.features_BCT, batch.mask_BT) for network in networks]
-        begun = _OnTheWay(group, levels, device)
-        if before is not None:
-            yield from before.arrived()
-        before = begun
+    with weights_stay(*networks):
+        for group, batch in zip(groups, shown, strict=True):
+            levels = [network(batch.features_BCT, batch.mask_BT) for network in networks]
+            begun = _OnTheWay(group, levels, device)
+            if before is not None:
+                yield from before.arrived()
+            before = begun
     if before is not None:
         yield from before.arrived()
 

@@ -26,7 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Tiles pay where their products are large: channels on both sides, steps of the whole batch.
+# Tiles pay where their products are large: channels on both sides, steps of the whole batch, which
+# have to make up for the sums of the taps where nobody keeps those.
 WIDE, LONG = 256, 512
 # bytes of the sums of the tiles that are computed at once: they stay in the processor's cache
 AT_ONCE = 16 * 2**20
@@ -43,15 +44,30 @@ def convolved(
     return out.squeeze(2).transpose(1, 2)
 
 
-def convolved_on_cpu(x_BTC: Tensor, weight_OC3: Tensor, bias_O: Tensor | None) -> Tensor:
-    """The dense convolution with kernel 3, where no gradient of it is wanted: (B, T, O)."""
-    if not _in_tiles(x_BTC, weight_OC3):
-        return convolved(x_BTC, weight_OC3, bias_O)
-    out_LO = _convolved_in_tiles(_one_after_another(x_BTC), _sums_of_taps(weight_OC3))
+def convolved_on_cpu(
+    x_BTC: Tensor, weight_OC3: Tensor, bias_O: Tensor | None, sums_6OC: Tensor | None = None
+) -> Tensor:
+    """The dense convolution with kernel 3, where no gradient of it is wanted: (B, T, O).
+
+    Args:
+        sums_6OC: `kept_sums` of the weight, if somebody keeps them: with them tiles pay over few
+            steps, too.
+    """
+    if sums_6OC is None:
+        if not _in_tiles(x_BTC, weight_OC3):
+            return convolved(x_BTC, weight_OC3, bias_O)
+        sums_6OC = _sums_of_taps(weight_OC3)
+    out_LO = _convolved_in_tiles(_one_after_another(x_BTC), sums_6OC)
     # the rows of zeros between videos have results, too
     B, T, _ = x_BTC.shape
     out_BTO = out_LO[: B * (T + 1)].view(B, T + 1, -1)[:, :T]
     return out_BTO if bias_O is None else out_BTO.add_(bias_O)
+
+
+@torch.no_grad()
+def kept_sums(weight_OC3: Tensor) -> Tensor | None:
+    """What tiles need of a weight that no longer changes; None where it is too narrow for them."""
+    return _sums_of_taps(weight_OC3) if _wide(weight_OC3) else None
 
 
 class TrainedOnCPU(torch.autograd.Function):
@@ -85,7 +101,11 @@ class TrainedOnCPU(torch.autograd.Function):
 
 def _in_tiles(x_BTC: Tensor, weight_OC3: Tensor) -> bool:
     B, T, _ = x_BTC.shape
-    return min(weight_OC3.shape[:2]) >= WIDE and B * T >= LONG
+    return _wide(weight_OC3) and B * T >= LONG
+
+
+def _wide(weight_OC3: Tensor) -> bool:
+    return min(weight_OC3.shape[:2]) >= WIDE
 
 
 def _one_after_another(x_BTC: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from actionformer import interrupts
 from actionformer.data.loader import Batch, order_of, padded
 from actionformer.data.view import steps_kept
 from actionformer.model.actionformer import ActionFormer
+from actionformer.model.layers import weights_stay
 from actionformer.params.experiment import Experiment, ModelParams
 from actionformer.training.average import WeightAverage
 from actionformer.training.loop import step_of
@@ -204,7 +205,8 @@ def measured(experiment: Experiment, batches: Batches, device: str) -> Speed:
         levels = network(batch.features_BCT, batch.mask_BT)
         float(levels[-1].logits_BTK.sum())  # waits for a GPU
 
-    test = line(batches.test, experiment.inference.batch_size, forward)
+    with weights_stay(network):
+        test = line(batches.test, experiment.inference.batch_size, forward)
     rate = statistics.median(rates)
     return Speed(step.times(1 / rate), test.times(1 / rate), rate)
 
