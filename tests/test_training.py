@@ -52,6 +52,7 @@ from actionformer.training.history import read_history, write_history
 from actionformer.training.loop import Origin, train, training_step
 from actionformer.training.observer import Observer
 from actionformer.training.optimizer import AdamW, adamw, learning_rate, parameter_groups
+from actionformer.training.packing import packed
 from conftest import assert_same_tensors
 
 
@@ -265,6 +266,81 @@ def test_a_checkpoint_that_no_training_has_written_is_refused(
     edited(tmp_path / "checkpoint.pt", edit)
     with pytest.raises(InputError, match=f"not a checkpoint of this network .*{words}"):
         train(*short_training, seed=3, run=tmp_path)
+
+
+KINDS = st.sampled_from([torch.float32, torch.float64, torch.int64, torch.bool])
+SHAPES = st.lists(st.integers(0, 3), min_size=1, max_size=3)
+# not all in the order of their numbers in memory
+TENSORS = st.one_of(
+    st.builds(lambda shape, kind: torch.randn(shape).to(kind).movedim(0, -1), SHAPES, KINDS),
+    st.builds(torch.tensor, st.integers(-9, 9)),
+)
+PLAIN = st.one_of(st.none(), st.integers(), st.floats(allow_nan=False), st.text(), st.just([{}]))
+STATES = st.dictionaries(
+    st.one_of(st.text(), st.integers(0, 9)),
+    st.recursive(
+        TENSORS | PLAIN, lambda inner: st.dictionaries(st.text(), inner, max_size=3), max_leaves=9
+    ),
+    max_size=4,
+)
+
+
+@given(STATES)
+def test_a_state_is_read_as_it_was_written(state):
+    """Its tensors lie end to end in the file, and nowhere else afterwards."""
+
+    def same(ours, theirs):
+        if isinstance(theirs, dict):
+            assert set(ours) == set(theirs)
+            for key, value in theirs.items():
+                same(ours[key], value)
+        elif isinstance(theirs, torch.Tensor):
+            assert ours.dtype == theirs.dtype
+            assert torch.equal(ours, theirs)
+            assert ours.untyped_storage().nbytes() == ours.nbytes
+        else:
+            assert ours == theirs
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "checkpoint.pt"
+        checkpoint.save_state(path, state)
+        same(checkpoint.load(path), state)
+        first = path.read_bytes()
+        checkpoint.save_state(path, state)
+        assert path.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        (("nowhere", "weight"), "torch.float32", (2,)),
+        (("model", "weight"), "torch.int64", (2,)),
+        (("model", "weight"), "torch.float32", (3,)),
+        (("model", "weight"), "torch.float32", 2),
+        (("epochs", "weight"), "torch.float32", (2,)),
+    ],
+)
+def test_a_state_whose_tensors_lie_elsewhere_is_refused(tmp_path, place):
+    content = packed({"model": {"weight": torch.zeros(2)}, "epochs": 3})
+    checkpoint.save(tmp_path / "checkpoint.pt", content | {"places": [place]})
+    with pytest.raises(InputError, match=r"not a complete checkpoint .* delete it"):
+        checkpoint.load(tmp_path / "checkpoint.pt")
+
+
+def test_an_interrupted_training_of_before_tensors_lay_end_to_end_goes_on(
+    short_training, interrupted, tmp_path
+):
+    """Each of its tensors stands in the file by itself."""
+    weights = []
+    for written in (checkpoint.save_state, checkpoint.save):
+        run = tmp_path / written.__name__
+        run.mkdir()
+        written(run / "checkpoint.pt", checkpoint.load(interrupted))
+        looker = Interrupting(after=5)
+        train(*short_training, seed=3, run=run, observer=looker)
+        assert looker.finished == [1, 2]
+        weights.append(checkpoint.load(run / "model.pt")["state_dict"])
+    assert_same_tensors(*weights)
 
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)

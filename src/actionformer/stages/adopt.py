@@ -331,7 +331,7 @@ def _checkpoint(experiment: Experiment, seed: int, run: Path) -> None:
             "made_with": made,
             "trained_by": provenance.trained_by(lineage, epochs) if epochs else [],
         }
-        checkpoint.save(path, state | told)
+        checkpoint.save_state(path, state | told)
 
 
 # ------------------------------------------------------------------------------------ shared steps

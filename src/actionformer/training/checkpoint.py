@@ -22,6 +22,7 @@ from actionformer.files.writing import atomic_path
 from actionformer.model.actionformer import ActionFormer
 from actionformer.params.experiment import Experiment
 from actionformer.params.stored import stored_experiment
+from actionformer.training import packing
 
 # of numbers in weights
 KINDS = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool)
@@ -39,6 +40,11 @@ def save(path: Path, content: dict[str, Any]) -> None:
         except RuntimeError as error:
             # torch says where in the archive it was, and not what the disk said
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a training's `checkpoint.pt`; otherwise as `save`."""
+    save(path, packing.packed(state))
 
 
 def _bytes_of(content: Any) -> int:
@@ -68,6 +74,8 @@ def load(path: Path, *, maker: str = "train", tensors: bool = True) -> dict[str,
             warnings.catch_warnings(action="ignore"),
         ):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=not tensors)
+        if isinstance(content, dict) and packing.is_packed(content):
+            content = packing.unpacked(content, copy=tensors)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; {maker} first") from None
     except Exception as error:  # a damaged file can raise anything
@@ -140,7 +148,7 @@ def slim(path: Path) -> None:
     if not path.exists() or "optimizer" not in load(path, tensors=False):
         return
     content = load(path)
-    save(path, {name: content[name] for name in content if name not in ("model", "optimizer")})
+    save_state(path, {key: content[key] for key in content if key not in ("model", "optimizer")})
 
 
 def _numpy_scalars() -> list[Any]:

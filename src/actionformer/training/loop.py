@@ -100,7 +100,7 @@ class _Training:
         }
         if origin.made_with is not None:
             content["made_with"] = origin.made_with
-        checkpoint.save(path, content)
+        checkpoint.save_state(path, content)
 
 
 def _refuse_other_kinds(state: Mapping[str, Any], network: torch.nn.Module) -> None:
