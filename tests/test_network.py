@@ -216,3 +216,15 @@ def test_initial_weights_are_as_the_method_says():
             assert not module.bias.any(), name
         if isinstance(module, ScaledDropPath):
             assert torch.allclose(module.scale, torch.full_like(module.scale, 1e-4))
+
+
+def test_features_of_full_length_are_not_copied():
+    """There is nothing to pad them with, and they are the largest tensor of a forward pass."""
+    model = ActionFormer(SMALL).eval()
+    reached = []
+    model.backbone.register_forward_pre_hook(lambda module, inputs: reached.append(inputs[0]))
+    for length in (SMALL.max_seq_len, SMALL.max_seq_len - 1):
+        features_BCT = torch.randn(1, length, SMALL.in_channels).transpose(1, 2)
+        model(features_BCT, torch.ones(1, length, dtype=torch.bool))
+        whole = length == SMALL.max_seq_len
+        assert (reached[-1].data_ptr() == features_BCT.data_ptr()) is whole
