@@ -228,3 +228,16 @@ def test_features_of_full_length_are_not_copied():
         model(features_BCT, torch.ones(1, length, dtype=torch.bool))
         whole = length == SMALL.max_seq_len
         assert (reached[-1].data_ptr() == features_BCT.data_ptr()) is whole
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_what_a_network_is_given_stays_as_it_was(training):
+    """At full length it works on the caller's own tensors."""
+    model = ActionFormer(SMALL).train(training)
+    features_BCT = torch.randn(2, SMALL.in_channels, SMALL.max_seq_len)
+    mask_BT = torch.arange(SMALL.max_seq_len) < torch.tensor([[SMALL.max_seq_len], [5]])
+    before = features_BCT.clone(), mask_BT.clone()
+    with torch.set_grad_enabled(training):
+        model(features_BCT, mask_BT)
+    assert torch.equal(features_BCT, before[0])
+    assert torch.equal(mask_BT, before[1])

@@ -85,8 +85,9 @@ class ActionFormer(nn.Module):
         length = features_BCT.shape[-1]
         padding = self.padded_length(length) - length
         x_BTC, mask_BT = features_BCT.transpose(1, 2), mask_BT.bool()
-        if padding:  # by nothing, `pad` would copy
-            x_BTC, mask_BT = F.pad(x_BTC, (0, 0, 0, padding)), F.pad(mask_BT, (0, padding))
+        if padding:  # `pad` copies even where it adds nothing
+            x_BTC = F.pad(x_BTC, (0, 0, 0, padding))
+            mask_BT = F.pad(mask_BT, (0, padding))
         with convolutions_in(self.precision), products_in(self.precision, x_BTC.device):
             pyramid = self.backbone(x_BTC, mask_BT, self.published_length(length))
             predicted = self.head(pyramid)

@@ -35,10 +35,13 @@ class Conv3(nn.Conv1d):
             nn.init.zeros_(self.bias)
         self._sums_6OC: Tensor | None = None
 
-    def keep_sums(self, *, keep: bool) -> None:
-        """Keeps what predictions make of the weight on a CPU, or gives it up: `weights_stay`."""
-        dense = self._dense_on_cpu(self.weight)
-        self._sums_6OC = kept_sums(self.weight) if keep and dense else None
+    def keep_sums(self) -> None:
+        """Keep what predictions on a CPU make of the weight, which now stays: `weights_stay`."""
+        if self._dense_on_cpu(self.weight):
+            self._sums_6OC = kept_sums(self.weight)
+
+    def drop_sums(self) -> None:
+        self._sums_6OC = None
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         if self._dense_on_cpu(x_BTC):
@@ -71,11 +74,11 @@ def weights_stay(*networks: nn.Module) -> Iterator[None]:
         convolutions += [module for module in network.modules() if isinstance(module, Conv3)]
     try:
         for convolution in convolutions:
-            convolution.keep_sums(keep=True)
+            convolution.keep_sums()
         yield
     finally:
         for convolution in convolutions:
-            convolution.keep_sums(keep=False)
+            convolution.drop_sums()
 
 
 class Conv1(nn.Conv1d):
