@@ -39,8 +39,8 @@ from actionformer.training.cost import Trainer, batch_of, matrix_rate
 THREADS = 2
 # seconds: shorter work is measured many times over
 AT_LEAST = 0.5
-# seconds: shorter steps are repeated more often, on a machine whose rate comes and goes in seconds
-STEP_AT_LEAST = 2.5
+# seconds of steps for every repeat that is asked for: few short ones tell of one moment alone
+STEPS_A_REPEAT = 2.5
 # smaller products do not fill a GPU
 GPU_MATRIX = 8192
 
@@ -190,8 +190,8 @@ def full_length(row: str, repeats: int) -> FullLength:
     trainer, generator = Trainer(experiment), torch.Generator().manual_seed(0)
     one_step = partial(trainer.step, batch_of(experiment, lengths, generator))
     one_step()
-    short = STEP_AT_LEAST / _timed(one_step)
-    step = beside_products(one_step, round(repeats * max(1, short)))
+    enough = round(repeats * STEPS_A_REPEAT / _timed(one_step))
+    step = beside_products(one_step, max(repeats, enough))
     model, one = trainer.model.eval(), batch_of(experiment, [T], generator)
     with torch.inference_mode(), weights_stay(model):
         one_pass = partial(model, one.features_BCT, one.mask_BT)
