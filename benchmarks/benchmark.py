@@ -89,9 +89,9 @@ One video at full length. GMACs are multiply-adds of convolutions and matrix pro
 fvcore counts for them; latency is the median of single forward passes on (1, C, T).
 """
 REAL_LENGTHS = """\
-A step of a training epoch, and a test video's forward pass in batches of the row's size, on lengths
-drawn from the real ones; the peers pad to full length. EPIC's peer is reckoned from THUMOS-14's by
-the FLOPs.
+A step of a training epoch, and a test video's forward pass in the batches of a detection, on
+lengths drawn from the real ones; the peers pad to full length. EPIC's peer is reckoned from
+THUMOS-14's by the FLOPs.
 """
 FULL_LENGTH_HEADS = [
     "row",

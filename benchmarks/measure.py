@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from actionformer import ActionFormer, load_experiment
 from actionformer.data.detections import read_results
 from actionformer.data.features import FeatureStore, pack
-from actionformer.data.loader import training_batches
+from actionformer.data.loader import of_like_lengths, training_batches
 from actionformer.data.view import View, views
 from actionformer.detection.decode import candidates
 from actionformer.detection.nms import batched_nms
@@ -231,15 +231,17 @@ def real_lengths(row: str, batches: int) -> RealLengths | None:
 
     model, passes = trainer.model.eval(), []
     limit = experiment.data.test_pad_length or max(test)
-    order = torch.randperm(len(test), generator=generator)[: 4 * batches].tolist()
-    chosen = [min(test[i], limit) for i in order]
-    together = experiment.inference.batch_size
-    groups = [chosen[k : k + together] for k in range(0, len(chosen), together)]
+    inputs = [min(length, limit) for length in test]
+    longest = experiment.model.max_seq_len
+    # of all videos: those of a few would be padded more
+    together = of_like_lengths(inputs, longest=longest, batch_size=experiment.inference.batch_size)
+    order = torch.randperm(len(together), generator=generator)[: 4 * batches].tolist()
+    groups = [[inputs[place] for place in together[i]] for i in order]
     with torch.inference_mode(), weights_stay(model):
         for lengths in [groups[0], *groups]:
             some = batch_of(experiment, lengths, generator)
             passes.append(beside_products(partial(model, some.features_BCT, some.mask_BT)))
-    longest = experiment.model.max_seq_len
+    chosen = [length for lengths in groups for length in lengths]
     padded = [model.published_length(length) for length in chosen]
     return RealLengths(
         step=_mean(steps[1:], len(sample)),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +14,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from actionformer import ActionFormer, load_experiment
+from actionformer.data.loader import of_like_lengths
+from actionformer.data.view import views
 from actionformer.detection.decode import candidates, decode
 from actionformer.detection.levels import levels_of_views
 from actionformer.detection.nms import batched_nms, vote
-from actionformer.detection.predict import rounded
+from actionformer.detection.predict import predict, rounded
 from actionformer.model import convolution
 from actionformer.model.actionformer import Level
 from actionformer.model.convolution import WIDE
@@ -214,13 +219,98 @@ def test_videos_have_their_own_levels_however_many_share_a_batch(short_training,
     def seen(batch_size):
         options = {"batch_size": batch_size, "device": "cpu", "what": "detect"}
         found = {}
-        for view, of_networks in levels_of_views(networks, views, **options):
-            found[view.video] = [decode(levels, 0) for levels in of_networks]
+        for place, of_networks in levels_of_views(networks, views, **options):
+            found[views[place].video] = [decode(levels, 0) for levels in of_networks]
         return found
 
     with torch.inference_mode():
         alone, together = seen(1), seen(size)
-    assert list(together) == list(alone) == [view.video for view in views]
+    assert sorted(together) == sorted(alone) == sorted(view.video for view in views)
     for video, of_networks in alone.items():
         for ours, expected in zip(together[video], of_networks, strict=True):
             torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+@given(
+    st.lists(st.integers(0, 60), max_size=60),
+    st.integers(1, 4),
+)
+def test_batches_have_as_many_steps_as_some_full_ones_and_never_a_longer_video_with_others(
+    lengths, batch_size
+):
+    longest = 40
+    batches = of_like_lengths(lengths, longest=longest, batch_size=batch_size)
+    assert sorted(itertools.chain(*batches)) == list(range(len(lengths)))
+    for batch in batches:
+        padded_to = max(lengths[place] for place in batch)
+        assert len(batch) == 1 or padded_to <= longest
+        assert len(batch) * padded_to <= max(batch_size * longest, padded_to)
+    longer = sum(length > longest for length in lengths)
+    assert len(batches) <= longer + math.ceil((len(lengths) - longer) / batch_size)
+
+
+@pytest.fixture(scope="module")
+def of_all_lengths():
+    """(experiment, test views, network) of a row that adds positions, stretched over long videos.
+
+    Short videos stand on both sides of one that is longer than those of training.
+    """
+    experiment = load_experiment("ego4d_slowfast", "demo")
+    longest, rng = experiment.model.max_seq_len, np.random.default_rng(0)
+    inference = experiment.inference.model_copy(update={"batch_size": 2})
+    data = experiment.data.model_copy(update={"loader": "pad"})
+    experiment = experiment.model_copy(update={"inference": inference, "data": data})
+    subset, fps = experiment.dataset.eval_subset, experiment.features.fps
+    videos, features = {}, {}
+    for name, length in {"b": 20, "a": 2 * longest + 7, "d": longest, "c": 50, "e": 4}.items():
+        features[name] = rng.standard_normal((length, experiment.model.in_channels), np.float32)
+        seconds = length * experiment.features.stride_frames / (fps or 30)
+        videos[name] = {"subset": subset, "duration": seconds, "annotations": []}
+        videos[name] |= {"fps": 30, "frame": round(seconds * 30)}
+    torch.manual_seed(0)
+    test_views = views({"database": videos}, features, experiment, "test")
+    return experiment, test_views, ActionFormer(experiment.model).eval()
+
+
+def test_videos_are_detected_the_same_beside_others_of_any_length(of_all_lengths):
+    """The table of positions is stretched over a video that is too long for it, and no other."""
+    _, test_views, network = of_all_lengths
+    options = {"batch_size": 8, "device": "cpu", "what": "detect"}
+    with torch.inference_mode():
+        together = dict(levels_of_views([network], test_views, **options))
+        assert len(together) == len(test_views) == 5
+        for place, view in enumerate(test_views):
+            sample = view.load(random.Random(0))
+            alone = network(sample.features_CT[None], sample.mask_T[None])
+            found, expected = decode(together[place][0], 0), decode(alone, 0)
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_videos_come_out_in_the_order_that_they_stand_in(of_all_lengths):
+    experiment, test_views, network = of_all_lengths
+    classes = [str(number) for number in range(experiment.model.num_classes)]
+    results = predict(network, test_views, experiment.inference, classes)
+    assert list(results) == ["b", "a", "d", "c", "e"]
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        {},
+        {"test_pad_length": 32},
+        {"loader": "resize", "resize_length": 16},
+        {"loader": "sliding", "window_size": 24, "window_overlap_ratio": 0.25},
+        {"loader": "sliding", "window_size": 24, "loading": "corrected"},
+    ],
+)
+@pytest.mark.parametrize("length", [5, 32, 50])
+def test_a_test_view_knows_how_many_steps_it_will_have(loader, length):
+    experiment = load_experiment("thumos14_i3d", "demo")
+    data = experiment.data.model_copy(update=loader)
+    experiment = experiment.model_copy(update={"data": data})
+    # the annotation is longer than the features, whose end a window then passes
+    video = {"subset": experiment.dataset.eval_subset, "duration": 12.0, "frame": 360}
+    database = {"database": {"v": video | {"annotations": []}}}
+    features = {"v": np.zeros((length, experiment.model.in_channels), np.float32)}
+    for view in views(database, features, experiment, "test"):
+        assert view.steps == int(view.load(random.Random(0)).mask_T.sum())

@@ -32,16 +32,17 @@ def test_hours_are_reckoned_of_the_batches_that_training_has(longest, short_trai
     experiment = experiment.model_copy(update={"data": data})
     reckoned = cost.batches_of(experiment, lengths, lengths).training
     assert len(reckoned) == experiment.training.epochs > 1
-    for epoch, padded_to in enumerate(reckoned):
+    for epoch, shapes in enumerate(reckoned):
         batch_size = experiment.training.batch_size
         batches = training_batches(training_views, batch_size=batch_size, epoch=epoch, seed=0)
-        assert padded_to == [batch.mask_BT.shape[1] for batch in batches]
+        assert shapes == [cost.BatchShape(*batch.mask_BT.shape) for batch in batches]
 
 
 def test_a_slow_moment_of_the_machine_changes_no_hours(short_training, monkeypatch):
     """Every time counts at the rate of matrix products right then."""
     experiment, _, _ = short_training
-    batches = cost.Batches([[40, 80, 120]], [40, 80, 120])
+    shapes = [cost.BatchShape(1, length) for length in (40, 80, 120)]
+    batches, one = cost.Batches([shapes], shapes), [cost.BatchShape(2, 40)]
 
     def measured(rates):
         """On a machine with these rates, where every batch has 1e9 operations."""
@@ -53,9 +54,9 @@ def test_a_slow_moment_of_the_machine_changes_no_hours(short_training, monkeypat
 
     steady = measured([1e11] * 7)
     shaken = measured([1e11, 1e11, 2e10, 5e10, 1e11, 3e10, 1e11])
-    assert steady.step.seconds([80]) == pytest.approx(0.01)
-    assert shaken.at(steady.rate).step.seconds([80]) == pytest.approx(0.01)
-    assert shaken.at(steady.rate / 2).test.seconds([80]) == pytest.approx(0.02)
+    assert steady.step.seconds(one) == pytest.approx(0.01)
+    assert shaken.at(steady.rate).step.seconds(one) == pytest.approx(0.01)
+    assert shaken.at(steady.rate / 2).test.seconds(one) == pytest.approx(0.02)
 
 
 def test_rows_that_were_measured_at_other_moments_are_told_at_one_rate(tmp_path, monkeypatch):
@@ -90,20 +91,24 @@ def test_a_damaged_file_of_speeds_is_one_line(wrong, tmp_path, monkeypatch):
         status.speed_of(row, "cpu")
 
 
+def seconds_of(line, steps):
+    return line.seconds([cost.BatchShape(1, steps)])
+
+
 @given(st.lists(st.integers(1, 3000), min_size=3, max_size=3), st.data())
-def test_a_longer_batch_is_never_reckoned_quicker_nor_one_for_nothing(lengths, data):
-    """However few and near the lengths that were measured, and however slow a moment was."""
+def test_a_larger_batch_is_never_reckoned_quicker_nor_one_for_nothing(steps, data):
+    """However few and alike the batches that were measured, and however slow a moment was."""
     seconds = data.draw(st.lists(st.floats(0.01, 100), min_size=3, max_size=3))
-    line = cost.Line.through(lengths, seconds)
+    line = cost.Line.through(steps, seconds)
     assert line.constant >= 0
     assert line.per_step >= 0
-    assert min(seconds) <= line.seconds([max(lengths)]) * (1 + 1e-9)
-    assert line.seconds([min(lengths)]) <= max(seconds) * (1 + 1e-9)
+    assert min(seconds) <= seconds_of(line, max(steps)) * (1 + 1e-9)
+    assert seconds_of(line, min(steps)) <= max(seconds) * (1 + 1e-9)
 
 
 @given(st.sets(st.integers(1, 3000), min_size=2), st.floats(0, 10), st.floats(1e-6, 0.1))
-def test_times_that_grow_evenly_are_reckoned_as_they_are(lengths, constant, per_step):
-    ordered = sorted(lengths)
-    line = cost.Line.through(ordered, [constant + per_step * length for length in ordered])
-    for length in (1, 100, 5000):
-        assert line.seconds([length]) == pytest.approx(constant + per_step * length, rel=1e-3)
+def test_times_that_grow_evenly_are_reckoned_as_they_are(steps, constant, per_step):
+    ordered = sorted(steps)
+    line = cost.Line.through(ordered, [constant + per_step * count for count in ordered])
+    for count in (1, 100, 5000):
+        assert seconds_of(line, count) == pytest.approx(constant + per_step * count, rel=1e-3)

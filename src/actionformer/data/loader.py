@@ -145,17 +145,35 @@ def order_of(count: int, epoch: int) -> list[int]:
     return order
 
 
-def ordered_batches(
-    views: Sequence[View], *, batch_size: int, workers: int = WORKERS
-) -> Iterator[Batch]:
-    """All views in order, `batch_size` at a time, read ahead by so many threads."""
+def of_like_lengths(lengths: Sequence[int], *, longest: int, batch_size: int) -> list[list[int]]:
+    """Places of the inputs of every test batch, the longest ones first.
+
+    A batch has as many steps as `batch_size` inputs of `longest` steps, padding included, so that
+    short inputs, of which one alone takes nearly as long as several, come together. One that is
+    longer is alone: a position table is stretched over it, and over it only
+    (`Backbone.forward`).
+    """
+    room = batch_size * longest
+    batches: list[list[int]] = []
+    padded_to = 0
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        fits = padded_to <= longest and batches and (len(batches[-1]) + 1) * padded_to <= room
+        if fits:
+            batches[-1].append(place)
+        else:
+            batches.append([place])
+            padded_to = lengths[place]
+    return batches
+
+
+def batches_of_views(batches: Iterable[Sequence[View]]) -> Iterator[Batch]:
+    """Test views, put together as they are given, read ahead."""
 
     def load(chosen: Sequence[View]) -> Batch:
         rng = random.Random(0)  # test views draw nothing
         return collate([view.load(rng) for view in chosen])
 
-    firsts = range(0, len(views), batch_size)
-    return _ahead(load, [views[first : first + batch_size] for first in firsts], workers)
+    return _ahead(load, batches, WORKERS)
 
 
 def _ahead(load: Callable[[Item], Loaded], items: Iterable[Item], workers: int) -> Iterator[Loaded]:

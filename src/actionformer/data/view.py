@@ -184,6 +184,16 @@ class View:
         """All steps of a stored array or a part of one, the used channels of it, as float32."""
         return np.asarray(stored_TC[:, self.channels], np.float32)
 
+    @property
+    def steps(self) -> int:
+        """How many `load` gives of a test view, without padding."""
+        if self.resize_length is not None:
+            return self.resize_length
+        stored = len(self.features[self.video])
+        if self.window is not None:
+            return max(min(self.window.stop, stored) - self.window.start, 0)
+        return stored if self.pad_length is None else min(stored, self.pad_length)
+
     def to_seconds(self, segments_N2: Tensor | NDArray[Any]) -> Tensor:
         """Grid units -> seconds within [0, duration], in float32."""
         segments_N2 = torch.as_tensor(segments_N2, dtype=torch.float32)

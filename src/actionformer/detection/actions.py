@@ -12,7 +12,7 @@ from actionformer.data.view import View
 from actionformer.detection.decode import best_pairs, decode
 from actionformer.detection.levels import levels_of_views
 from actionformer.detection.nms import Detections
-from actionformer.detection.predict import in_seconds, of_video
+from actionformer.detection.predict import by_video, in_seconds, of_video
 from actionformer.model.actionformer import ActionFormer
 from actionformer.params.experiment import InferenceParams
 
@@ -33,27 +33,27 @@ def predict_actions(
 
     NMS runs within every pair of the two.
     """
-    collected: dict[str, list[Detections]] = {}
+    found: dict[int, Detections] = {}
     every = levels_of_views(
         [noun, verb], views, batch_size=params.batch_size, device=device, what="detect actions"
     )
-    for view, (noun_levels, verb_levels) in every:
+    for place, (noun_levels, verb_levels) in every:
         best = fuse(decode(noun_levels, 0), decode(verb_levels, 0), params)
-        collected.setdefault(view.video, []).append(in_seconds(view, best, params))
+        found[place] = in_seconds(views[place], best, params)
     sliding = any(view.window is not None for view in views)
     pairs = [(verb_name, noun_name) for verb_name in verbs for noun_name in nouns]
     # while NMS runs, an action's label is the number of its pair
     numbers = [str(number) for number in range(len(pairs))]
     results: dict[str, list[dict[str, Any]]] = {}
-    for video, parts in collected.items():
+    for video, parts in by_video(views, found).items():
         results[video] = []
-        for found in of_video(video, parts, params, numbers, sliding=sliding):
-            verb_name, noun_name = pairs[int(found["label"])]
+        for detection in of_video(video, parts, params, numbers, sliding=sliding):
+            verb_name, noun_name = pairs[int(detection["label"])]
             action = {
-                "segment": found["segment"],
+                "segment": detection["segment"],
                 "verb": verb_name,
                 "noun": noun_name,
-                "score": found["score"],
+                "score": detection["score"],
             }
             results[video].append(action)
     return results

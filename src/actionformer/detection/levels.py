@@ -5,34 +5,41 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from actionformer.data.loader import ordered_batches, sent
+from actionformer.data.loader import batches_of_views, of_like_lengths, sent
 from actionformer.data.view import View
-from actionformer.model.actionformer import Level
+from actionformer.model.actionformer import ActionFormer, Level
 from actionformer.model.layers import weights_stay
 from actionformer.progress import progress
 
 
 def levels_of_views(
-    networks: Sequence[nn.Module], views: Sequence[View], *, batch_size: int, device: str, what: str
-) -> Iterator[tuple[View, list[list[Level]]]]:
-    """Every view in order, with the levels of each network: batches of one.
+    networks: Sequence[ActionFormer],
+    views: Sequence[View],
+    *,
+    batch_size: int,
+    device: str,
+    what: str,
+) -> Iterator[tuple[int, list[list[Level]]]]:
+    """The place of every view, the longest first, with the levels of each network: batches of one.
 
     A GPU computes a batch while the caller works on the one before. The networks' weights have to
     stay as they are until the last view has come.
 
     Args:
+        batch_size: as `of_like_lengths` has it, of inputs as long as the networks' `max_seq_len`.
         what: stands beside the bar that shows how far it is.
     """
-    groups = [views[first : first + batch_size] for first in range(0, len(views), batch_size)]
-    batches = sent(ordered_batches(views, batch_size=batch_size), device)
-    shown = progress(batches, what, unit="batch", total=len(groups))
+    lengths, longest = [view.steps for view in views], networks[0].params.max_seq_len
+    places = of_like_lengths(lengths, longest=longest, batch_size=batch_size)
+    batches = sent(batches_of_views([[views[i] for i in batch] for batch in places]), device)
+    shown = progress(batches, what, unit="batch", total=len(places))
     before: _OnTheWay | None = None
     with weights_stay(*networks):
-        for group, batch in zip(groups, shown, strict=True):
+        for places_B, batch in zip(places, shown, strict=True):
             levels = [network(batch.features_BCT, batch.mask_BT) for network in networks]
-            begun = _OnTheWay(group, levels, device)
+            begun = _OnTheWay(places_B, levels, device)
             if before is not None:
                 yield from before.arrived()
             before = begun
@@ -44,9 +51,9 @@ class _OnTheWay:
     """What networks say of a batch, on its way to the CPU, which asks a GPU for it once."""
 
     def __init__(
-        self, group: Sequence[View], of_networks: Sequence[Sequence[Level]], device: str
+        self, places_B: Sequence[int], of_networks: Sequence[Sequence[Level]], device: str
     ) -> None:
-        self._group = group
+        self._places_B = places_B
         self._event: torch.cuda.Event | None = None
         cuda = device.startswith("cuda")
 
@@ -60,9 +67,9 @@ class _OnTheWay:
             self._event = torch.cuda.Event()
             self._event.record(torch.cuda.current_stream(device))
 
-    def arrived(self) -> Iterator[tuple[View, list[list[Level]]]]:
-        """Its views, once all is there."""
+    def arrived(self) -> Iterator[tuple[int, list[list[Level]]]]:
+        """Its views' places and levels, once all is there."""
         if self._event is not None:
             self._event.synchronize()
-        for b, view in enumerate(self._group):
-            yield view, [[level.sample(b) for level in levels] for levels in self._levels]
+        for b, place in enumerate(self._places_B):
+            yield place, [[level.sample(b) for level in levels] for levels in self._levels]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from actionformer.data.detections import DetectionArrays
 from actionformer.data.view import View
@@ -16,11 +16,12 @@ from actionformer.detection.classifiers import VideoClassifier
 from actionformer.detection.decode import candidates, decode
 from actionformer.detection.levels import levels_of_views
 from actionformer.detection.nms import Detections, batched_nms
+from actionformer.model.actionformer import ActionFormer
 from actionformer.params.experiment import InferenceParams
 
 
 def predict(
-    model: nn.Module,
+    model: ActionFormer,
     views: Sequence[View],
     params: InferenceParams,
     classes: Sequence[str],
@@ -34,7 +35,7 @@ def predict(
 
 @torch.inference_mode()
 def predict_arrays(
-    model: nn.Module,
+    model: ActionFormer,
     views: Sequence[View],
     params: InferenceParams,
     classes: Sequence[str],
@@ -42,19 +43,31 @@ def predict_arrays(
     device: str = "cpu",
 ) -> dict[str, DetectionArrays]:
     """The same as `predict`, for an evaluation in the same process."""
-    collected: dict[str, list[Detections]] = {}
+    found: dict[int, Detections] = {}
     every = levels_of_views(
         [model], views, batch_size=params.batch_size, device=device, what="detect"
     )
-    for view, (levels,) in every:
+    for place, (levels,) in every:
         best = candidates(*decode(levels, 0), params)
-        collected.setdefault(view.video, []).append(in_seconds(view, best, params))
+        found[place] = in_seconds(views[place], best, params)
     # NMS of a sliding test waits for the last window of a video
     sliding = any(view.window is not None for view in views)
     results = {}
-    for video, parts in collected.items():
+    for video, parts in by_video(views, found).items():
         results[video] = _found_in(video, parts, params, classes, classifier, sliding=sliding)
     return results
+
+
+def by_video(views: Sequence[View], found: Mapping[int, Detections]) -> dict[str, list[Detections]]:
+    """What was found in the views of every video; videos and views in the order of `views`.
+
+    Args:
+        found: the place of a view -> its detections.
+    """
+    collected: dict[str, list[Detections]] = {}
+    for place, view in enumerate(views):
+        collected.setdefault(view.video, []).append(found[place])
+    return collected
 
 
 def in_seconds(

@@ -210,7 +210,12 @@ class TrainingParams(Params):
 class InferenceParams(Params):
     """Post-processing (METHOD section 5, items 1 to 5)."""
 
-    batch_size: int = Field(1, gt=0)
+    batch_size: int = Field(
+        1,
+        gt=0,
+        description="inputs of max_seq_len steps that the network sees at once; of shorter ones "
+        "as many as have as many steps, padding included",
+    )
     pre_nms_threshold: float = 0.001
     pre_nms_topk: int = Field(2000, gt=0)
     soft_nms_sigma: float = Field(0.5, gt=0)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from actionformer import layout, provenance
 from actionformer.data.annotations import Database
 from actionformer.data.detections import DetectionArrays
@@ -17,6 +15,7 @@ from actionformer.data.view import View, views
 from actionformer.detection.classifiers import VideoClassifier, load_classifier
 from actionformer.detection.predict import predict_arrays
 from actionformer.errors import InputError
+from actionformer.model.actionformer import ActionFormer
 from actionformer.model.precision import effective
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment, InferenceParams
@@ -37,7 +36,7 @@ class Detector:
     classifier: VideoClassifier | None
 
     def __call__(
-        self, network: nn.Module, classes: Sequence[str], device: str
+        self, network: ActionFormer, classes: Sequence[str], device: str
     ) -> dict[str, DetectionArrays]:
         """What a network, which is on this device already, detects."""
         return predict_arrays(network, self.views, self.params, classes, self.classifier, device)

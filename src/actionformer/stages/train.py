@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
-from torch import nn
 
 from actionformer import layout, provenance
 from actionformer.data.view import views
 from actionformer.errors import InputError
 from actionformer.files.reading import read_object
 from actionformer.files.writing import write_json, write_text
+from actionformer.model.actionformer import ActionFormer
 from actionformer.model.precision import effective
 from actionformer.params import keys
 from actionformer.params.experiment import Experiment
@@ -104,7 +104,7 @@ def train(
         chosen = stack.enter_context(leased_device(device, gpu_slots, say))
         say(f"{experiment.name}, seed {seed}: {chosen}, {experiment.training.threads} threads")
 
-        def evaluate(network: nn.Module) -> dict[str, float]:
+        def evaluate(network: ActionFormer) -> dict[str, float]:
             """mAP of the averaged weights, after an epoch."""
             results = run_detector(network, database.classes, chosen)
             percent: dict[str, float] = row_metrics(experiment, database, results)["percent"]

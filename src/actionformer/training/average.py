@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from actionformer.model.actionformer import ActionFormer
+
 
 class WeightAverage(AveragedModel):
     """Exponential moving average of a network's parameters; buffers are copied.
@@ -18,7 +20,9 @@ class WeightAverage(AveragedModel):
     update: there a GPU would be waited for.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    module: ActionFormer
+
+    def __init__(self, network: ActionFormer, decay: float) -> None:
         """`decay`: what is kept of the average at every update."""
         super().__init__(network)
         self._average = get_ema_multi_avg_fn(decay)

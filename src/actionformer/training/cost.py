@@ -1,7 +1,7 @@
 """What a training costs in time: measured on a few steps, or reckoned from operations.
 
-A seed is its steps, on batches of its videos' real lengths, and its evaluations. A step takes
-nearly as much more time as its batch is longer (attention is windowed), so a few lengths tell the
+A seed is its steps, on batches of its videos' real lengths, and its evaluations. A batch takes
+nearly as much more time as it has more steps (attention is windowed), so a few batches tell the
 time of all.
 """
 
@@ -19,7 +19,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from actionformer import interrupts
-from actionformer.data.loader import Batch, order_of, padded
+from actionformer.data.loader import Batch, of_like_lengths, order_of, padded
 from actionformer.data.view import steps_kept
 from actionformer.model.actionformer import ActionFormer
 from actionformer.model.layers import weights_stay
@@ -42,33 +42,34 @@ SEGMENTS = 12
 
 @dataclass(frozen=True)
 class Line:
-    """Seconds of a batch, which grow evenly with its length."""
+    """Seconds of a batch, which grow evenly with its steps, padding included."""
 
     constant: float
     per_step: float
 
-    def seconds(self, lengths: Sequence[int]) -> float:
-        """Of several batches, padded to these lengths."""
-        return len(lengths) * self.constant + sum(lengths) * self.per_step
+    def seconds(self, batches: Sequence[BatchShape]) -> float:
+        """Of several batches."""
+        steps = sum(batch.steps for batch in batches)
+        return len(batches) * self.constant + steps * self.per_step
 
     def times(self, factor: float) -> Line:
         """As many times as long."""
         return Line(factor * self.constant, factor * self.per_step)
 
     @staticmethod
-    def through(lengths: Sequence[int], seconds: Sequence[float]) -> Line:
+    def through(steps: Sequence[int], seconds: Sequence[float]) -> Line:
         """The line that fits best of those that neither fall nor begin below zero.
 
-        Where lengths are nearly the same, a slow moment of the machine would tilt it as it likes.
+        Where batches are nearly the same, a slow moment of the machine would tilt it as it likes.
         """
         level = Line(statistics.fmean(seconds), 0.0)
-        if len(set(lengths)) == 1:
+        if len(set(steps)) == 1:
             return level
-        slope, constant = np.polyfit(lengths, seconds, 1)
+        slope, constant = np.polyfit(steps, seconds, 1)
         if slope < 0:
             return level
         if constant < 0:
-            return Line(0.0, float(np.dot(lengths, seconds) / np.dot(lengths, lengths)))
+            return Line(0.0, float(np.dot(steps, seconds) / np.dot(steps, steps)))
         return Line(float(constant), float(slope))
 
 
@@ -88,11 +89,23 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Batches:
-    """Padded lengths of all batches: of every epoch of a training, and of an evaluation."""
+class BatchShape:
+    """The videos of a batch: so many, padded to the longest."""
 
-    training: Sequence[Sequence[int]]
-    test: Sequence[int]
+    videos: int
+    length: int
+
+    @property
+    def steps(self) -> int:
+        return self.videos * self.length
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The videos of all batches of every epoch of a training, and of an evaluation."""
+
+    training: Sequence[Sequence[BatchShape]]
+    test: Sequence[BatchShape]
 
 
 def batches_of(experiment: Experiment, train: Sequence[int], test: Sequence[int]) -> Batches:
@@ -109,7 +122,9 @@ def batches_of(experiment: Experiment, train: Sequence[int], test: Sequence[int]
     epochs = []
     for epoch in range(experiment.training.epochs):
         ordered = [crops[i] for i in order_of(len(train), epoch)]
-        epochs.append(_longest_of_each(ordered, experiment.training.batch_size))
+        firsts = range(0, len(ordered), experiment.training.batch_size)
+        groups = [ordered[first : first + experiment.training.batch_size] for first in firsts]
+        epochs.append([BatchShape(len(group), max(group)) for group in groups])
     inputs: list[int] = []
     for length in test:
         if data.loader == "sliding":
@@ -118,20 +133,21 @@ def batches_of(experiment: Experiment, train: Sequence[int], test: Sequence[int]
             inputs += [min(length, data.window_size)] * max(1, round(length / step))
         else:
             inputs.append(min(length, data.test_pad_length or length))
-    return Batches(epochs, _longest_of_each(inputs, experiment.inference.batch_size))
-
-
-def _longest_of_each(lengths: Sequence[int], batch_size: int) -> list[int]:
-    """What batches are padded to."""
-    firsts = range(0, len(lengths), batch_size)
-    return [max(lengths[first : first + batch_size]) for first in firsts]
+    together = of_like_lengths(
+        inputs,
+        longest=experiment.model.max_seq_len,
+        batch_size=experiment.inference.batch_size,
+    )
+    # the longest stands first
+    tests = [BatchShape(len(places), inputs[places[0]]) for places in together]
+    return Batches(epochs, tests)
 
 
 def training_seconds(experiment: Experiment, batches: Batches, speed: Speed) -> float:
     """Of one seed: all epochs, and an evaluation after each from `first_eval_epoch` on."""
     training = experiment.training
     evaluations = max(training.epochs - training.first_eval_epoch, 0)
-    trained = sum(speed.step.seconds(lengths) for lengths in batches.training)
+    trained = sum(speed.step.seconds(epoch) for epoch in batches.training)
     return trained + evaluations * speed.test.seconds(batches.test)
 
 
@@ -182,13 +198,15 @@ def measured(experiment: Experiment, batches: Batches, device: str) -> Speed:
     generator = torch.Generator().manual_seed(0)
     rates = [matrix_rate(device)]
 
-    def line(lengths: Sequence[int], batch_size: int, run: Callable[[Batch], None]) -> Line:
-        """Through what batches of some of these lengths take, in products of matrices."""
-        ordered = sorted(lengths)
+    def line(shapes: Sequence[BatchShape], run: Callable[[Batch], None]) -> Line:
+        """Through what some of these batches take, in products of matrices."""
+        by_steps = {shape.steps: shape for shape in shapes}
+        ordered = sorted(shape.steps for shape in shapes)
         chosen = sorted({ordered[int(place * (len(ordered) - 1))] for place in MEASURED_AT})
         products = []
-        for length in chosen:
-            batch = batch_of(experiment, [length] * batch_size, generator)
+        for steps in chosen:
+            shape = by_steps[steps]
+            batch = batch_of(experiment, [shape.length] * shape.videos, generator)
             batch = batch.each(lambda tensor: tensor.to(device))
             seconds = _typical(partial(run, batch), warm=1 if device == "cpu" else 2)
             rates.append(matrix_rate(device))
@@ -196,8 +214,7 @@ def measured(experiment: Experiment, batches: Batches, device: str) -> Speed:
             interrupts.check()
         return Line.through(chosen, products)
 
-    lengths = [length for epoch in batches.training for length in epoch]
-    step = line(lengths, experiment.training.batch_size, trainer.step)
+    step = line([shape for epoch in batches.training for shape in epoch], trainer.step)
     network = trainer.model.eval()
 
     @torch.inference_mode()
@@ -206,7 +223,7 @@ def measured(experiment: Experiment, batches: Batches, device: str) -> Speed:
         float(levels[-1].logits_BTK.sum())  # waits for a GPU
 
     with weights_stay(network):
-        test = line(batches.test, experiment.inference.batch_size, forward)
+        test = line(batches.test, forward)
     rate = statistics.median(rates)
     return Speed(step.times(1 / rate), test.times(1 / rate), rate)
 
@@ -237,9 +254,7 @@ def reckoned(experiment: Experiment, rate: float) -> Speed:
     """The same as `measured`, from operations and how many there are a second."""
     length = experiment.model.max_seq_len
     one_step = forward_flops(experiment.model, length) / length / rate
-    training = one_step * (1 + BACKWARD) * experiment.training.batch_size
-    test = one_step * experiment.inference.batch_size
-    return Speed(Line(0.0, training), Line(0.0, test), rate)
+    return Speed(Line(0.0, one_step * (1 + BACKWARD)), Line(0.0, one_step), rate)
 
 
 def matrix_rate(device: str, repeats: int = 3) -> float:

@@ -32,7 +32,7 @@ from actionformer.training.optimizer import adamw, learning_rate
 from actionformer.training.recorded import RecordedSteps, Step
 
 # numbers of the averaged network after an epoch
-Evaluate = Callable[[torch.nn.Module], Record]
+Evaluate = Callable[[ActionFormer], Record]
 
 
 @dataclass(frozen=True)
