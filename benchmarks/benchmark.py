@@ -65,7 +65,8 @@ Ratios are to the faster of the two published implementations: what the network 
 matrix rate of the two machines (`benchmarks/benchmark.py`), ours measured right before and after
 the work (a machine that others share goes faster and slower), the rest as it stands. Medians.
 Forward passes find ready what depends on weights alone, as every video but the first of a detection
-does; in the sections of before 2026-11-29 they did not.
+does; in the sections of before 2026-11-29 they did not. Since dc8d9ea those on real lengths come in
+batches of like lengths, in earlier sections in the order of the videos.
 """
 SECTION = """\
 {date}, commit {commit}; {cores} cores, {threads} threads; torch {torch}, numpy {numpy}, Python

@@ -235,7 +235,7 @@ def real_lengths(row: str, batches: int) -> RealLengths | None:
     longest = experiment.model.max_seq_len
     # of all videos: those of a few would be padded more
     together = of_like_lengths(inputs, longest=longest, batch_size=experiment.inference.batch_size)
-    order = torch.randperm(len(together), generator=generator)[: 4 * batches].tolist()
+    order = torch.randperm(len(together), generator=generator)[: 2 * batches].tolist()
     groups = [[inputs[place] for place in together[i]] for i in order]
     with torch.inference_mode(), weights_stay(model):
         for lengths in [groups[0], *groups]:

@@ -157,8 +157,7 @@ def of_like_lengths(lengths: Sequence[int], *, longest: int, batch_size: int) ->
     batches: list[list[int]] = []
     padded_to = 0
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        fits = padded_to <= longest and batches and (len(batches[-1]) + 1) * padded_to <= room
-        if fits:
+        if batches and padded_to <= longest and (len(batches[-1]) + 1) * padded_to <= room:
             batches[-1].append(place)
         else:
             batches.append([place])
