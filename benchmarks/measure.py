@@ -234,7 +234,7 @@ def real_lengths(row: str, batches: int) -> RealLengths | None:
     inputs = [min(length, limit) for length in test]
     longest = experiment.model.max_seq_len
     # of all videos: those of a few would be padded more
-    together = of_like_lengths(inputs, longest=longest, batch_size=experiment.inference.batch_size)
+    together = of_like_lengths(inputs, experiment.model, batch_size=experiment.inference.batch_size)
     order = torch.randperm(len(together), generator=generator)[: 2 * batches].tolist()
     groups = [[inputs[place] for place in together[i]] for i in order]
     with torch.inference_mode(), weights_stay(model):

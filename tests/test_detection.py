@@ -24,6 +24,7 @@ from actionformer.model import convolution
 from actionformer.model.actionformer import Level
 from actionformer.model.convolution import WIDE
 from actionformer.model.layers import Conv3
+from actionformer.params.experiment import ModelParams
 
 
 @settings(max_examples=50, deadline=None)
@@ -232,20 +233,21 @@ def test_videos_have_their_own_levels_however_many_share_a_batch(short_training,
 
 
 @given(
-    st.lists(st.integers(0, 60), max_size=60),
+    st.lists(st.integers(0, 90), max_size=60),
     st.integers(1, 4),
 )
 def test_batches_have_as_many_steps_as_some_full_ones_and_never_a_longer_video_with_others(
     lengths, batch_size
 ):
-    longest = 40
-    batches = of_like_lengths(lengths, longest=longest, batch_size=batch_size)
+    params = ModelParams(in_channels=1, num_classes=1, max_seq_len=64)
+    batches = of_like_lengths(lengths, params, batch_size=batch_size)
     assert sorted(itertools.chain(*batches)) == list(range(len(lengths)))
     for batch in batches:
-        padded_to = max(lengths[place] for place in batch)
-        assert len(batch) == 1 or padded_to <= longest
-        assert len(batch) * padded_to <= max(batch_size * longest, padded_to)
-    longer = sum(length > longest for length in lengths)
+        # the network pads a batch by up to two of the coarsest level's steps
+        padded_to = params.padded_length(max(lengths[place] for place in batch))
+        assert len(batch) == 1 or padded_to <= params.max_seq_len
+        assert len(batch) * padded_to <= max(batch_size * params.max_seq_len, padded_to)
+    longer = sum(length > params.max_seq_len for length in lengths)
     assert len(batches) <= longer + math.ceil((len(lengths) - longer) / batch_size)
 
 

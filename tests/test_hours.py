@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actionformer import layout, load_experiment
-from actionformer.data.loader import training_batches
+from actionformer.data.loader import batches_of_views, of_like_lengths, training_batches
 from actionformer.data.view import Crop
 from actionformer.errors import InputError
 from actionformer.stages import status
@@ -36,6 +36,22 @@ def test_hours_are_reckoned_of_the_batches_that_training_has(longest, short_trai
         batch_size = experiment.training.batch_size
         batches = training_batches(training_views, batch_size=batch_size, epoch=epoch, seed=0)
         assert shapes == [cost.BatchShape(*batch.mask_BT.shape) for batch in batches]
+
+
+def test_hours_are_reckoned_of_the_batches_that_detection_has(short_training):
+    """Short videos share one: their number is not that of the videos."""
+    experiment, training_views, _ = short_training
+    views = [replace(view, crop=None) for view in training_views]
+    lengths = [view.steps for view in views]
+    batch_size = 1
+    model = experiment.model.model_copy(update={"max_seq_len": 3 * max(lengths) // 32 * 32})
+    inference = experiment.inference.model_copy(update={"batch_size": batch_size})
+    experiment = experiment.model_copy(update={"model": model, "inference": inference})
+    reckoned = cost.batches_of(experiment, lengths, lengths).test
+    places = of_like_lengths(lengths, model, batch_size=batch_size)
+    batches = batches_of_views([[views[place] for place in batch] for batch in places])
+    assert reckoned == [cost.BatchShape(*batch.mask_BT.shape) for batch in batches]
+    assert len(reckoned) < len(views)
 
 
 def test_a_slow_moment_of_the_machine_changes_no_hours(short_training, monkeypatch):

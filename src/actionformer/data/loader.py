@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from actionformer.data.view import Sample, View
+from actionformer.params.experiment import ModelParams
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
@@ -145,23 +146,26 @@ def order_of(count: int, epoch: int) -> list[int]:
     return order
 
 
-def of_like_lengths(lengths: Sequence[int], *, longest: int, batch_size: int) -> list[list[int]]:
+def of_like_lengths(
+    lengths: Sequence[int], params: ModelParams, *, batch_size: int
+) -> list[list[int]]:
     """Places of the inputs of every test batch, the longest ones first.
 
-    A batch has as many steps as `batch_size` inputs of `longest` steps, padding included, so that
-    short inputs, of which one alone takes nearly as long as several, come together. One that is
-    longer is alone: a position table is stretched over it, and over it only
+    A batch has, with what the network pads, as many steps as `batch_size` inputs of `max_seq_len`,
+    so that short inputs, of which one alone takes nearly as long as several, come together. One
+    that is longer is alone: a position table is stretched over it, and over it only
     (`Backbone.forward`).
     """
+    longest = params.max_seq_len
     room = batch_size * longest
     batches: list[list[int]] = []
     padded_to = 0
-    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         if batches and padded_to <= longest and (len(batches[-1]) + 1) * padded_to <= room:
             batches[-1].append(place)
         else:
             batches.append([place])
-            padded_to = lengths[place]
+            padded_to = params.padded_length(lengths[place])
     return batches
 
 

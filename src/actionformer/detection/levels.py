@@ -31,9 +31,10 @@ def levels_of_views(
         batch_size: as `of_like_lengths` has it, of inputs as long as the networks' `max_seq_len`.
         what: stands beside the bar that shows how far it is.
     """
-    lengths, longest = [view.steps for view in views], networks[0].params.max_seq_len
-    places = of_like_lengths(lengths, longest=longest, batch_size=batch_size)
-    batches = sent(batches_of_views([[views[i] for i in batch] for batch in places]), device)
+    lengths = [view.steps for view in views]
+    places = of_like_lengths(lengths, networks[0].params, batch_size=batch_size)
+    groups = [[views[place] for place in places_B] for places_B in places]
+    batches = sent(batches_of_views(groups), device)
     shown = progress(batches, what, unit="batch", total=len(places))
     before: _OnTheWay | None = None
     with weights_stay(*networks):

@@ -99,23 +99,12 @@ class ActionFormer(nn.Module):
         return levels
 
     def published_length(self, length: int) -> int:
-        """What the published implementation pads `length` steps to (METHOD section 1, item 1)."""
-        if length <= self.params.max_seq_len:
-            return self.params.max_seq_len
-        # the largest of the levels' needs, not their common multiple: as published
-        multiple = 1
-        strides, windows = self.params.strides, self.params.attention_windows
-        for stride, window in zip(strides, windows, strict=True):
-            multiple = max(multiple, stride * max(1, 2 * (window // 2)))
-        return -(-length // multiple) * multiple
+        """What the published implementation pads `length` steps to."""
+        return self.params.published_length(length)
 
     def padded_length(self, length: int) -> int:
-        """The shortest length with the published result (METHOD section 6).
-
-        One padding step at every level that had one.
-        """
-        coarsest = self.params.strides[-1]
-        return min((-(-length // coarsest) + 1) * coarsest, self.published_length(length))
+        """What this network pads `length` steps to."""
+        return self.params.padded_length(length)
 
     def loss(
         self,

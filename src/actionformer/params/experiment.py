@@ -130,6 +130,24 @@ class ModelParams(Params):
             return (self.attention_window,) * (self.branch_blocks + 1)
         return self.attention_window
 
+    def published_length(self, length: int) -> int:
+        """What the published implementation pads `length` steps to (METHOD section 1, item 1)."""
+        if length <= self.max_seq_len:
+            return self.max_seq_len
+        # the largest of the levels' needs, not their common multiple: as published
+        multiple = 1
+        for stride, window in zip(self.strides, self.attention_windows, strict=True):
+            multiple = max(multiple, stride * max(1, 2 * (window // 2)))
+        return -(-length // multiple) * multiple
+
+    def padded_length(self, length: int) -> int:
+        """The shortest length with the published result (METHOD section 6).
+
+        One padding step at every level that had one.
+        """
+        coarsest = self.strides[-1]
+        return min((-(-length // coarsest) + 1) * coarsest, self.published_length(length))
+
     @property
     def parameters(self) -> int:
         """How many numbers the network learns."""
@@ -214,7 +232,7 @@ class InferenceParams(Params):
         1,
         gt=0,
         description="inputs of max_seq_len steps that the network sees at once; of shorter ones "
-        "as many as have as many steps, padding included",
+        "as many as have as many steps with their padding",
     )
     pre_nms_threshold: float = 0.001
     pre_nms_topk: int = Field(2000, gt=0)

@@ -119,11 +119,11 @@ def batches_of(experiment: Experiment, train: Sequence[int], test: Sequence[int]
         train, test = [data.resize_length] * len(train), [data.resize_length] * len(test)
     longest, crop_ratio = data.random_trunc.length, data.random_trunc.crop_ratio
     crops = [steps_kept(length, longest, crop_ratio, rng) for length in train]
-    epochs = []
+    epochs, batch_size = [], experiment.training.batch_size
     for epoch in range(experiment.training.epochs):
         ordered = [crops[i] for i in order_of(len(train), epoch)]
-        firsts = range(0, len(ordered), experiment.training.batch_size)
-        groups = [ordered[first : first + experiment.training.batch_size] for first in firsts]
+        firsts = range(0, len(ordered), batch_size)
+        groups = [ordered[first : first + batch_size] for first in firsts]
         epochs.append([BatchShape(len(group), max(group)) for group in groups])
     inputs: list[int] = []
     for length in test:
@@ -133,11 +133,8 @@ def batches_of(experiment: Experiment, train: Sequence[int], test: Sequence[int]
             inputs += [min(length, data.window_size)] * max(1, round(length / step))
         else:
             inputs.append(min(length, data.test_pad_length or length))
-    together = of_like_lengths(
-        inputs,
-        longest=experiment.model.max_seq_len,
-        batch_size=experiment.inference.batch_size,
-    )
+    batch_size = experiment.inference.batch_size
+    together = of_like_lengths(inputs, experiment.model, batch_size=batch_size)
     # the longest stands first
     tests = [BatchShape(len(places), inputs[places[0]]) for places in together]
     return Batches(epochs, tests)
