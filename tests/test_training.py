@@ -508,6 +508,9 @@ class OracleView:
 
     def __init__(self, tag, place):
         self.params, self.place = oracle.trajectory_params(tag), place
+        # here, and not by the loader's threads: the headers of two arrays that are read at once are
+        # a SystemError of some Pythons 3.11 (python/cpython issue 106905)
+        self.truth = dict(oracle.arrays("trajectory/trajectory_gt.npz"))
         self.epochs = {}
         for epoch in range(EPOCHS):
             self.epochs[random.Random(f"{SEED}/{epoch}/{place}").random()] = epoch
@@ -522,9 +525,8 @@ class OracleView:
         features_BCT, mask_BT = oracle.masked_input(
             f"traj/{iteration}/inputs", self.params.in_channels, T, lengths
         )
-        truth = oracle.arrays("trajectory/trajectory_gt.npz")
-        segments_G2 = torch.from_numpy(truth[f"T{T}/{iteration}/segs{b}"])
-        labels_G = torch.from_numpy(truth[f"T{T}/{iteration}/labels{b}"]).long()
+        segments_G2 = torch.from_numpy(self.truth[f"T{T}/{iteration}/segs{b}"])
+        labels_G = torch.from_numpy(self.truth[f"T{T}/{iteration}/labels{b}"]).long()
         return Sample(features_BCT[b], mask_BT[b], segments_G2, labels_G)
 
 
